@@ -1,0 +1,1 @@
+"""Layer 2: the systems. Each is `model(images, text) -> Outputs`."""

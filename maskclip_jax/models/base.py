@@ -1,0 +1,164 @@
+"""The two contracts that unify the systems: `model(images, text) -> Outputs`.
+
+Words are data: a `TextBank` is padded to one of a few sizes, so a new vocabulary never
+compiles anything. Shapes are fixed: an image of any size lies in the top left corner of
+a canvas, and `Images` says how much of the canvas is real.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
+
+# The network's coarsest feature has stride 32, so it sees multiples of 32.
+STRIDE = 32
+# Sizes a text bank is padded to. Classes plus the void column must fit.
+BUCKETS = (64, 256, 1024, 4096)
+
+
+def _pytree(cls):
+  fields = [f.name for f in dataclasses.fields(cls)]
+  cls = dataclasses.dataclass(frozen=True)(cls)
+  return functools.partial(jax.tree_util.register_dataclass, meta_fields=[])(
+    cls, data_fields=fields
+  )
+
+
+@_pytree
+class Images:
+  """A batch of photos, each in the top left corner of a common canvas.
+
+  Attributes:
+    pixels: RGB, 0..255, zero outside `image_hw`; the canvas sides divide by 32.
+    image_hw: height and width of each photo on the canvas.
+    padded_hw: the size the networks see: `image_hw` rounded up to a multiple of 32
+      (for one photo), or the batch's largest (to reproduce a batch of the official
+      code). None when the photos fill the canvas, which skips all masking.
+  """
+
+  pixels: Num[Array, 'b h w 3']
+  image_hw: Int[Array, 'b 2']
+  padded_hw: Int[Array, 'b 2'] | None = None
+
+  @classmethod
+  def from_arrays(
+    cls,
+    photos: Sequence[Num[np.ndarray, 'h w 3']],
+    canvas: tuple[int, int] | None = None,
+    *,
+    pad_to_batch: bool = False,
+  ) -> 'Images':
+    """Lays photos on a canvas.
+
+    Args:
+      photos: RGB arrays, 0..255.
+      canvas: (height, width), multiples of 32; the smallest that fits by default.
+      pad_to_batch: let every photo see the padding of the batch's largest one, as the
+        official code does for batches.
+
+    Raises:
+      ValueError: a photo does not fit on the canvas or is not (h, w, 3).
+    """
+    for photo in photos:
+      if photo.ndim != 3 or photo.shape[-1] != 3 or 0 in photo.shape:
+        raise ValueError(f'a photo must be (height, width, 3), not {photo.shape}')
+    image_hw = np.array([photo.shape[:2] for photo in photos], np.int32)
+    padded_hw = -(-image_hw // STRIDE) * STRIDE
+    if pad_to_batch:
+      padded_hw = np.broadcast_to(padded_hw.max(0), padded_hw.shape)
+    height, width = canvas or tuple(padded_hw.max(0))
+    if height % STRIDE or width % STRIDE or (padded_hw > (height, width)).any():
+      raise ValueError(
+        f'a canvas of {height} x {width} does not hold photos padded to '
+        f'{padded_hw.tolist()}: give multiples of {STRIDE} that are large enough'
+      )
+    pixels = np.zeros((len(photos), height, width, 3), photos[0].dtype)
+    for row, photo in zip(pixels, photos, strict=True):
+      row[: photo.shape[0], : photo.shape[1]] = photo
+    return cls(jnp.asarray(pixels), jnp.asarray(image_hw), jnp.asarray(padded_hw))
+
+
+@_pytree
+class TextBank:
+  """Class vectors of a vocabulary, padded to a bucket.
+
+  Attributes:
+    embeddings: unit vectors, zero in the padding.
+    valid: columns that exist: the classes, and the void column if there is one.
+    thing: classes whose segments are counted objects (the rest are stuff).
+    void: the extra 'other' / 'background' column: it takes part in the softmax and is
+      never a result.
+  """
+
+  embeddings: Float[Array, 'k d']
+  valid: Bool[Array, ' k']
+  thing: Bool[Array, ' k']
+  void: Bool[Array, ' k']
+
+  @classmethod
+  def build(
+    cls,
+    embeddings: Float[np.ndarray, 'n d'],
+    thing: Bool[np.ndarray, ' n'] | Sequence[bool],
+    *,
+    void_last: bool,
+    buckets: Sequence[int] = BUCKETS,
+  ) -> 'TextBank':
+    """Normalises and pads class vectors.
+
+    Args:
+      embeddings: one row per class, then the void row if `void_last`.
+      thing: one flag per class (not for the void row).
+      void_last: whether the last row is the void column.
+      buckets: sizes to pad to, ascending.
+
+    Raises:
+      ValueError: no classes, too many for the largest bucket, or flags that do not fit.
+    """
+    embeddings = np.asarray(embeddings, np.float32)
+    rows = len(embeddings)
+    if rows - void_last < 1 or len(thing) != rows - void_last:
+      raise ValueError(
+        f'{rows} text vectors (void column: {void_last}) and {len(thing)} thing flags '
+        'do not fit: give one flag per class and at least one class'
+      )
+    if rows > max(buckets):
+      raise ValueError(f'{rows} classes exceed the largest text bank ({max(buckets)})')
+    size = next(bucket for bucket in buckets if bucket >= rows)
+    norm = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    padded = np.zeros((size, embeddings.shape[1]), np.float32)
+    padded[:rows] = embeddings / np.maximum(norm, 1e-12)
+    index = np.arange(size)
+    flags = np.zeros(size, bool)
+    flags[: len(thing)] = thing
+    return cls(
+      jnp.asarray(padded),
+      jnp.asarray(index < rows),
+      jnp.asarray(flags),
+      jnp.asarray((index == rows - 1) & bool(void_last)),
+    )
+
+
+@_pytree
+class Outputs:
+  """What every system returns.
+
+  Attributes:
+    mask_logits: one map per query; the region `mask_hw` of it covers the padded image.
+    class_logits: per query and text column, already times the temperature; columns
+      that are not `valid` are to be ignored.
+    objectness: log-probability that the query is an object, or None where the classes
+      carry that themselves.
+    mask_hw: the part of `mask_logits` that is real.
+    aux: outputs of earlier layers, for deep supervision and parity tests.
+  """
+
+  mask_logits: Float[Array, 'b q h w']
+  class_logits: Float[Array, 'b q k'] | None
+  objectness: Float[Array, 'b q'] | None
+  mask_hw: Int[Array, 'b 2']
+  aux: tuple['Outputs', ...] = ()

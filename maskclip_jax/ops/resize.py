@@ -1,0 +1,134 @@
+"""Resizing with PyTorch's rules, which are not those of `jax.image`.
+
+Bilinear and bicubic use half-pixel centres and no antialiasing; bicubic is the Keys
+kernel with a = -0.75, border-clamped and not clipped; nearest is floor(i * in / out).
+A separable resize is two small matrix products: exact, and what TPUs are best at.
+
+Sizes may be traced values, so that an image of any size on a fixed canvas is resized by
+one compiled program: `in_size` and `out_size` say how much of each axis is real.
+Source: spec section "Notation" (PyTorch `interpolate`, `align_corners=False`).
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+Method = Literal['bilinear', 'bicubic', 'nearest']
+Size = int | Int[Array, '']
+
+_A = -0.75
+
+
+def _cubic_weights(t: Float[Array, '*n']) -> Float[Array, '*n 4']:
+  """Keys kernel at distances 1+t, t, 1-t, 2-t."""
+
+  def near(x):
+    return ((_A + 2) * x - (_A + 3)) * x * x + 1
+
+  def far(x):
+    return ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
+
+  return jnp.stack([far(t + 1), near(t), near(1 - t), far(2 - t)], axis=-1)
+
+
+def resize_taps(
+  index: Int[Array, '*n'], in_size: Size, out_size: Size, method: Method
+) -> tuple[Int[Array, '*n taps'], Float[Array, '*n taps']]:
+  """Which source samples make output sample `index`, and their weights.
+
+  Args:
+    index: output positions along one axis.
+    in_size: samples of the source axis; may be traced.
+    out_size: samples of the whole output axis; may be traced.
+    method: 'bilinear' (2 taps), 'bicubic' (4) or 'nearest' (1).
+
+  Returns:
+    Indices in [0, in_size) and float32 weights that sum to 1.
+  """
+  in_size = jnp.asarray(in_size, jnp.int32)
+  scale = in_size.astype(jnp.float32) / jnp.asarray(out_size, jnp.float32)
+  if method == 'nearest':
+    source = jnp.floor(index.astype(jnp.float32) * scale).astype(jnp.int32)
+    taps = jnp.clip(source, 0, in_size - 1)[..., None]
+    return taps, jnp.ones(taps.shape, jnp.float32)
+  centre = (index.astype(jnp.float32) + 0.5) * scale - 0.5
+  if method == 'bilinear':
+    centre = jnp.maximum(centre, 0.0)
+    low = jnp.floor(centre)
+    t = centre - low
+    low = low.astype(jnp.int32)
+    offsets, weights = jnp.arange(2), jnp.stack([1 - t, t], axis=-1)
+  elif method == 'bicubic':
+    low = jnp.floor(centre)
+    weights = _cubic_weights(centre - low)
+    low = low.astype(jnp.int32)
+    offsets = jnp.arange(-1, 3)
+  else:
+    raise ValueError(f'method must be bilinear, bicubic or nearest, not {method!r}')
+  return jnp.clip(low[..., None] + offsets, 0, in_size - 1), weights
+
+
+def taps_matrix(
+  taps: Int[Array, '*n taps'], weights: Float[Array, '*n taps'], length: int
+) -> Float[Array, '*n length']:
+  """The dense matrix that gathers `taps` with `weights` from an axis of `length`."""
+  hot = taps[..., None] == jnp.arange(length)
+  return jnp.sum(jnp.where(hot, weights[..., None], 0.0), axis=-2)
+
+
+def resize_matrix(
+  out_length: int,
+  in_length: int,
+  method: Method = 'bilinear',
+  *,
+  in_size: Size | None = None,
+  out_size: Size | None = None,
+) -> Float[Array, 'out in']:
+  """Matrix of a one-dimensional resize between two (partly filled) axes.
+
+  Rows beyond `out_size` repeat the border; columns beyond `in_size` are zero.
+  """
+  taps, weights = resize_taps(
+    jnp.arange(out_length),
+    in_length if in_size is None else in_size,
+    out_length if out_size is None else out_size,
+    method,
+  )
+  return taps_matrix(taps, weights, in_length)
+
+
+def resize(
+  x: Float[Array, '*lead h w'],
+  shape: tuple[int, int],
+  method: Method = 'bilinear',
+  *,
+  in_hw: tuple[Size, Size] | Int[Array, '2'] | None = None,
+  out_hw: tuple[Size, Size] | Int[Array, '2'] | None = None,
+) -> Float[Array, '*lead h2 w2']:
+  """Resizes the last two axes to `shape` as PyTorch's `interpolate` does.
+
+  Args:
+    x: maps; computed in float32.
+    shape: (height, width) of the result's canvas, static.
+    method: 'bilinear', 'bicubic' or 'nearest'.
+    in_hw: the part of `x` that is real (top left corner); all of it by default.
+    out_hw: the part of the result to fill; all of it by default.
+  """
+  in_hw = x.shape[-2:] if in_hw is None else in_hw
+  out_hw = shape if out_hw is None else out_hw
+  rows, columns = (
+    resize_matrix(
+      shape[i], x.shape[i - 2], method, in_size=in_hw[i], out_size=out_hw[i]
+    )
+    for i in (0, 1)
+  )
+  x = x.astype(jnp.float32)
+  highest = jax.lax.Precision.HIGHEST
+  # Shrink the larger axis first: fewer products.
+  if shape[0] * x.shape[-1] <= shape[1] * x.shape[-2]:
+    x = jnp.einsum('ij,...jk->...ik', rows, x, precision=highest)
+    return jnp.einsum('...ij,kj->...ik', x, columns, precision=highest)
+  x = jnp.einsum('...ij,kj->...ik', x, columns, precision=highest)
+  return jnp.einsum('ij,...jk->...ik', rows, x, precision=highest)

@@ -1,0 +1,1 @@
+"""Layer 1: words. Tokenizer, vocabularies, prompt templates; depends on nothing of ours."""
