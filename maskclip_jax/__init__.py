@@ -16,7 +16,14 @@ _HOME = {
   'Prediction': 'maskclip_jax.prediction',
 }
 
-__all__ = ['Prediction', 'Segmenter', 'Vocabulary', '__version__', 'list_models', 'load']
+__all__ = [
+  'Prediction',
+  'Segmenter',
+  'Vocabulary',
+  '__version__',
+  'list_models',
+  'load',
+]
 
 
 def __getattr__(name: str):

@@ -6,8 +6,8 @@ os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 ).strip()
 
-import jax  # noqa: E402  (XLA reads its flags when jax is first imported)
-from absl import flags  # noqa: E402
+import jax
+from absl import flags
 
 jax.config.update('jax_default_matmul_precision', 'highest')
 # grain's worker processes refuse to start while absl's flags are unparsed.

@@ -108,7 +108,10 @@ def clip_shapes(size: str | tuple[int, ...]) -> dict[str, tuple[int, ...]]:
   }
   for norm in ('visual.ln_pre', 'visual.ln_post'):
     shapes[f'{norm}.weight'] = shapes[f'{norm}.bias'] = (v_width,)
-  towers = (('visual.transformer', v_width, v_layers), ('transformer', t_width, t_layers))
+  towers = (
+    ('visual.transformer', v_width, v_layers),
+    ('transformer', t_width, t_layers),
+  )
   for tower, w, layers in towers:
     for i in range(layers):
       block = f'{tower}.resblocks.{i}.'
@@ -129,6 +132,8 @@ def clip_shapes(size: str | tuple[int, ...]) -> dict[str, tuple[int, ...]]:
   return shapes
 
 
-def clip_state_dict(size: str | tuple[int, ...], seed: int = 0) -> dict[str, np.ndarray]:
+def clip_state_dict(
+  size: str | tuple[int, ...], seed: int = 0
+) -> dict[str, np.ndarray]:
   """OpenAI's CLIP state dict, seeded."""
   return seeded_state_dict(clip_shapes(size), seed)

@@ -1,1 +1,1 @@
-"""Layer 1: words. Tokenizer, vocabularies, prompt templates; depends on nothing of ours."""
+"""Layer 1: words: tokenizer, vocabularies, templates. Depends on nothing of ours."""
