@@ -1,0 +1,89 @@
+"""Layers shared by CLIP, the proposal networks and the mask tokens.
+
+Parameters are float32; `dtype` is the compute type of the matrix products. Norm
+statistics and softmax are always float32.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+# PyTorch's default; flax's is 1e-6, which moves results.
+NORM_EPS = 1e-5
+
+
+def quick_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
+  """CLIP's activation: x * sigmoid(1.702 x)."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+def exact_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
+  """GELU by the error function, not its tanh approximation."""
+  return jax.nn.gelu(x, approximate=False)
+
+
+class LayerNorm(nnx.LayerNorm):
+  """LayerNorm over the last axis: eps 1e-5, float32 inside, result in `dtype`."""
+
+  def __init__(self, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    super().__init__(width, epsilon=NORM_EPS, dtype=jnp.float32, rngs=rngs)
+    self.out_dtype = dtype
+
+  def __call__(self, x: Float[Array, '*n w']) -> Float[Array, '*n w']:
+    return super().__call__(x).astype(self.out_dtype)
+
+
+def attend(
+  q: Float[Array, '*b t h d'],
+  k: Float[Array, '*b s h d'],
+  v: Float[Array, '*b s h d'],
+  mask: Bool[Array, '*#b #h #t s'] | None = None,
+) -> Float[Array, '*b t h d']:
+  """Softmax attention of already scaled queries.
+
+  Args:
+    q: queries, times 1 / sqrt(d).
+    k: keys.
+    v: values.
+    mask: True where a query may look. Every query must have an open position: a row
+      without one would average all values.
+  """
+  scores = jnp.einsum('...thd,...shd->...hts', q, k, preferred_element_type=jnp.float32)
+  if mask is not None:
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  return jnp.einsum('...hts,...shd->...thd', weights, v)
+
+
+class MultiHeadAttention(nnx.Module):
+  """Projections of multi-head attention, one kernel per role and head.
+
+  `attention(query_input, key_input, value_input, mask)` is the usual layer; callers
+  that share keys and values between streams use the projections one by one.
+  """
+
+  def __init__(self, width: int, heads: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    if width % heads:
+      raise ValueError(f'width {width} is not a multiple of {heads} heads')
+    shape: Sequence[int] = (heads, width // heads)
+    self.query = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
+    self.key = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
+    self.value = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
+    self.out = nnx.LinearGeneral(shape, width, axis=(-2, -1), dtype=dtype, rngs=rngs)
+    self.scale = (width // heads) ** -0.5
+
+  def __call__(
+    self,
+    query: Float[Array, '*b t w'],
+    key: Float[Array, '*b s w'] | None = None,
+    value: Float[Array, '*b s w'] | None = None,
+    mask: Bool[Array, '*#b #h #t s'] | None = None,
+  ) -> Float[Array, '*b t w']:
+    """Attends from `query`; `key` defaults to it, and `value` to `key`."""
+    key = query if key is None else key
+    value = key if value is None else value
+    q = self.query(query) * self.scale
+    return self.out(attend(q, self.key(key), self.value(value), mask))
