@@ -1,0 +1,301 @@
+"""CLIP with a ViT image tower, as released by OpenAI (spec section 1).
+
+One implementation serves every system: the blocks give out their keys and values, so
+that mask tokens can look at the image stream without ever becoming part of it.
+Parameter names are OpenAI's in Scenic's layout, `visual/transformer/resblocks/0/...`.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.nn.layers import (
+  LayerNorm,
+  MultiHeadAttention,
+  attend,
+  exact_gelu,
+  quick_gelu,
+)
+
+# RGB statistics of CLIP's training images, for values in 0..1.
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu}
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPConfig:
+  """Sizes of a CLIP.
+
+  Attributes:
+    embed_dim: width of the joint space.
+    image_size: side of the square input, in pixels.
+    patch_size: side of a patch, in pixels.
+    vision_width, vision_layers, vision_heads: the image tower.
+    text_width, text_layers, text_heads: the text tower.
+    context_length: most tokens of a prompt.
+    vocab_size: number of token ids.
+    activation: 'quick_gelu' for OpenAI's weights; 'gelu' for most open_clip ones.
+  """
+
+  embed_dim: int
+  image_size: int
+  patch_size: int
+  vision_width: int
+  vision_layers: int
+  vision_heads: int
+  text_width: int
+  text_layers: int
+  text_heads: int
+  context_length: int = 77
+  vocab_size: int = 49408
+  activation: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+
+  def __post_init__(self):
+    if self.image_size % self.patch_size:
+      raise ValueError(
+        f'image_size {self.image_size} is not a multiple of patch_size '
+        f'{self.patch_size}'
+      )
+    if self.activation not in _ACTIVATIONS:
+      raise ValueError(
+        f'activation must be one of {sorted(_ACTIVATIONS)}, not {self.activation!r}'
+      )
+
+  @property
+  def grid(self) -> int:
+    """Patches along a side."""
+    return self.image_size // self.patch_size
+
+
+def _vit(image_size, patch, width, layers, embed, text_width) -> CLIPConfig:
+  return CLIPConfig(
+    embed_dim=embed,
+    image_size=image_size,
+    patch_size=patch,
+    vision_width=width,
+    vision_layers=layers,
+    vision_heads=width // 64,
+    text_width=text_width,
+    text_layers=12,
+    text_heads=text_width // 64,
+  )
+
+
+# The four published sizes (spec section 1.1) and one small enough for tests.
+CLIP_SIZES = {
+  'vit_b32': _vit(224, 32, 768, 12, 512, 512),
+  'vit_b16': _vit(224, 16, 768, 12, 512, 512),
+  'vit_l14': _vit(224, 14, 1024, 24, 768, 768),
+  'vit_l14_336': _vit(336, 14, 1024, 24, 768, 768),
+  'vit_tiny': CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1),
+}
+
+
+class MLP(nnx.Module):
+  """Two dense layers with CLIP's activation between."""
+
+  def __init__(self, width: int, activation: str, *, dtype, rngs: nnx.Rngs):
+    self.c_fc = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+    self.c_proj = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
+    self.activation = _ACTIVATIONS[activation]
+
+  def __call__(self, x: Float[Array, '*b w']) -> Float[Array, '*b w']:
+    return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class Block(nnx.Module):
+  """Pre-norm residual attention block.
+
+  `block(x, mask)` is the plain layer. A second stream of tokens that looks at this one
+  takes its keys and values from `keys_values` and joins again at `residual`.
+  """
+
+  def __init__(self, width: int, heads: int, activation: str, *, dtype, rngs: nnx.Rngs):
+    self.ln_1 = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.attn = MultiHeadAttention(width, heads, dtype=dtype, rngs=rngs)
+    self.ln_2 = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.mlp = MLP(width, activation, dtype=dtype, rngs=rngs)
+
+  def queries(
+    self, normed: Float[Array, '*b t w'], projection: nnx.Module | None = None
+  ) -> Float[Array, '*b t h d']:
+    """Scaled queries of normalised tokens, by the block's projection or another."""
+    return (projection or self.attn.query)(normed) * self.attn.scale
+
+  def keys_values(
+    self, normed: Float[Array, '*b t w']
+  ) -> tuple[Float[Array, '*b t h d'], Float[Array, '*b t h d']]:
+    """Keys and values of normalised tokens."""
+    return self.attn.key(normed), self.attn.value(normed)
+
+  def residual(
+    self, x: Float[Array, '*b t w'], attended: Float[Array, '*b t h d']
+  ) -> Float[Array, '*b t w']:
+    """Output projection and MLP, each added to the stream."""
+    x = x + self.attn.out(attended)
+    return x + self.mlp(self.ln_2(x))
+
+  def __call__(
+    self, x: Float[Array, '*b t w'], mask: Bool[Array, '*#b #h t t'] | None = None
+  ) -> Float[Array, '*b t w']:
+    normed = self.ln_1(x)
+    k, v = self.keys_values(normed)
+    return self.residual(x, attend(self.queries(normed), k, v, mask))
+
+
+class Transformer(nnx.Module):
+  """A stack of blocks."""
+
+  def __init__(
+    self,
+    width: int,
+    layers: int,
+    heads: int,
+    activation: str,
+    *,
+    dtype,
+    rngs: nnx.Rngs,
+  ):
+    self.resblocks = nnx.List(
+      [Block(width, heads, activation, dtype=dtype, rngs=rngs) for _ in range(layers)]
+    )
+
+  def __call__(
+    self, x: Float[Array, '*b t w'], mask: Bool[Array, '*#b #h t t'] | None = None
+  ) -> Float[Array, '*b t w']:
+    for block in self.resblocks:
+      x = block(x, mask)
+    return x
+
+
+def _normal(rngs: nnx.Rngs, shape, scale: float) -> nnx.Param:
+  return nnx.Param(scale * jax.random.normal(rngs.params(), shape, jnp.float32))
+
+
+class VisionTower(nnx.Module):
+  """The image tower (spec section 1.2)."""
+
+  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    width, patch = config.vision_width, config.patch_size
+    self.conv1 = nnx.Conv(
+      3,
+      width,
+      (patch, patch),
+      strides=patch,
+      padding='VALID',
+      use_bias=False,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.class_embedding = _normal(rngs, (width,), width**-0.5)
+    self.positional_embedding = _normal(rngs, (config.grid**2 + 1, width), width**-0.5)
+    self.ln_pre = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.transformer = Transformer(
+      width,
+      config.vision_layers,
+      config.vision_heads,
+      config.activation,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.ln_post = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.proj = nnx.Linear(
+      width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
+    )
+
+  def embed(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
+    """[class, patches] plus positions, before `ln_pre`; patches row by row."""
+    patches = self.conv1(pixels)
+    patches = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    first = jnp.broadcast_to(
+      self.class_embedding[...].astype(patches.dtype),
+      (patches.shape[0], 1, patches.shape[-1]),
+    )
+    tokens = jnp.concatenate([first, patches], axis=1)
+    return tokens + self.positional_embedding[...].astype(tokens.dtype)
+
+  def project(self, tokens: Float[Array, '*b w']) -> Float[Array, '*b d']:
+    """Final norm and projection into the joint space; not normalised, float32."""
+    return self.proj(self.ln_post(tokens)).astype(jnp.float32)
+
+  def __call__(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b d']:
+    """Image vectors (not normalised) of normalised square pixels."""
+    tokens = self.transformer(self.ln_pre(self.embed(pixels)))
+    return self.project(tokens[:, 0])
+
+
+class TextTower(nnx.Module):
+  """The text tower (spec section 1.3)."""
+
+  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    width = config.text_width
+    self.token_embedding = nnx.Embed(
+      config.vocab_size,
+      width,
+      embedding_init=nnx.initializers.normal(0.02),
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.positional_embedding = _normal(rngs, (config.context_length, width), 0.01)
+    self.transformer = Transformer(
+      width,
+      config.text_layers,
+      config.text_heads,
+      config.activation,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.ln_final = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.text_projection = nnx.Linear(
+      width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
+    )
+
+  def __call__(self, tokens: Int[Array, 'n t']) -> Float[Array, 'n d']:
+    """Prompt vectors (not normalised), float32.
+
+    The tower is causal and the end token is where the vector is read, so `tokens` may
+    be cut to any length that holds every end token: the result is the same.
+    """
+    length = tokens.shape[1]
+    x = self.token_embedding(tokens)
+    x = x + self.positional_embedding[...][:length].astype(x.dtype)
+    x = self.transformer(x, jnp.tri(length, dtype=bool))
+    end = jnp.argmax(tokens, axis=-1)
+    x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
+    return self.text_projection(self.ln_final(x)).astype(jnp.float32)
+
+
+class CLIP(nnx.Module):
+  """Both towers and the logit scale (stored as its logarithm)."""
+
+  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    self.visual = VisionTower(config, dtype=dtype, rngs=rngs)
+    self.text = TextTower(config, dtype=dtype, rngs=rngs)
+    self.logit_scale = nnx.Param(jnp.asarray(np.log(1 / 0.07), jnp.float32))
+    self.config = config
+
+  def __call__(
+    self, pixels: Float[Array, 'b r r 3'], tokens: Int[Array, 'n t']
+  ) -> Float[Array, 'b n']:
+    """Similarity of images and prompts, times the logit scale."""
+    image, text = unit(self.visual(pixels)), unit(self.text(tokens))
+    return jnp.exp(self.logit_scale[...]) * image @ text.T
+
+
+def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
+  """x / |x|, in float32."""
+  x = x.astype(jnp.float32)
+  return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def normalize_pixels(pixels: Float[Array, '*b 3']) -> Float[Array, '*b 3']:
+  """0..255 RGB to CLIP's normalised values."""
+  mean, std = (jnp.asarray(x, jnp.float32) for x in (PIXEL_MEAN, PIXEL_STD))
+  return (pixels / 255.0 - mean) / std
