@@ -7,6 +7,7 @@ encoder that MasQCLIP calls "freeze". Source: spec section 4.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +175,8 @@ class MaskCLIP(nnx.Module):
       q = block.queries(block.ln_1(mask_tokens))
       if index in rma:
         relative, update = jax.vmap(rma[index])(masks, q, k[:, 1:], normed[:, 1:])
-        attended = _attend_relative(q, k, v, visible, relative)
+        average = functools.partial(_halve_patches, relative=relative)
+        attended = attend(q, k, v, visible, adjust=average)
         masks = masks + update
         refined.append(masks)
         visible = self.visibility(masks)
@@ -226,21 +228,13 @@ class MaskCLIP(nnx.Module):
     return dataclasses.replace(stages[-1], aux=stages[:-1])
 
 
-def _attend_relative(
-  q: Float[Array, 'b q h d'],
-  k: Float[Array, 'b n h d'],
-  v: Float[Array, 'b n h d'],
-  visible: Bool[Array, 'b 1 q n'],
-  relative: Float[Array, 'b h q n-1'],
-) -> Float[Array, 'b q h d']:
-  """Attention whose patch scores are averaged with the relative ones.
+def _halve_patches(
+  scores: Float[Array, 'b h q n'], relative: Float[Array, 'b h q n-1']
+) -> Float[Array, 'b h q n']:
+  """Averages the patch scores with the relative ones.
 
   The class token's score is not halved, so it gains weight in RMA blocks: that is how
   the released model was trained (spec section 12.2, 3).
   """
-  scores = jnp.einsum('bqhd,bnhd->bhqn', q, k, preferred_element_type=jnp.float32)
   patches = 0.5 * (scores[..., 1:] + relative)
-  scores = jnp.concatenate([scores[..., :1], patches], axis=-1)
-  scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  return jnp.einsum('bhqn,bnhd->bqhd', weights, v)
+  return jnp.concatenate([scores[..., :1], patches], axis=-1)

@@ -4,7 +4,7 @@ Parameters are float32; `dtype` is the compute type of the matrix products. Norm
 statistics and softmax are always float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def attend(
   k: Float[Array, '*b s h d'],
   v: Float[Array, '*b s h d'],
   mask: Bool[Array, '*#b #h #t s'] | None = None,
+  adjust: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Float[Array, '*b t h d']:
   """Softmax attention of already scaled queries.
 
@@ -50,8 +51,11 @@ def attend(
     v: values.
     mask: True where a query may look. Every query must have an open position: a row
       without one would average all values.
+    adjust: changes the scores [*b, h, t, s] before they are masked.
   """
   scores = jnp.einsum('...thd,...shd->...hts', q, k, preferred_element_type=jnp.float32)
+  if adjust is not None:
+    scores = adjust(scores)
   if mask is not None:
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
