@@ -1,0 +1,1 @@
+"""Tables of official checkpoint layouts, one file per network."""
