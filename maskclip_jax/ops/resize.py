@@ -132,3 +132,34 @@ def resize(
     return jnp.einsum('...ij,kj->...ik', x, columns, precision=highest)
   x = jnp.einsum('...ij,kj->...ik', x, columns, precision=highest)
   return jnp.einsum('ij,...jk->...ik', rows, x, precision=highest)
+
+
+def antialiased_matrix(
+  out_length: int,
+  in_length: int,
+  start: Int[Array, ''],
+  size: Int[Array, ''],
+) -> Float[Array, 'out in']:
+  """Matrix that crops [start, start + size) and resizes it by Pillow's bicubic.
+
+  Pillow's kernel has a = -0.5 and is widened when shrinking. The crop may reach up to
+  `in_length` beyond either end of the axis: what lies there counts as zero.
+
+  Args:
+    out_length: samples of the result.
+    in_length: samples of the source axis.
+    start: first sample of the crop; may be traced and negative.
+    size: samples in the crop; may be traced.
+  """
+  scale = size.astype(jnp.float32) / out_length
+  widened = jnp.maximum(scale, 1.0)
+  source = jnp.arange(-in_length, 2 * in_length)
+  centre = (jnp.arange(out_length, dtype=jnp.float32) + 0.5) * scale
+  position = (source - start).astype(jnp.float32) + 0.5
+  x = jnp.abs(position[None] - centre[:, None]) / widened
+  near = (1.5 * x - 2.5) * x * x + 1
+  far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+  weights = jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
+  weights = jnp.where((source >= start) & (source < start + size), weights, 0.0)
+  weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-6)
+  return weights[:, in_length : 2 * in_length]
