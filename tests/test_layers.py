@@ -1,0 +1,77 @@
+"""The dependency direction between the packages, read from their imports."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / 'maskclip_jax'
+NAME = PACKAGE.name
+
+# What each part may import of ours. Modules at the top level that are not named here
+# are entry points and may import anything.
+ALLOWED = {
+  'ops': {'ops'},
+  'nn': {'nn', 'ops'},
+  'text': {'text'},
+  'data': {'data', 'text'},
+  'models': {'models', 'nn', 'ops'},
+  'io': {'io', 'models', 'nn', 'ops', 'zoo', '_version'},
+  'zoo': {'models', 'nn', 'ops', 'text', 'zoo'},
+  'images': set(),
+  'overlay': set(),
+}
+HEAVY = {'tensorflow', 'torch', 'orbax', 'grain', 'tensorflow_datasets'}
+
+
+def modules(path: pathlib.Path):
+  """Every absolute module name a file imports, wherever the import stands."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative imports hide the layer'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def part_of(path: pathlib.Path) -> str:
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+@pytest.mark.parametrize(
+  'path',
+  sorted(PACKAGE.rglob('*.py')),
+  ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_imports_point_downwards(path):
+  part = part_of(path)
+  ours = {n.split('.')[1] for n in modules(path) if n.startswith(f'{NAME}.')}
+  if part in ALLOWED:
+    assert ours <= ALLOWED[part], f'{part} must not import {ours - ALLOWED[part]}'
+  assert '__main__' not in ours
+  if part == 'data':
+    assert not any(n.split('.')[0] == 'jax' for n in modules(path))
+  if part == 'ops':
+    assert not any(n.split('.')[0] in ('flax', 'pathlib') for n in modules(path))
+
+
+@pytest.mark.parametrize('module', [NAME, f'{NAME}.api', f'{NAME}.data'])
+def test_importing_is_light(module):
+  code = f'import {module}, sys; print(*{{m.split(".")[0] for m in sys.modules}})'
+  loaded = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  ).stdout.split()
+  assert not HEAVY & set(loaded)
+  if module == NAME:
+    assert 'jax' not in loaded
+
+
+def test_the_facade_offers_what_it_lists():
+  import maskclip_jax
+
+  for name in maskclip_jax.__all__:
+    assert getattr(maskclip_jax, name) is not None
+  with pytest.raises(AttributeError, match='no attribute'):
+    maskclip_jax.nothing
