@@ -74,4 +74,4 @@ def test_the_facade_offers_what_it_lists():
   for name in maskclip_jax.__all__:
     assert getattr(maskclip_jax, name) is not None
   with pytest.raises(AttributeError, match='no attribute'):
-    maskclip_jax.nothing
+    _ = maskclip_jax.nothing
