@@ -6,7 +6,6 @@ a canvas, and `Images` says how much of the canvas is real.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -21,11 +20,9 @@ BUCKETS = (64, 256, 1024, 4096)
 
 
 def _pytree(cls):
-  fields = [f.name for f in dataclasses.fields(cls)]
   cls = dataclasses.dataclass(frozen=True)(cls)
-  return functools.partial(jax.tree_util.register_dataclass, meta_fields=[])(
-    cls, data_fields=fields
-  )
+  fields = [f.name for f in dataclasses.fields(cls)]
+  return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
 
 
 @_pytree
