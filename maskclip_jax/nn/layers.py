@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float
 # PyTorch's default; flax's is 1e-6, which moves results.
 NORM_EPS = 1e-5
 
+_lecun = nnx.initializers.lecun_normal()
+
 
 def quick_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
   """CLIP's activation: x * sigmoid(1.702 x)."""
@@ -67,16 +69,35 @@ class MultiHeadAttention(nnx.Module):
 
   `attention(query_input, key_input, value_input, mask)` is the usual layer; callers
   that share keys and values between streams use the projections one by one.
+
+  Args:
+    width: channels.
+    heads: attention heads.
+    kernel_init: of the query, key and value kernels, seen as (width, width) matrices.
+    out_init: of the output kernel, likewise.
+    dtype: compute type.
+    rngs: seeds of the initialisation.
   """
 
-  def __init__(self, width: int, heads: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    width: int,
+    heads: int,
+    *,
+    kernel_init: nnx.initializers.Initializer = _lecun,
+    out_init: nnx.initializers.Initializer = _lecun,
+    dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
     if width % heads:
       raise ValueError(f'width {width} is not a multiple of {heads} heads')
     shape: Sequence[int] = (heads, width // heads)
-    self.query = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
-    self.key = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
-    self.value = nnx.LinearGeneral(width, shape, dtype=dtype, rngs=rngs)
-    self.out = nnx.LinearGeneral(shape, width, axis=(-2, -1), dtype=dtype, rngs=rngs)
+    kw = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
+    self.query = nnx.LinearGeneral(width, shape, **kw)
+    self.key = nnx.LinearGeneral(width, shape, **kw)
+    self.value = nnx.LinearGeneral(width, shape, **kw)
+    kw['kernel_init'] = out_init
+    self.out = nnx.LinearGeneral(shape, width, axis=(-2, -1), **kw)
     self.scale = (width // heads) ** -0.5
 
   def __call__(
