@@ -21,16 +21,14 @@ Layouts: spec sections 1.6, 2.6, 4.5 and 5.7.
 
 import dataclasses
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from maskclip_jax.io.problems import Problems, dims
 from maskclip_jax.io.transforms import IDENTITY, Shape, Transform
 
-# How many names an error spells out per kind of problem.
-_NAMED = 4
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
 
 
@@ -163,14 +161,14 @@ def convert(
       or a dtype that would lose precision; all of it in one message.
   """
   plan = _plan(rules, expected)
-  problems = defaultdict(list)
+  problems = Problems()
   found = _assign(state_dict, rules, plan, problems)
   problems['missing'] = [key for key in plan if key not in found]
   flat = {}
   for key, name in found.items():
     entry, array = plan[key], state_dict[name]
     if array.shape != entry.shape:
-      wanted, got = _dims(entry.shape), _dims(array.shape)
+      wanted, got = dims(entry.shape), dims(array.shape)
       problems['misshapen'].append(f'{name} is {got}, expected {wanted}')
       continue
     dtypes = [expected[path].dtype for path in entry.paths]
@@ -181,7 +179,7 @@ def convert(
     arrays = entry.transform.forward(array, shapes)
     for path, dtype, part in zip(entry.paths, dtypes, arrays, strict=True):
       flat[path] = part.astype(dtype, copy=False)
-  _raise_if(problems, source, hint)
+  problems.raise_if_any(source, hint)
   return flat
 
 
@@ -209,7 +207,7 @@ def _plan(rules: Rules, expected: Mapping[str, ShapeDtype]) -> dict[str, _Entry]
     if isinstance(rule, Rule)
     for path in rule.paths
   ]
-  plan, problems = {}, defaultdict(list)
+  plan, problems = {}, Problems()
   for path in expected:
     matches = [(m, r) for rx, r in templates if (m := rx.fullmatch(path))]
     if len(matches) != 1:
@@ -227,12 +225,12 @@ def _plan(rules: Rules, expected: Mapping[str, ShapeDtype]) -> dict[str, _Entry]
       continue
     shapes = tuple(tuple(expected[p].shape) for p in paths)
     plan[key] = _Entry(paths, rule.transform.shape(shapes), rule.transform)
-  _raise_if(problems, 'the parameters and the table do not fit', '')
+  problems.raise_if_any('the parameters and the table do not fit')
   return plan
 
 
 def _assign(
-  keys: Iterable[str], rules: Rules, plan: Mapping[str, _Entry], problems: dict
+  keys: Iterable[str], rules: Rules, plan: Mapping[str, _Entry], problems: Problems
 ) -> dict[str, str]:
   """Planned key -> the name it has in the file; unknown and double names reported."""
   aliases = [
@@ -260,17 +258,3 @@ def _assign(
     else:
       found[key] = name
   return found
-
-
-def _raise_if(problems: Mapping[str, list[str]], source: str, hint: str) -> None:
-  lines = []
-  for kind, names in problems.items():
-    if names:
-      shown = ', '.join(names[:_NAMED]) + (', ...' if len(names) > _NAMED else '')
-      lines.append(f'{len(names)} {kind}: {shown}')
-  if lines:
-    raise ValueError('\n  '.join([f'{source}:', *lines, *([hint] if hint else [])]))
-
-
-def _dims(shape: Shape) -> str:
-  return 'x'.join(map(str, shape)) or 'a scalar'

@@ -1,0 +1,33 @@
+"""One error for everything that is wrong with a set of tensors."""
+
+from collections import defaultdict
+
+# How many names an error spells out per kind of problem.
+NAMED = 4
+
+
+class Problems(defaultdict):
+  """Kind of problem -> names, in the order they were met."""
+
+  def __init__(self):
+    super().__init__(list)
+
+  def raise_if_any(self, source: str, hint: str = '') -> None:
+    """Raises a ValueError with one line per kind, counts and the first names.
+
+    Args:
+      source: what the problems are about, such as a file name.
+      hint: a last line that tells what to do.
+    """
+    lines = []
+    for kind, names in self.items():
+      if names:
+        shown = ', '.join(names[:NAMED]) + (', ...' if len(names) > NAMED else '')
+        lines.append(f'{len(names)} {kind}: {shown}')
+    if lines:
+      raise ValueError('\n  '.join([f'{source}:', *lines, *([hint] if hint else [])]))
+
+
+def dims(shape: tuple[int, ...]) -> str:
+  """A shape as people write it: 16x3x3."""
+  return 'x'.join(map(str, shape)) or 'a scalar'

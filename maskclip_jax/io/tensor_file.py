@@ -1,0 +1,150 @@
+"""Safetensors files, one tensor at a time.
+
+The format is eight bytes of header length, a JSON header, and raw little-endian
+arrays. Reading with plain file reads instead of a memory map, and writing without first
+gathering all bytes, keeps memory at one copy of the model.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+  'F64': np.dtype('<f8'),
+  'F32': np.dtype('<f4'),
+  'F16': np.dtype('<f2'),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'I64': np.dtype('<i8'),
+  'I32': np.dtype('<i4'),
+  'I16': np.dtype('<i2'),
+  'I8': np.dtype('i1'),
+  'U8': np.dtype('u1'),
+  'BOOL': np.dtype('?'),
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# The longest header the reference implementation accepts.
+_MAX_HEADER = 100_000_000
+
+
+class TensorFile(Mapping[str, np.ndarray]):
+  """Name -> array of a safetensors file; every look-up reads the tensor anew.
+
+  Attributes:
+    path: the file.
+    metadata: the header's free text.
+
+  Raises:
+    ValueError: the file is not safetensors, or cut short; found on opening.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = pathlib.Path(path)
+    size = self.path.stat().st_size
+    with self.path.open('rb') as file:
+      header, self._start = _read_header(file, self.path, size)
+    self.metadata: dict[str, str] = header.pop('__metadata__', {})
+    self._entries = {name: _parse(entry) for name, entry in header.items()}
+    if bad := [name for name, entry in self._entries.items() if entry is None]:
+      raise ValueError(f'{self.path}: the header describes {bad[0]!r} in a wrong way')
+    needed = self._start + max((e[2] for e in self._entries.values()), default=0)
+    if size < needed:
+      raise ValueError(
+        f'{self.path} is cut short: {size} of {needed} bytes; download or copy it again'
+      )
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    dtype, shape, end = self._entries[name]
+    length = math.prod(shape)
+    array = np.fromfile(
+      self.path, dtype, length, offset=self._start + end - length * dtype.itemsize
+    )
+    return array.reshape(shape)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._entries)
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, from the header alone."""
+    return {name: shape for name, (_, shape, _) in self._entries.items()}
+
+
+def _read_header(file, path: pathlib.Path, size: int) -> tuple[dict, int]:
+  length = int.from_bytes(file.read(8), 'little')
+  if not 2 <= length <= _MAX_HEADER:
+    raise ValueError(f'{path} is not a safetensors file')
+  if size < 8 + length:
+    raise ValueError(
+      f'{path} is cut short inside its header; download or copy it again'
+    )
+  try:
+    header = json.loads(file.read(length))
+  except ValueError as error:
+    raise ValueError(f'{path} is not a safetensors file: no JSON header') from error
+  if not isinstance(header, dict):
+    raise ValueError(f'{path} is not a safetensors file: no JSON header')
+  return header, 8 + length
+
+
+def _parse(entry) -> tuple[np.dtype, tuple[int, ...], int] | None:
+  """(dtype, shape, end offset) of a header entry, None where it contradicts itself."""
+  match entry:
+    case {
+      'dtype': str(name),
+      'shape': [*shape],
+      'data_offsets': [int(start), int(end)],
+    }:
+      if name not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        return None
+      if start >= 0 and end - start == math.prod(shape) * DTYPES[name].itemsize:
+        return DTYPES[name], tuple(shape), end
+  return None
+
+
+def write_tensors(
+  path: str | os.PathLike,
+  tensors: Mapping[str, np.ndarray],
+  metadata: Mapping[str, str] | None = None,
+) -> None:
+  """Writes a safetensors file and waits until it is on the disk.
+
+  Args:
+    path: the file, replaced if it exists.
+    tensors: name -> array; read twice, one at a time.
+    metadata: free text for the header.
+
+  Raises:
+    ValueError: a dtype the format does not have.
+    OSError: the file cannot be written.
+  """
+  header, offset = {'__metadata__': dict(metadata or {})}, 0
+  for name in sorted(tensors):
+    array = tensors[name]
+    if (kind := _NAMES.get(np.dtype(array.dtype).newbyteorder('<'))) is None:
+      raise ValueError(f'{name}: {array.dtype} cannot be stored in a safetensors file')
+    end = offset + array.size * array.dtype.itemsize
+    header[name] = {
+      'dtype': kind,
+      'shape': list(array.shape),
+      'data_offsets': [offset, end],
+    }
+    offset = end
+  text = json.dumps(header, separators=(',', ':')).encode()
+  # Padding with blanks starts the arrays on a multiple of eight bytes.
+  text += b' ' * (-len(text) % 8)
+  with open(path, 'wb') as file:
+    file.write(len(text).to_bytes(8, 'little'))
+    file.write(text)
+    for name in sorted(tensors):
+      array = np.asarray(tensors[name])
+      dtype = array.dtype.newbyteorder('<')
+      file.write(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data)
+    file.flush()
+    os.fsync(file.fileno())
