@@ -1,0 +1,147 @@
+"""Views: the vocabularies under which a stored dataset can be read.
+
+A build keeps original ids; a view says which of them are classes and in which order.
+So `coco` is built once and read as 133 panoptic classes, as the 48/17/65 classes of the
+base/novel protocol, or as COCO-Stuff 171, and PASCAL Context as 459, 59 or 60 classes.
+Spec sections 9 (MasQCLIP), 7.1 (OVSeg) and 4.5 (SegCLIP).
+"""
+
+import dataclasses
+import difflib
+import functools
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int32
+
+from maskclip_jax.text.vocabulary import Vocabulary
+
+# Class index of pixels that are not judged.
+IGNORE = -1
+BACKGROUND = 'background'
+# Label values of the stored maps and ids of the stored tables are below this.
+_VALUES = 65536
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A way to read a dataset.
+
+  Attributes:
+    name: dataset and view, 'coco/base48'.
+    kind: what an example of it is. 'panoptic': segments of things and stuff;
+      'semantic': a class per pixel; 'instance': masks that may overlap; 'caption':
+      photo and text.
+    field: the field of a stored record (`schema.py`) that it reads.
+    vocabulary: bundled vocabulary whose order is the class index.
+    offset: stored value = id in the vocabulary + offset.
+    background: class 0 is everything else and judged; the vocabulary starts at 1.
+    ignored: stored values that are not judged although there is a background.
+    only: examples that count. 'all'; 'labelled': with a class of the view in the field;
+      or the name of a subset.
+  """
+
+  name: str
+  kind: Literal['panoptic', 'semantic', 'instance', 'caption']
+  field: Literal['segments', 'semantic', 'instances', 'captions']
+  vocabulary: str = ''
+  offset: int = 0
+  background: bool = False
+  ignored: tuple[int, ...] = ()
+  only: str = 'all'
+
+  @property
+  def dataset(self) -> str:
+    return self.name.partition('/')[0]
+
+  def words(self) -> Vocabulary:
+    """The classes with their words, without background.
+
+    Raises:
+      ValueError: a caption view has none.
+    """
+    if not self.vocabulary:
+      raise ValueError(f'{self.name} has captions and no classes')
+    return Vocabulary.named(self.vocabulary)
+
+  def class_names(self) -> tuple[str, ...]:
+    """Names by class index, the background included where it is a class."""
+    names = tuple(category.name for category in self.words().classes)
+    return (BACKGROUND, *names) if self.background else names
+
+  @functools.cached_property
+  def lookup(self) -> Int32[np.ndarray, ' values']:
+    """Class index of every stored value (`category_id` of a table), else `IGNORE`."""
+    table = np.full(_VALUES, 0 if self.background else IGNORE, np.int32)
+    table[list(self.ignored)] = IGNORE
+    ids = [category.id + self.offset for category in self.words().classes]
+    table[ids] = np.arange(len(ids)) + self.background
+    table.setflags(write=False)
+    return table
+
+  def __getstate__(self):
+    # The table is cheap to make again and large to send to worker processes.
+    return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+def view_names(dataset: str | None = None) -> tuple[str, ...]:
+  """Names of all views, or of one dataset's."""
+  return tuple(v.name for v in _VIEWS if dataset in (None, v.dataset))
+
+
+def find_view(name: str) -> View:
+  """The view of a name.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
+  views = {view.name: view for view in _VIEWS}
+  if name not in views:
+    close = difflib.get_close_matches(name.lower(), views, 1)
+    hint = f', did you mean {close[0]!r}?' if close else ''
+    raise ValueError(f'no view {name!r}{hint} (there are: {", ".join(views)})')
+  return views[name]
+
+
+def main_view(dataset: str) -> View:
+  """The first view of a dataset: its own vocabulary.
+
+  Raises:
+    ValueError: the dataset has no view.
+  """
+  return find_view(next(iter(view_names(dataset)), dataset))
+
+
+_COCO = 'coco-panoptic-133'
+_INSTANCES = functools.partial(
+  View, kind='instance', field='instances', only='labelled'
+)
+
+_VIEWS = (
+  View('coco/panoptic', 'panoptic', 'segments', _COCO),
+  # The pixels' classes of the panoptic maps; crowd regions count (spec section 9.1).
+  View('coco/semantic', 'semantic', 'segments', _COCO),
+  _INSTANCES('coco/instances80', vocabulary='coco-instances80'),
+  _INSTANCES('coco/base48', vocabulary='coco-base48'),
+  _INSTANCES('coco/novel17', vocabulary='coco-novel17'),
+  _INSTANCES('coco/instances65', vocabulary='coco-instances65'),
+  View('coco/stuff171', 'semantic', 'semantic', 'coco-stuff-171', -1, only='labelled'),
+  # COCO-Object: stuff and unlabelled pixels are background, nothing is ignored.
+  View(
+    'coco/object81', 'semantic', 'semantic', 'coco-instances80', -1, background=True
+  ),
+  View('coco/captions', 'caption', 'captions'),
+  View('coco/captions_karpathy', 'caption', 'captions', only='karpathy_train'),
+  View('ade20k_150/panoptic', 'panoptic', 'segments', 'ade20k-150'),
+  View('ade20k_150/semantic', 'semantic', 'semantic', 'ade20k-150', 1),
+  _INSTANCES('ade20k_150/instance', vocabulary='ade20k-150', only='all'),
+  View('ade20k_847/semantic', 'semantic', 'semantic', 'ade20k-847'),
+  View('pascal_context/459', 'semantic', 'semantic', 'pascal-context-459'),
+  View('pascal_context/59', 'semantic', 'semantic', 'pascal-context-59'),
+  View('pascal_context/59_ovseg', 'semantic', 'semantic', 'pascal-context-59-ovseg'),
+  View(
+    'pascal_context/60', 'semantic', 'semantic', 'pascal-context-59', background=True
+  ),
+  View('voc2012/20', 'semantic', 'semantic', 'voc-20'),
+  View('voc2012/21', 'semantic', 'semantic', 'voc-20', background=True, ignored=(255,)),
+)
