@@ -15,6 +15,8 @@ import pathlib
 
 import numpy as np
 import seeded
+import skimage.data
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent / 'goldens'
 
@@ -79,3 +81,24 @@ def assert_matches_samples(ours, record: dict, *, name: str) -> None:
   print(f'parity {name}: samples {error:.2e}, mean {drift:.2e}')
   assert error <= TOLERANCE, f'{name}: relative error {error:.2e}'
   assert drift <= TOLERANCE, f'{name}: mean differs by {drift:.2e}'
+
+
+def photo(name: str, size: tuple[int, int]) -> np.ndarray:
+  """A CC0 photo of scikit-image, resized to (width, height) by Pillow's bicubic."""
+  path = pathlib.Path(skimage.data.__file__).parent / name
+  image = Image.open(path).convert('RGB')
+  return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+
+def clip_photo(name: str, side: int) -> np.ndarray:
+  """A photo through CLIP's own preprocessing: [1, side, side, 3], normalised."""
+  path = pathlib.Path(skimage.data.__file__).parent / name
+  image = Image.open(path).convert('RGB')
+  scale = side / min(image.size)
+  size = tuple(side if s == min(image.size) else int(s * scale) for s in image.size)
+  image = image.resize(size, Image.Resampling.BICUBIC)
+  left, top = (round((s - side) / 2) for s in size)
+  image = image.crop((left, top, left + side, top + side))
+  mean = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+  std = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+  return ((np.asarray(image, np.float32) / 255 - mean) / std)[None]

@@ -1,0 +1,308 @@
+"""The command line: `python -m maskclip_jax predict|convert|export|models|data`.
+
+Flags, environment variables and the choice of cache directories live here and nowhere
+below. Errors in what the user gave are one line on stderr and exit status 2; `--debug`
+shows where they arose.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from maskclip_jax._version import __version__
+
+PROGRAM = 'maskclip_jax'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns the exit status."""
+  parser = _parser()
+  arguments = parser.parse_args(argv)
+  try:
+    return arguments.run(arguments) or 0
+  except KeyboardInterrupt:
+    print(f'{PROGRAM}: interrupted', file=sys.stderr)
+    return 130
+  except (ValueError, OSError, ImportError) as error:
+    if arguments.debug:
+      raise
+    print(f'{PROGRAM}: {_one_line(error)}', file=sys.stderr)
+    return 2
+
+
+def _one_line(error: Exception) -> str:
+  if isinstance(error, OSError) and error.strerror:
+    where = f'{error.filename}: ' if error.filename else ''
+    return f'{where}{error.strerror.lower()}'
+  return ' '.join(str(error).split())
+
+
+def _parser() -> argparse.ArgumentParser:
+  common = argparse.ArgumentParser(add_help=False)
+  common.add_argument(
+    '--debug', action='store_true', help='show where an error arose (a traceback)'
+  )
+  parser = argparse.ArgumentParser(
+    prog=f'python -m {PROGRAM}', description='Segment photos by words.'
+  )
+  parser.add_argument('--version', action='version', version=__version__)
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+  def command(name, run, help_text):
+    child = commands.add_parser(
+      name, parents=[common], help=help_text, description=help_text
+    )
+    child.set_defaults(run=run)
+    return child
+
+  _predict_flags(command('predict', predict, 'Segment photos by words.'))
+  _convert_flags(
+    command('convert', convert, 'Turn an official checkpoint into a bundle.')
+  )
+  _export_flags(command('export', export, 'Write a bundle in another format.'))
+  models = command('models', models_list, 'List the models that have a name.')
+  models.add_argument('action', choices=['list'])
+  return parser
+
+
+def _predict_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('photos', nargs='+', metavar='PHOTO', help='file, folder or glob')
+  p.add_argument('--model', required=True, help='bundle directory or name')
+  p.add_argument(
+    '--vocabulary',
+    help="words ('cat; sofa, couch; stuff:floor'), a file, or a name (ade20k-150)",
+  )
+  p.add_argument(
+    '--task', default='panoptic', help='panoptic, semantic, instance, or a,b of them'
+  )
+  p.add_argument('--out', required=True, type=pathlib.Path, help='folder for results')
+  p.add_argument('--object_threshold', type=float, help='least score of a segment')
+  p.add_argument(
+    '--overlap_threshold', type=float, help='least visible share of a segment'
+  )
+  p.add_argument('--top_k', type=int, help='most instances per photo')
+  p.add_argument('--short_edge', type=int, help='resize the short side to this')
+  p.add_argument('--long_edge', type=int, help='but the long side at most to this')
+  p.add_argument('--dtype', default='float32', help='float32 or bfloat16')
+  p.add_argument(
+    '--random_weights',
+    type=int,
+    metavar='SEED',
+    help='build a named model with random weights, to try the path out',
+  )
+  _cache_flag(p)
+
+
+def _cache_flag(p: argparse.ArgumentParser) -> None:
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  p.add_argument(
+    '--cache_dir',
+    type=pathlib.Path,
+    default=pathlib.Path(home) / PROGRAM,
+    help='keeps text vectors and compiled programs between runs (%(default)s)',
+  )
+  p.add_argument(
+    '--no_cache',
+    dest='cache_dir',
+    action='store_const',
+    const=None,
+    help='keep nothing between runs',
+  )
+
+
+def _convert_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('source', metavar='SOURCE', help='official checkpoint file')
+  p.add_argument('--to', required=True, type=pathlib.Path, help='bundle directory')
+  p.add_argument('--system', help='clip, mask2former, maskclip or masqclip')
+  p.add_argument('--preset', help='a name of `models list`; guessed where possible')
+  p.add_argument(
+    '--clip', help='CLIP checkpoint, for the text tower that system files leave out'
+  )
+
+
+def _export_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('--model', required=True, help='bundle directory')
+  p.add_argument('--to', required=True, type=pathlib.Path, help='file to write')
+  p.add_argument(
+    '--format',
+    default='official',
+    choices=['official'],
+    help="'official': the layout of the PyTorch code (.safetensors, or .pth)",
+  )
+
+
+def predict(arguments: argparse.Namespace) -> int:
+  """`predict PHOTO... --model M --vocabulary WORDS --task T --out DIR`."""
+  from maskclip_jax import images
+
+  start = time.perf_counter()
+  files = images.find_photos(arguments.photos)
+  for file in files:
+    if not file.is_file():
+      raise FileNotFoundError(f'{file} does not exist: give the path of an image file')
+  _check_writable(arguments.out)
+  if len(files) == 1:
+    images.read_photo(files[0])  # Fails before the model is loaded.
+  compiled = _watch_compilation(arguments.cache_dir)
+  segmenter = _segmenter(arguments)
+  if arguments.vocabulary is not None:
+    for warning in segmenter.vocabulary(arguments.vocabulary).check():
+      print(f'{PROGRAM}: note: {warning}', file=sys.stderr)
+  failed = _predict_files(segmenter, files, arguments)
+  seconds = time.perf_counter() - start
+  print(
+    f'{len(files) - failed} of {len(files)} photos in {seconds:.1f} s, of which '
+    f'{compiled.seconds:.1f} s compiling {compiled.programs} programs'
+  )
+  return 2 if failed else 0
+
+
+def _predict_files(segmenter, files, arguments) -> int:
+  """Segments and saves; returns how many photos failed."""
+  import rich.console
+  import rich.progress
+
+  console = rich.console.Console()
+  bar = rich.progress.Progress(console=console, disable=len(files) == 1)
+  names = ['object_threshold', 'overlap_threshold', 'top_k', 'short_edge', 'long_edge']
+  choices = {n: v for n in names if (v := getattr(arguments, n)) is not None}
+  failures = []
+
+  def on_error(file, error):
+    failures.append(file)
+    print(f'{PROGRAM}: {_one_line(error)}', file=sys.stderr)
+
+  stems = _stems(files)
+  with bar:
+    step = bar.add_task('photos', total=len(files))
+    predictions = segmenter.predict(
+      files,
+      arguments.vocabulary,
+      tuple(arguments.task.split(',')),
+      on_error=on_error,
+      **choices,
+    )
+    for file, prediction in predictions:
+      for written in prediction.save(arguments.out, stems[file]):
+        console.print(written, highlight=False, soft_wrap=True)
+      if len(files) == 1:
+        console.print(prediction.summary())
+      bar.update(step, completed=files.index(file) + 1)
+  return len(failures)
+
+
+def _stems(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """A distinct name for each file's results: its stem, or its full name if shared."""
+  count: dict[str, int] = {}
+  for file in files:
+    count[file.stem] = count.get(file.stem, 0) + 1
+  stems = {f: f.stem if count[f.stem] == 1 else f.name for f in files}
+  if len(set(stems.values())) < len(files):
+    raise ValueError(
+      'two photos have the same name: segment them into separate folders'
+    )
+  return stems
+
+
+def _segmenter(arguments):
+  from maskclip_jax import api
+
+  if arguments.random_weights is None:
+    return api.load(
+      arguments.model, dtype=arguments.dtype, cache_dir=arguments.cache_dir
+    )
+  print(
+    f'{PROGRAM}: {arguments.model} has RANDOM weights (seed '
+    f'{arguments.random_weights}): the result means nothing',
+    file=sys.stderr,
+  )
+  return api.Segmenter.from_preset(
+    arguments.model, seed=arguments.random_weights, dtype=arguments.dtype
+  )
+
+
+def _check_writable(directory: pathlib.Path) -> None:
+  """Fails early, and without creating anything, where results could not be saved."""
+  path = directory.absolute()
+  while not path.exists():
+    path = path.parent
+  if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+    raise PermissionError(f'cannot write into {directory}: choose another --out')
+
+
+class _Compilation:
+  """Counts the programs compiled (not those read from the cache) and the seconds."""
+
+  def __init__(self):
+    self.programs, self.hits, self.seconds = 0, 0, 0.0
+
+  def on_duration(self, event: str, seconds: float, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      self.programs += 1
+      self.seconds += seconds
+
+  def on_event(self, event: str, **_):
+    if event == '/jax/compilation_cache/cache_hits':
+      self.programs -= 1
+
+
+def _watch_compilation(cache_dir: pathlib.Path | None) -> _Compilation:
+  """Counts compilations, and keeps their results in the cache directory."""
+  import jax
+
+  counter = _Compilation()
+  jax.monitoring.register_event_duration_secs_listener(counter.on_duration)
+  jax.monitoring.register_event_listener(counter.on_event)
+  if cache_dir is not None:
+    # The defaults keep only programs that took a second or more to compile.
+    jax.config.update('jax_compilation_cache_dir', str(cache_dir / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  return counter
+
+
+def convert(arguments: argparse.Namespace) -> int:
+  """`convert SOURCE --to DIR [--system S] [--preset P] [--clip FILE]`."""
+  from maskclip_jax.io.convert import convert_checkpoint
+
+  report = convert_checkpoint(
+    arguments.source,
+    arguments.to,
+    system=arguments.system,
+    preset=arguments.preset,
+    clip=arguments.clip,
+  )
+  print(report)
+  return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+  """`export --model DIR --format official --to FILE`."""
+  from maskclip_jax.io.convert import export_official
+
+  print(export_official(arguments.model, arguments.to))
+  return 0
+
+
+def models_list(arguments: argparse.Namespace) -> int:
+  """`models list`."""
+  import rich.console
+  import rich.table
+
+  from maskclip_jax import zoo
+
+  table = rich.table.Table(title='Models', show_lines=True)
+  for heading in ('name', 'what it is', 'weights', 'licence of the weights', 'numbers'):
+    table.add_column(heading, overflow='fold')
+  for name in zoo.list_models():
+    card = zoo.CARDS[name]
+    table.add_row(name, card.summary, card.weights, card.licence, card.numbers)
+  rich.console.Console().print(table)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,361 @@
+"""Segment photos by words: `load(...)` gives a `Segmenter`, which gives `Prediction`s.
+
+    segmenter = maskclip_jax.load('path/to/bundle')
+    prediction = segmenter('photo.jpg', 'cat; sofa, couch; stuff:floor')
+    prediction.save('out', 'photo')
+
+A photo of any size and a vocabulary of any words run the same compiled program: photos
+lie on canvases of a few sizes, words are padded to a bucket.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Num
+from PIL import Image
+
+from maskclip_jax import images as photos
+from maskclip_jax import zoo
+from maskclip_jax.io import bundle, params
+from maskclip_jax.models import systems
+from maskclip_jax.models.base import BUCKETS, Images, Outputs, TextBank
+from maskclip_jax.ops import postprocess
+from maskclip_jax.ops.masks import Geometry
+from maskclip_jax.prediction import Prediction
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.bank import TextCache, class_vectors
+from maskclip_jax.text.vocabulary import Vocabulary
+
+Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
+TASKS = ('panoptic', 'semantic', 'instance')
+# Canvas sides are multiples of this: few enough programs, little padding.
+CANVAS_STEP = 128
+# Prompts that go through the text tower at a time.
+PROMPTS = 16
+
+
+def load(
+  model: str | os.PathLike,
+  *,
+  dtype: str = 'float32',
+  cache_dir: str | os.PathLike | None = None,
+) -> 'Segmenter':
+  """Loads a model.
+
+  Args:
+    model: a bundle's directory, or a name of `list_models()` that was converted into
+      `cache_dir`/models.
+    dtype: compute type, 'float32' or 'bfloat16'.
+    cache_dir: where text vectors are kept between runs; None keeps none.
+
+  Raises:
+    FileNotFoundError: no such bundle.
+    ValueError: an unknown name, or a damaged bundle.
+  """
+  return Segmenter.from_bundle(find_bundle(model, cache_dir), dtype, cache_dir)
+
+
+def find_bundle(
+  model: str | os.PathLike, cache_dir: str | os.PathLike | None = None
+) -> pathlib.Path:
+  """The directory of a model named by its path or by its name in the zoo."""
+  path = pathlib.Path(model)
+  if path.is_dir():
+    return path
+  if str(model) in zoo.PRESETS:
+    if cache_dir is not None:
+      kept = pathlib.Path(cache_dir) / 'models' / str(model)
+      if kept.is_dir():
+        return kept
+    card = zoo.CARDS[str(model)]
+    raise FileNotFoundError(
+      f'the weights of {model} are not here and not distributed with this package: '
+      f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
+      'DIR` and use DIR as the model'
+    )
+  raise FileNotFoundError(
+    f'there is no model {str(model)!r}: give a bundle directory or a name that '
+    '`python -m maskclip_jax models list` shows'
+  )
+
+
+class Segmenter:
+  """A model, ready to segment photos by words.
+
+  Attributes:
+    preset: everything but the weights.
+    model: the NNX module, with its weights.
+  """
+
+  def __init__(
+    self, model: nnx.Module, preset: zoo.Preset, *, cache: TextCache | None = None
+  ):
+    self.preset, self.model, self._cache = preset, model, cache
+    if preset.system == 'clip':
+      raise ValueError(
+        'a CLIP alone has no masks: convert it into a system, or use its towers by '
+        '`maskclip_jax.nn.clip`'
+      )
+    if preset.vocabulary is not None and not model.config.num_classes:
+      raise ValueError(
+        'this proposal network has no class head, so its masks have no scores: use it '
+        'inside MaskCLIP'
+      )
+    graphdef, self._state = nnx.split(model)
+
+    def forward(state, images: Images, text: TextBank) -> Outputs:
+      outputs = nnx.merge(graphdef, state)(images, text)
+      return Outputs(
+        outputs.mask_logits,
+        outputs.class_logits,
+        None if preset.vocabulary else outputs.objectness,
+        outputs.mask_hw,
+      )
+
+    def encode(state, tokens):
+      return nnx.merge(graphdef, state).clip.text(tokens)
+
+    self._forward, self._encode = jax.jit(forward), jax.jit(encode)
+    self._banks: dict[str, TextBank] = {}
+
+  @classmethod
+  def from_bundle(
+    cls,
+    directory: str | os.PathLike,
+    dtype: str = 'float32',
+    cache_dir: str | os.PathLike | None = None,
+  ) -> 'Segmenter':
+    """Loads a bundle; see `load`."""
+    loaded = bundle.load(directory)
+    preset = zoo.Preset.from_dict(loaded.config)
+    model = params.load_into(_abstract(preset, dtype), loaded.parameters)
+    cache = None
+    if cache_dir is not None:
+      cache = TextCache(pathlib.Path(cache_dir) / 'text', loaded.text_fingerprint)
+    return cls(model, preset, cache=cache)
+
+  @classmethod
+  def from_preset(
+    cls, preset: str | zoo.Preset, *, seed: int = 0, dtype: str = 'float32'
+  ) -> 'Segmenter':
+    """A model with random weights: for tests, and for trying the path out."""
+    if isinstance(preset, str):
+      preset = zoo.find_preset(preset)
+    model = systems.build(
+      preset.system, preset.config, dtype=_dtype(dtype), rngs=nnx.Rngs(seed)
+    )
+    return cls(model, preset)
+
+  def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
+    """The vocabulary that words, a file or a name stand for, as this model reads it.
+
+    Raises:
+      ValueError: the model knows one vocabulary only and another is asked for; or the
+        words make none.
+    """
+    fixed = self.preset.vocabulary
+    if fixed is not None:
+      if words is not None and words != fixed:
+        raise ValueError(
+          f'this model knows only its own vocabulary, {fixed}: leave the words out, or '
+          'use an open-vocabulary model'
+        )
+      return Vocabulary.parse(fixed)
+    if words is None:
+      raise ValueError("name what to look for, e.g. --vocabulary 'cat; stuff:floor'")
+    if not isinstance(words, Vocabulary):
+      words = Vocabulary.parse(words)
+    return words.for_system(self.preset.words)
+
+  def text_bank(self, vocabulary: Vocabulary) -> TextBank:
+    """The class vectors of a vocabulary; encoded once, kept in memory and on disk."""
+    key = vocabulary.content_key()
+    if key not in self._banks:
+      if self.preset.vocabulary is not None:
+        columns = len(vocabulary) + 1
+        vectors, void, buckets = np.zeros((columns, 0)), True, (columns,)
+      else:
+        vectors = class_vectors(vocabulary, self.encode_text, self._cache)
+        void, buckets = vocabulary.void is not None, BUCKETS
+      self._banks[key] = TextBank.build(
+        vectors, vocabulary.things, void_last=void, buckets=buckets
+      )
+    return self._banks[key]
+
+  def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+    """CLIP vectors (not normalised) of prompts."""
+    tokens = tokenizer.tokenize(prompts, tokenizer.CONTEXTS, truncate=True)
+    rows = -(-len(tokens) // PROMPTS) * PROMPTS
+    tokens = np.pad(tokens, ((0, rows - len(tokens)), (0, 0)), mode='edge')
+    vectors = [
+      self._encode(self._state, tokens[i : i + PROMPTS])
+      for i in range(0, rows, PROMPTS)
+    ]
+    return np.concatenate(jax.device_get(vectors))[: len(prompts)]
+
+  def __call__(
+    self,
+    photo: Photo,
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
+    task: str | Sequence[str] = 'panoptic',
+    **choices,
+  ) -> Prediction:
+    """Segments one photo.
+
+    Args:
+      photo: a path, a Pillow image, or an array (h, w), (h, w, 3) or (h, w, 4).
+      vocabulary: words, a file or a named vocabulary; see `Vocabulary.parse`.
+      task: 'panoptic', 'semantic', 'instance', or several of them.
+      **choices: fields of `Preprocessing` and `PostprocessConfig` to change, such as
+        object_threshold=0.5 or short_edge=640.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with the input, in one line.
+    """
+    return next(self.predict([photo], vocabulary, task, **choices))[1]
+
+  def predict(
+    self,
+    photo_list: Iterable[Photo],
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
+    task: str | Sequence[str] = 'panoptic',
+    *,
+    on_error: Callable[[Photo, Exception], None] | None = None,
+    **choices,
+  ) -> Iterator[tuple[Photo, Prediction]]:
+    """Segments photos one after another, reading the next while one is computed.
+
+    Args:
+      photo_list: any iterable of what a call takes.
+      vocabulary, task, **choices: as for a call.
+      on_error: is told of a photo that cannot be read, which is then left out; without
+        it the error is raised.
+
+    Yields:
+      Each photo and its prediction, in order.
+    """
+    tasks = (task,) if isinstance(task, str) else tuple(task)
+    if not tasks or set(tasks) - set(TASKS):
+      raise ValueError(f'task must be among {", ".join(TASKS)}, not {task!r}')
+    words = self.vocabulary(vocabulary)
+    preprocessing, config = self._choices(choices)
+    bank = self.text_bank(words)
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+      for photo, reading in _ahead(reader, photo_list, preprocessing):
+        try:
+          original_hw, resized = reading.result()
+          yield photo, self._segment(original_hw, resized, words, bank, tasks, config)
+        except (OSError, ValueError) as error:
+          if on_error is None:
+            raise
+          on_error(photo, error)
+
+  def _choices(self, choices):
+    """The preset's pre- and post-processing with some fields changed."""
+    parts = [self.preset.preprocessing, self.preset.postprocessing]
+    known = [set(part.__dataclass_fields__) for part in parts]
+    if unknown := sorted(set(choices) - known[0] - known[1]):
+      raise ValueError(
+        f'unknown choice {", ".join(unknown)}: choose among '
+        f'{", ".join(sorted(known[0] | known[1]))}'
+      )
+    return (
+      dataclasses.replace(part, **{k: v for k, v in choices.items() if k in names})
+      for part, names in zip(parts, known, strict=True)
+    )
+
+  def _segment(self, original_hw, resized, words, bank, tasks, config) -> Prediction:
+    """Runs the model and the post-processing on one resized photo."""
+    canvas = tuple(-(-side // CANVAS_STEP) * CANVAS_STEP for side in resized.shape[:2])
+    batch = Images.from_arrays([resized], canvas)
+    outputs = self._forward(self._state, batch, bank)
+    geometry = Geometry(
+      np.asarray(outputs.mask_hw[0]),
+      np.asarray(batch.padded_hw[0]),
+      resized.shape[:2],
+      original_hw,
+    )
+    objectness = None if outputs.objectness is None else outputs.objectness[0]
+    scores = postprocess.class_probabilities(
+      outputs.class_logits[0], bank.valid, bank.void, objectness
+    )
+    return _postprocess(
+      outputs.mask_logits[0], scores, bank.thing, geometry, words, tasks, config
+    )
+
+
+def _postprocess(
+  mask_logits: Float[Array, 'q h w'],
+  scores: postprocess.ClassScores,
+  thing: Bool[Array, ' k'],
+  geometry: Geometry,
+  words: Vocabulary,
+  tasks: Sequence[str],
+  config: postprocess.PostprocessConfig,
+) -> Prediction:
+  """The results of the tasks asked for."""
+  results = {}
+  if 'semantic' in tasks:
+    results['semantic'] = postprocess.semantic(mask_logits, scores, geometry, config)
+  if 'panoptic' in tasks:
+    results['panoptic'] = postprocess.panoptic(
+      mask_logits, scores, thing, geometry, config
+    )
+  if 'instance' in tasks:
+    results['instances'] = postprocess.instances(
+      mask_logits, scores, thing, geometry, config
+    )
+  return Prediction(words, geometry.original, **results)
+
+
+def _ahead(reader, photo_list, preprocessing):
+  """Each photo and the reading of it, which begins one photo ahead."""
+  pending = None
+  for photo in photo_list:
+    following = photo, reader.submit(_read, photo, preprocessing)
+    if pending is not None:
+      yield pending
+    pending = following
+  if pending is not None:
+    yield pending
+
+
+def _read(photo: Photo, preprocessing: zoo.Preprocessing):
+  """Original size and resized pixels of a photo."""
+  if isinstance(photo, Image.Image):
+    pixels = photos.photo_from_pil(photo)
+  elif isinstance(photo, str | os.PathLike):
+    pixels = photos.read_photo(photo)
+  else:
+    pixels = photos.photo_from_array(photo)
+  size = photos.shortest_edge_size(
+    *pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
+  )
+  return pixels.shape[:2], photos.resize_photo(pixels, *size)
+
+
+def _dtype(name: str):
+  if name not in ('float32', 'bfloat16'):
+    raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {name!r}")
+  return jnp.dtype(name)
+
+
+def _abstract(preset: zoo.Preset, dtype: str) -> nnx.Module:
+  """The model without its weights."""
+  return nnx.eval_shape(
+    functools.partial(
+      systems.build,
+      preset.system,
+      preset.config,
+      dtype=_dtype(dtype),
+      rngs=nnx.Rngs(0),
+    )
+  )

@@ -1,0 +1,216 @@
+"""The models by name: how each is built, where its weights come from, what it scores.
+
+No weights are distributed with this package. The official ones are under licences of
+their own: fetch them from their authors and `convert` them, which makes a bundle.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from maskclip_jax.models.clip_baseline import CLIPBaselineConfig
+from maskclip_jax.models.maskclip import MaskCLIPConfig
+from maskclip_jax.models.masqclip import MasQCLIPConfig
+from maskclip_jax.models.proposals import Mask2FormerConfig
+from maskclip_jax.models.systems import (
+  config_from_dict,
+  config_to_dict,
+  find_system,
+)
+from maskclip_jax.nn.clip import CLIP_SIZES
+from maskclip_jax.ops.postprocess import PostprocessConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """How a photo reaches the network.
+
+  Attributes:
+    short_edge: its short side is resized to this many pixels,
+    long_edge: unless the long side would exceed this many.
+  """
+
+  short_edge: int = 800
+  long_edge: int = 1333
+
+  def __post_init__(self):
+    if not 0 < self.short_edge <= self.long_edge:
+      raise ValueError(
+        f'short_edge {self.short_edge} must be positive and at most long_edge '
+        f'{self.long_edge}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+  """Everything but the weights: a bundle's config.json holds exactly this.
+
+  Attributes:
+    system: a key of `models.systems.SYSTEMS`.
+    config: that system's config.
+    preprocessing: photo to network.
+    postprocessing: network to result.
+    words: how names become text vectors, a system in `text/treatments.json`.
+    vocabulary: name of the only vocabulary the model knows; None for any words.
+  """
+
+  system: str
+  config: Any
+  preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+  postprocessing: PostprocessConfig = dataclasses.field(
+    default_factory=PostprocessConfig
+  )
+  words: str = 'clean'
+  vocabulary: str | None = None
+
+  def to_dict(self) -> dict[str, Any]:
+    """As plain JSON values."""
+    return config_to_dict(self)
+
+  @classmethod
+  def from_dict(cls, values: Mapping[str, Any]) -> 'Preset':
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: an unknown system, or fields that are missing or unknown.
+    """
+    preset = config_from_dict(cls, values)
+    config = config_from_dict(find_system(preset.system).config, preset.config)
+    return dataclasses.replace(preset, config=config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """What a person should know of a model before using it.
+
+  Attributes:
+    summary: one line.
+    weights: where the official weights are published, and in which form.
+    licence: what the weights inherit.
+    numbers: published results, each with its protocol; '' where there are none.
+  """
+
+  summary: str
+  weights: str
+  licence: str
+  numbers: str = ''
+
+
+_MIT_CLIP = 'MIT (OpenAI CLIP)'
+_NC = 'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)'
+
+# Thresholds: spec section 8.4, the COCO configurations of each system.
+_MASQ = PostprocessConfig(object_threshold=0.3, overlap_threshold=0.3)
+_MASK = PostprocessConfig(object_threshold=0.5, overlap_threshold=0.5, reject_void=True)
+_STOCK = PostprocessConfig(
+  object_threshold=0.8, overlap_threshold=0.8, reject_void=True
+)
+
+
+def _r50(num_classes: int | None) -> Mask2FormerConfig:
+  return Mask2FormerConfig(num_classes=num_classes)
+
+
+def _masqclip(clip: str) -> Preset:
+  config = MasQCLIPConfig(_r50(1), CLIP_SIZES[clip])
+  return Preset('masqclip', config, postprocessing=_MASQ, words='masqclip')
+
+
+def _maskclip(clip: str, **kwargs) -> Preset:
+  config = MaskCLIPConfig(_r50(None), CLIP_SIZES[clip], **kwargs)
+  return Preset('maskclip', config, postprocessing=_MASK, words='maskclip')
+
+
+PRESETS: dict[str, Preset] = {
+  'masqclip_r50_vit_l14_336': _masqclip('vit_l14_336'),
+  'masqclip_r50_vit_b16': _masqclip('vit_b16'),
+  'maskclip_r50_vit_l14_336': _maskclip('vit_l14_336'),
+  'maskclip_freeze_r50_vit_l14_336': _maskclip('vit_l14_336', rma_blocks=()),
+  'clip_baseline_r50_vit_l14_336': Preset(
+    'clip_baseline',
+    CLIPBaselineConfig(_r50(1), CLIP_SIZES['vit_l14_336']),
+    postprocessing=_MASQ,
+    words='clean',
+  ),
+  'mask2former_r50_coco_panoptic': Preset(
+    'mask2former',
+    _r50(133),
+    postprocessing=_STOCK,
+    vocabulary='coco-panoptic-133',
+  ),
+  'proposals_r50': Preset('mask2former', _r50(1), vocabulary='object'),
+  **{f'clip_{size}': Preset('clip', CLIP_SIZES[size]) for size in CLIP_SIZES},
+}
+
+CARDS: dict[str, Card] = {
+  'masqclip_r50_vit_l14_336': Card(
+    'MasQCLIP: ResNet-50 proposals, tuned mask queries in CLIP ViT-L/14@336',
+    'github.com/mlpc-ucsd/MasQCLIP, PyTorch files; text tower from CLIP',
+    _NC,
+    'paper Table 1: ADE20K-150 PQ 23.3, mIoU 30.4; A-847 10.7, PC-59 57.8, PC-459 18.2',
+  ),
+  'masqclip_r50_vit_b16': Card(
+    'MasQCLIP on the smaller CLIP ViT-B/16, for training and for trying out',
+    'none published',
+    'none: no weights',
+  ),
+  'maskclip_r50_vit_l14_336': Card(
+    'MaskCLIP (Ding et al.): mask class tokens and relative mask attention',
+    'github.com/mlpc-ucsd/MaskCLIP, PyTorch files; text tower from CLIP',
+    _NC,
+    'MasQCLIP paper Table 1: ADE20K-150 PQ 15.1, mIoU 23.7; A-847 8.2, PC-59 45.9',
+  ),
+  'maskclip_freeze_r50_vit_l14_336': Card(
+    'MaskCLIP without relative mask attention: nothing trained on CLIP',
+    'proposals of MaskCLIP or MasQCLIP, and CLIP',
+    _NC,
+    'MasQCLIP paper Table 5 ("freeze", with object score): ADE20K-150 PQ 10.7',
+  ),
+  'clip_baseline_r50_vit_l14_336': Card(
+    'crops every proposal and classifies the crop by CLIP; slow',
+    'proposals of MasQCLIP, and CLIP',
+    _NC,
+  ),
+  'mask2former_r50_coco_panoptic': Card(
+    'stock Mask2Former with its closed vocabulary of 133 COCO classes',
+    'github.com/facebookresearch/Mask2Former model zoo, detectron2 files',
+    'CC BY-NC 4.0 (model zoo)',
+    'Mask2Former model zoo: COCO PQ 51.9, AP 41.7, mIoU 61.7',
+  ),
+  'proposals_r50': Card(
+    'class-agnostic proposals: MasQCLIP teacher or student',
+    'github.com/mlpc-ucsd/MasQCLIP, PyTorch files',
+    'CC BY-NC 4.0 (authors)',
+  ),
+  **{
+    f'clip_{size}': Card(
+      f'CLIP {size.replace("_", " ")}',
+      f'timm/vit_{name}.openai on the Hugging Face hub, safetensors',
+      _MIT_CLIP,
+    )
+    for size, name in (
+      ('vit_b32', 'base_patch32_clip_224'),
+      ('vit_b16', 'base_patch16_clip_224'),
+      ('vit_l14', 'large_patch14_clip_224'),
+      ('vit_l14_336', 'large_patch14_clip_336'),
+    )
+  },
+}
+
+
+def list_models() -> list[str]:
+  """Names that `load` and the command line know, in the order of the table."""
+  return [name for name in PRESETS if name in CARDS]
+
+
+def find_preset(name: str) -> Preset:
+  """The preset of a name.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if name not in PRESETS:
+    raise ValueError(
+      f'there is no model {name!r}: `maskclip_jax models list` names them all'
+    )
+  return PRESETS[name]
