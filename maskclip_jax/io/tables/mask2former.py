@@ -72,18 +72,26 @@ PREDICTOR = (
   *dense('mask_embed.layers.{i}', 'mask_embed/layers/{i}'),
 )
 
-# Nothing but the pieces a MaskCLIP or MasQCLIP file also holds, without the criterion.
+# What a MaskCLIP or MasQCLIP file holds too.
 NETWORK = (
   *prefixed(resnet.DETECTRON2, 'backbone.', 'backbone/'),
   *prefixed(PIXEL_DECODER, 'sem_seg_head.pixel_decoder.', 'pixel_decoder/'),
   *prefixed(PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
 )
 
-CRITERION = (
-  Ignore('criterion.empty_weight', 'the class weights of the loss, a constant buffer'),
-)
 
-RULES = (*NETWORK, *CRITERION)
+def criterion(classes: int, no_object: float = 0.1) -> Rules:
+  """The class weights of the loss: a constant buffer that strict loading insists on."""
+  weights = (1.0,) * classes + (no_object,)
+  return (Ignore('criterion.empty_weight', 'class weights of the loss', weights),)
+
+
+def rules(classes: int | None = 1) -> Rules:
+  """The table; `classes` sizes the criterion's buffer on export."""
+  return (*NETWORK, *criterion(classes or 1))
+
+
+RULES = rules()
 
 LAYOUTS: dict[str, Rules] = {'detectron2': RULES}
 SIGNATURES = {'detectron2': 'sem_seg_head.pixel_decoder.transformer.level_embed'}
