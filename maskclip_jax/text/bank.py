@@ -1,0 +1,198 @@
+"""Class vectors of a vocabulary, each prompt encoded once.
+
+The text tower is a function of the model layer; here are the averaging (spec section 6)
+and a cache of prompt vectors, in memory and in a file that later runs read.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from maskclip_jax.text.vocabulary import Vocabulary
+
+Encode = Callable[[list[str]], Float[np.ndarray, 'n d']]
+
+_FORMAT = 'text vectors 1'
+
+
+def class_vectors(
+  vocabulary: Vocabulary, encode: Encode, cache: 'TextCache | None' = None
+) -> Float[np.ndarray, 'k d']:
+  """Vectors of a vocabulary's classes, for the similarity with image regions.
+
+  Args:
+    vocabulary: with the treatment it is to have.
+    encode: the text tower: prompts to vectors, not normalised.
+    cache: vectors that are known already; takes the new ones.
+
+  Returns:
+    float32 unit rows: one per class, then the void column if there is one.
+
+  Raises:
+    ValueError: `encode` does not return one finite vector per prompt.
+  """
+  prompts, _ = vocabulary.prompts()
+  return vocabulary.pool((cache or TextCache()).vectors(prompts, encode))
+
+
+class TextCache:
+  """Vectors of prompts, in memory and, if there is a directory, in one file there.
+
+  The file is replaced as a whole, so readers and other writers never see half of it.
+  Of two processes that write at once the later wins: the other's prompts are encoded
+  again some day. A file that is damaged, or of other weights, is ignored with a warning
+  and replaced; a directory that cannot be written is warned about once.
+  """
+
+  def __init__(self, directory: str | os.PathLike | None = None, fingerprint: str = ''):
+    """Opens a cache; nothing is read before it is needed.
+
+    Args:
+      directory: where to keep the file; None keeps vectors in memory only.
+      fingerprint: identifies the weights of the text tower, e.g. their hash.
+
+    Raises:
+      ValueError: a directory without a fingerprint.
+    """
+    if directory is not None and not fingerprint:
+      raise ValueError('a text cache on disk needs the fingerprint of its text tower')
+    self._fingerprint = fingerprint
+    self._vectors: dict[str, Float[np.ndarray, ' d']] = {}
+    self._path: pathlib.Path | None = None
+    self._read_stamp: tuple[int, int] | None = None
+    if directory is not None:
+      name = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+      self._path = pathlib.Path(directory) / f'text-{name}.vectors'
+
+  def vectors(self, prompts: Sequence[str], encode: Encode) -> Float[np.ndarray, 'n d']:
+    """Vectors of some prompts; those not known yet are encoded, once and together.
+
+    Raises:
+      ValueError: `encode` does not return one finite vector per prompt.
+    """
+    missing = self._missing(prompts)
+    if missing:
+      self._read()
+      missing = self._missing(prompts)
+    if missing:
+      new = _checked(encode(missing), missing)
+      if _lengths(self._vectors) not in (set(), {new.shape[1]}):
+        self._warn('holds vectors of another length')
+        self._vectors.clear()
+        return self.vectors(prompts, encode)
+      self._vectors.update(zip(missing, new, strict=True))
+      self._write()
+    return np.stack([self._vectors[prompt] for prompt in prompts])
+
+  def _missing(self, prompts: Sequence[str]) -> list[str]:
+    return [p for p in dict.fromkeys(prompts) if p not in self._vectors]
+
+  def _warn(self, what: str) -> None:
+    where = self._path or 'in memory'
+    warnings.warn(
+      f'the text cache {where} {what}: it is ignored and written anew',
+      RuntimeWarning,
+      stacklevel=4,
+    )
+
+  def _read(self) -> None:
+    """Takes over what the file holds, if it has changed since the last look."""
+    if self._path is None:
+      return
+    try:
+      stamp = _stamp(self._path)
+      if stamp == self._read_stamp:
+        return
+      self._read_stamp = stamp
+      content = self._path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+      return
+    except OSError as error:
+      self._warn(f'cannot be read ({error.strerror})')
+      return
+    loaded = _unpack(content, self._fingerprint)
+    if isinstance(loaded, str):
+      self._warn(loaded)
+    elif len(_lengths(loaded) | _lengths(self._vectors)) > 1:
+      self._warn('holds vectors of another length')
+    else:
+      self._vectors = loaded | self._vectors
+
+  def _write(self) -> None:
+    """Replaces the file by one with all vectors, those of other processes too."""
+    if self._path is None:
+      return
+    self._read()
+    temporary = self._path.with_suffix(f'.{secrets.token_hex(4)}.tmp')
+    try:
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      try:
+        temporary.write_bytes(_pack(self._vectors, self._fingerprint))
+        self._read_stamp = _stamp(temporary)
+        os.replace(temporary, self._path)
+      finally:
+        temporary.unlink(missing_ok=True)
+    except OSError as error:
+      warnings.warn(
+        f'cannot write the text cache {self._path} ({error.strerror}): prompts are '
+        'encoded again in the next run; choose a directory that can be written',
+        RuntimeWarning,
+        stacklevel=3,
+      )
+      self._path = None
+
+
+def _lengths(vectors: dict[str, Float[np.ndarray, ' d']]) -> set[int]:
+  return {len(vector) for vector in vectors.values()}
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int]:
+  """What changes when a file is replaced; a renamed file keeps its own."""
+  stat = path.stat()
+  return stat.st_mtime_ns, stat.st_size
+
+
+def _checked(
+  vectors: Float[np.ndarray, 'n d'], prompts: list[str]
+) -> Float[np.ndarray, 'n d']:
+  vectors = np.asarray(vectors, np.float32)
+  if vectors.ndim != 2 or len(vectors) != len(prompts):
+    raise ValueError(
+      f'the text tower returned an array {vectors.shape} for {len(prompts)} prompts'
+    )
+  finite = np.isfinite(vectors).all(-1)
+  if not finite.all():
+    bad = prompts[int(np.argmin(finite))]
+    raise ValueError(f'the text tower returned numbers that are not finite for {bad!r}')
+  return vectors
+
+
+def _pack(vectors: dict[str, Float[np.ndarray, ' d']], fingerprint: str) -> bytes:
+  """A line with the hash of the rest, a line of JSON, and rows of float32."""
+  header = {'format': _FORMAT, 'fingerprint': fingerprint, 'prompts': list(vectors)}
+  rows = np.stack(list(vectors.values())).astype('<f4')
+  body = json.dumps(header).encode() + b'\n' + rows.tobytes()
+  return hashlib.sha256(body).hexdigest().encode() + b'\n' + body
+
+
+def _unpack(
+  content: bytes, fingerprint: str
+) -> dict[str, Float[np.ndarray, ' d']] | str:
+  """The vectors of a file, or why they cannot be used."""
+  digest, _, body = content.partition(b'\n')
+  if digest != hashlib.sha256(body).hexdigest().encode():
+    return 'is damaged'
+  header, _, rows = body.partition(b'\n')
+  header = json.loads(header)
+  if header['format'] != _FORMAT or header['fingerprint'] != fingerprint:
+    return 'belongs to other weights'
+  prompts = header['prompts']
+  vectors = np.frombuffer(rows, '<f4').reshape(len(prompts), -1)
+  return dict(zip(prompts, vectors.astype(np.float32), strict=True))

@@ -1,0 +1,117 @@
+"""How words become vectors: template sentences, averaging, and an extra void word.
+
+Each published system has its own treatment (spec section 6), kept in treatments.json;
+changing it silently changes every number. Template sets are in templates.json.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
+  """The error for a name that does not exist, with what it may have meant."""
+  known = sorted(known)
+  close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+  prefixed = [k for k in known if name and k.startswith(name.lower())]
+  likely = list(dict.fromkeys([*prefixed, *close]))
+  hint = 'did you mean ' + ' or '.join(map(repr, likely)) + '?'
+  return ValueError(
+    f'no {kind} is called {name!r}: {hint if likely else "known: " + ", ".join(known)}'
+  )
+
+
+@functools.cache
+def _read(file: str) -> dict:
+  return json.loads(importlib.resources.files(__package__).joinpath(file).read_bytes())
+
+
+def template_sets() -> tuple[str, ...]:
+  """Names of the template sets: none, simple, vild_14, imagenet_80."""
+  return tuple(_read('templates.json'))
+
+
+def systems() -> tuple[str, ...]:
+  """Names of the published treatments, and 'clean', which adds nothing."""
+  return tuple(_read('treatments.json'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Treatment:
+  """How the words of a class become its vector.
+
+  Attributes:
+    system: whose exact prompts to prefer where a class lists them.
+    void: word of an extra last column, which takes part in the softmax and is never a
+      result; None for no such column.
+    templates: sentences with one '{}' each, or the name of a set of them.
+    normalise_first: whether each prompt's vector is normalised before averaging. The
+      average is normalised in any case.
+
+  Raises:
+    ValueError: an unknown template set, or a template without exactly one '{}'.
+  """
+
+  system: str = 'clean'
+  void: str | None = None
+  templates: str | Sequence[str] = ('{}',)
+  normalise_first: bool = False
+
+  def __post_init__(self):
+    templates = self.templates
+    if isinstance(templates, str) and '{}' not in templates:
+      if templates not in template_sets():
+        raise unknown('template set', templates, template_sets())
+      templates = _read('templates.json')[templates]
+    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    for template in templates:
+      if template.count('{}') != 1:
+        raise ValueError(
+          f"the template {template!r} must hold '{{}}' once, in the word's place"
+        )
+    if not templates:
+      raise ValueError("no templates: give at least '{}'")
+    if self.void is not None and not self.void.strip():
+      raise ValueError('the void word is empty: give a word, or None for no column')
+    object.__setattr__(self, 'templates', templates)
+
+  @classmethod
+  def of(cls, system: str) -> 'Treatment':
+    """The treatment of a published system.
+
+    Raises:
+      ValueError: an unknown system.
+    """
+    if system not in systems():
+      raise unknown('treatment', system, systems())
+    entry = _read('treatments.json')[system]
+    return cls(
+      system,
+      entry['void'],
+      entry['templates'],
+      normalise_first=entry['normalise_first'],
+    )
+
+  @classmethod
+  def from_json(cls, data: str | Mapping[str, Any]) -> 'Treatment':
+    """A treatment from its name or its fields.
+
+    Raises:
+      ValueError: an unknown name or field.
+    """
+    if isinstance(data, str):
+      return cls.of(data)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for key in data:
+      if key not in fields:
+        raise unknown('part of a treatment', key, fields)
+    return cls(**data)
+
+  def fill(self, words: Iterable[str]) -> list[str]:
+    """The prompts for some words of one class: every word in every template."""
+    words = [word.strip() for word in words]
+    return [t.replace('{}', word) for word in words for t in self.templates]

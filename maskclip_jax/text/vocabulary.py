@@ -1,0 +1,268 @@
+"""Vocabularies: which classes to look for, in words.
+
+`Vocabulary.parse('cat; sofa, couch; stuff:floor')` reads typed text, a file or the name
+of a bundled vocabulary. A treatment (of MaskCLIP, MasQCLIP, OVSeg or SegCLIP; spec
+section 6) says how its words become vectors.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from maskclip_jax.text import library, lint, syntax, tokenizer
+from maskclip_jax.text.category import Category, normal
+from maskclip_jax.text.treatment import Treatment, unknown
+
+_HEAD_KEYS = ('name', 'provenance', 'treatment', 'treatments', 'classes', 'categories')
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+  """A list of classes, and how their words become vectors.
+
+  Attributes:
+    classes: at least one; their names differ.
+    name: the bundled vocabulary or file it came from.
+    treatment: templates, averaging and void word; None leaves them to the system that
+      reads the vocabulary (`for_system`), and until then nothing is added.
+    provenance: where the names come from.
+
+  Raises:
+    ValueError: no classes, or two of one name.
+  """
+
+  classes: tuple[Category, ...]
+  name: str = 'custom'
+  treatment: Treatment | None = None
+  provenance: str = ''
+
+  def __post_init__(self):
+    object.__setattr__(self, 'classes', tuple(self.classes))
+    if not self.classes:
+      raise ValueError("the vocabulary is empty: name a class, such as 'cat; dog'")
+    seen = set()
+    for category in self.classes:
+      if normal(category.name) in seen:
+        raise ValueError(f'two classes are called {category.name!r}: rename one')
+      seen.add(normal(category.name))
+
+  def __len__(self) -> int:
+    return len(self.classes)
+
+  # Reading and writing.
+
+  @classmethod
+  def parse(
+    cls,
+    spec: str | os.PathLike | Sequence[str],
+    treatment: str | Treatment | None = None,
+  ) -> 'Vocabulary':
+    """Reads a vocabulary from what a user typed.
+
+    Args:
+      spec: a bundled name ('ade20k-150'), a file (.json, .txt), either of them with
+        a treatment ('ade20k-150@masqclip'), or text: ';' separates classes, ','
+        words of one class, 'stuff:' or 'thing:' marks a class. Unmarked classes are
+        things, but for words that COCO and ADE20K know as stuff only. Of a list,
+        each entry is one class.
+      treatment: a system whose way with words to use, or an own one.
+
+    Raises:
+      ValueError: the text, the file or the name makes no vocabulary.
+      FileNotFoundError: there is no such file.
+    """
+    if isinstance(spec, os.PathLike):
+      return cls.load(spec).treated(treatment)
+    if not isinstance(spec, str):
+      return cls.from_json(list(spec)).treated(treatment)
+    text = spec.strip()
+    where, at, system = text.rpartition('@')
+    if at and (where in library.names() or _is_path(where) or _is_name(where)):
+      text, treatment = where, treatment or system
+    if _is_path(text):
+      return cls.load(text).treated(treatment)
+    if _is_name(text):
+      if text.lower() not in library.names():
+        error = unknown('vocabulary', text, library.names())
+        raise ValueError(f"{error} (for a class of that name write 'thing: {text}')")
+      return cls.named(text.lower()).treated(treatment)
+    return cls(syntax.from_text(text)).treated(treatment)
+
+  @classmethod
+  def named(cls, name: str) -> 'Vocabulary':
+    """A vocabulary that comes with the package; `Vocabulary.names()` lists them.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    return cls.from_json(library.read(name))
+
+  @staticmethod
+  def names() -> tuple[str, ...]:
+    """Names of the vocabularies that come with the package."""
+    return library.names()
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> 'Vocabulary':
+    """Reads a .json file or a text file with one class a line.
+
+    Raises:
+      ValueError: the file makes no vocabulary; says which file, and why.
+      FileNotFoundError: there is no such file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+      raise FileNotFoundError(f'no vocabulary file {path}: give an existing one')
+    try:
+      text = path.read_text('utf-8-sig')
+      if path.suffix == '.json':
+        return cls.from_json(json.loads(text), name=path.stem)
+      return cls(syntax.from_text(text), path.stem)
+    except ValueError as error:
+      raise ValueError(f'{path}: {error}') from error
+
+  @classmethod
+  def from_json(cls, data: Any, name: str = 'custom') -> 'Vocabulary':
+    """Builds a vocabulary from JSON data; see `syntax.from_json` for the forms.
+
+    Raises:
+      ValueError: the data makes no vocabulary.
+    """
+    head = data if isinstance(data, dict) else {}
+    if 'categories' not in head:
+      for key in head:
+        if key not in _HEAD_KEYS:
+          raise unknown('part of a vocabulary', key, _HEAD_KEYS)
+    treatment = head.get('treatment')
+    return cls(
+      syntax.from_json(data),
+      head.get('name', name),
+      None if treatment is None else Treatment.from_json(treatment),
+      head.get('provenance', ''),
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Plain data from which `from_json` builds an equal vocabulary."""
+    classes = []
+    for category in self.classes:
+      entry = dataclasses.asdict(category)
+      entry = {key: value for key, value in entry.items() if value not in (None, {})}
+      classes.append(entry)
+    treatment = self.treatment and dataclasses.asdict(self.treatment)
+    head = {'name': self.name, 'provenance': self.provenance, 'treatment': treatment}
+    return {**head, 'classes': classes}
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes a .json file that `load` reads."""
+    text = json.dumps(self.to_json(), ensure_ascii=False, indent=2)
+    pathlib.Path(path).write_text(text + '\n', 'utf-8')
+
+  def content_key(self) -> str:
+    """A hash of all that decides the class vectors, flags and names."""
+    content = self.to_json() | {'provenance': ''}
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+  # Words to vectors.
+
+  def treated(self, treatment: str | Treatment | None, **changes: Any) -> 'Vocabulary':
+    """The vocabulary with another treatment.
+
+    Args:
+      treatment: a system, an own treatment, or None to keep the present one.
+      **changes: fields of `Treatment` to change, e.g. void=None, templates='vild_14'.
+
+    Raises:
+      ValueError: an unknown system or template set.
+    """
+    if isinstance(treatment, str):
+      treatment = Treatment.of(treatment)
+    treatment = treatment or self.treatment
+    if changes:
+      treatment = dataclasses.replace(treatment or Treatment(), **changes)
+    return dataclasses.replace(self, treatment=treatment)
+
+  def for_system(self, system: str) -> 'Vocabulary':
+    """The vocabulary as a system reads it, unless a treatment was chosen already."""
+    return self if self.treatment else self.treated(system)
+
+  @property
+  def things(self) -> Bool[np.ndarray, ' k']:
+    """Which classes are counted objects."""
+    return np.array([category.thing for category in self.classes])
+
+  @property
+  def void(self) -> str | None:
+    """The word of the extra last column, or None if there is no such column."""
+    return self.treatment.void if self.treatment else None
+
+  def prompts(self) -> tuple[list[str], list[tuple[int, ...]]]:
+    """What to encode: distinct prompts, and the prompts of each class (then void)."""
+    treatment = self.treatment or Treatment()
+    words = [category.words_for(treatment.system) for category in self.classes]
+    if treatment.void is not None:
+      words.append((treatment.void,))
+    rows: dict[str, int] = {}
+    groups = [
+      tuple(rows.setdefault(prompt, len(rows)) for prompt in treatment.fill(some))
+      for some in words
+    ]
+    return list(rows), groups
+
+  def pool(self, vectors: Float[np.ndarray, 'n d']) -> Float[np.ndarray, 'k d']:
+    """Class vectors from the vectors of `prompts()`.
+
+    Returns:
+      float32 unit rows: one per class, then the void column if there is one.
+
+    Raises:
+      ValueError: not one vector per prompt.
+    """
+    prompts, groups = self.prompts()
+    vectors = np.asarray(vectors, np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(prompts):
+      raise ValueError(
+        f'{len(prompts)} prompts need as many vectors, not an array {vectors.shape}'
+      )
+    if self.treatment and self.treatment.normalise_first:
+      vectors = _unit(vectors)
+    return _unit(np.stack([vectors[list(group)].mean(0) for group in groups]))
+
+  # Advice.
+
+  def check(self, context: int = tokenizer.CONTEXTS[-1]) -> list[str]:
+    """Warnings, one line each: what in these words is likely to disappoint."""
+    return lint.check(self.classes, self.void, self.prompts()[0], context)
+
+  def overlap(self, training: 'Vocabulary') -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the classes seen in training, by their words, and of the unseen."""
+    return lint.overlap(self.classes, training.classes)
+
+
+def _unit(vectors: Float[np.ndarray, 'n d']) -> Float[np.ndarray, 'n d']:
+  return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
+
+
+def _is_path(text: str) -> bool:
+  return text.endswith(('.json', '.txt')) and '\n' not in text
+
+
+def _is_name(text: str) -> bool:
+  """Whether a text means a bundled vocabulary, perhaps misspelt.
+
+  One word that ends in digits is taken for one ('pc-59'), and one that starts like one
+  ('ade20k', 'coco-stuff').
+  """
+  lower = text.lower()
+  families = {name.split('-')[0] for name in library.names()}
+  return bool(
+    re.split(r'[-_]', lower)[0] in families or re.fullmatch(r'[a-z][\w-]*\d\d', lower)
+  )
