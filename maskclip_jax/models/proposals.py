@@ -139,11 +139,11 @@ class Mask2Former(nnx.Module):
     """
     pixel = self.pixel_decoder(self.features(images), images.padded_hw)
     predictions = self.predictor(pixel, images.padded_hw, aux=aux)
-    if images.padded_hw is None:
-      mask_hw = jnp.full((len(images.pixels), 2), images.pixels.shape[1:3], jnp.int32)
-    else:
-      mask_hw = images.padded_hw
-    mask_hw = mask_hw // _MASK_STRIDE
+    padded_hw = images.padded_hw
+    if padded_hw is None:
+      canvas = jnp.array(images.pixels.shape[1:3])
+      padded_hw = jnp.broadcast_to(canvas, images.image_hw.shape)
+    mask_hw = padded_hw // _MASK_STRIDE
     *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
 

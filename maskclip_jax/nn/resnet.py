@@ -86,16 +86,9 @@ class Stem(nnx.Module):
     self, x: Float[Array, 'b h w 3'], hw: ValidHW = None
   ) -> Float[Array, 'b h/4 w/4 c']:
     x = nnx.relu(self.conv1(x))
-    # After the ReLU a zero is as good as the pool's padding of minus infinity.
+    # After the ReLU a zero is as good as the pool's own padding of minus infinity.
     x = zero_outside(x, None if hw is None else hw // 2)
-    return jax.lax.reduce_window(
-      x,
-      jnp.zeros((), x.dtype),
-      jax.lax.max,
-      window_dimensions=(1, 3, 3, 1),
-      window_strides=(1, 2, 2, 1),
-      padding=((0, 0), (1, 1), (1, 1), (0, 0)),
-    )
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 class Bottleneck(nnx.Module):
