@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
-from maskclip_jax.ops.class_scores import ClassScores
+from maskclip_jax.ops.class_scores import ClassScores, class_probabilities
 from maskclip_jax.ops.instances import Instances, instances
 from maskclip_jax.ops.masks import TILE, Geometry, Order
 from maskclip_jax.ops.panoptic import Segment, panoptic
@@ -21,6 +21,21 @@ from maskclip_jax.ops.semantic import semantic
 
 Task = Literal['semantic', 'panoptic', 'instance']
 TASKS: tuple[Task, ...] = get_args(Task)
+
+__all__ = [
+  'TASKS',
+  'ClassScores',
+  'Geometry',
+  'Instances',
+  'PostprocessConfig',
+  'Results',
+  'Segment',
+  'class_probabilities',
+  'instances',
+  'panoptic',
+  'postprocess',
+  'semantic',
+]
 
 
 @dataclasses.dataclass(frozen=True)

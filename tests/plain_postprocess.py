@@ -1,0 +1,120 @@
+"""The rules of post-processing in plain NumPy, whole images at once, and test cases.
+
+`near_ties` is how label maps are compared: pixels may differ only where the reference
+was decided by less than float32 rounding, and they are counted.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskclip_jax.ops.class_scores import ClassScores
+from maskclip_jax.ops.masks import Geometry
+from maskclip_jax.ops.resize import resize
+
+# Float32 rounding of scores in [0, 1]: what another order of summation may change.
+NOISE = 2e-6
+
+
+def full_logits(mask_logits, geometry: Geometry):
+  """Both resizes without tiles: float32, as the official code does them."""
+  (mh, mw), (ih, iw) = geometry.mask, geometry.image
+  padded = resize(jnp.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
+  return np.asarray(resize(padded[:, :ih, :iw], geometry.original))
+
+
+def sigmoid(x):
+  return np.asarray(jax.nn.sigmoid(x))
+
+
+def panoptic(probabilities, logits, keep, thing, overlap_threshold):
+  """Spec section 8.2 in words; also the margin by which each pixel was decided."""
+  soft = sigmoid(logits)
+  best = probabilities.max(-1)
+  kept = np.flatnonzero(keep)
+  ids = np.zeros(logits.shape[1:], np.int32)
+  if not len(kept):
+    return ids, [], np.ones(ids.shape)
+  value = best[kept, None, None] * soft[kept]
+  winner = value.argmax(0)
+  ranked = np.sort(value, axis=0)
+  margin = ranked[-1] - ranked[-2] if len(kept) > 1 else np.ones(ids.shape)
+  margin = np.minimum(margin, np.abs(soft[kept] - 0.5).min(0))
+  segments, stuff = [], {}
+  for i, query in enumerate(kept):
+    won, covered = winner == i, soft[query] >= 0.5
+    region = won & covered
+    if not (won.any() and covered.any() and region.any()):
+      continue
+    if won.sum() / covered.sum() < overlap_threshold:
+      continue
+    label = int(probabilities[query].argmax())
+    if label in stuff:
+      ids[region] = stuff[label]
+      continue
+    segments.append((len(segments) + 1, int(thing[label]), label))
+    ids[region] = len(segments)
+    if not thing[label]:
+      stuff[label] = len(segments)
+  return ids, segments, margin
+
+
+def scores(probabilities, mask_logits, geometry: Geometry, order: str):
+  if order == 'masks_first':
+    soft = sigmoid(full_logits(mask_logits, geometry))
+    return np.einsum('qk,qyx->kyx', probabilities, soft)
+  (mh, mw), (ih, iw) = geometry.mask, geometry.image
+  padded = resize(jnp.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
+  maps = np.einsum('qk,qyx->kyx', probabilities, sigmoid(padded))
+  return np.asarray(resize(maps[:, :ih, :iw], geometry.original))
+
+
+def near_ties(ours, theirs, margin, *, name: str, most: float = 1e-3) -> int:
+  """Counts pixels that differ; each must be a tie within float32 rounding.
+
+  Args:
+    ours: labels or ids.
+    theirs: the reference's.
+    margin: by how much the reference decided each pixel.
+    name: what to print.
+    most: the largest share of pixels that may differ.
+  """
+  differ = np.asarray(ours) != np.asarray(theirs)
+  count = int(differ.sum())
+  print(f'{name}: {count} of {differ.size} pixels differ, all near ties')
+  assert (margin[differ] <= NOISE).all(), (
+    f'{name}: pixels differ by margins up to {margin[differ].max():.2e}'
+  )
+  assert count <= most * differ.size, f'{name}: {count} near ties are too many'
+  return count
+
+
+def smooth_masks(rng, queries, height, width):
+  """Blobs, not noise: masks as networks make them."""
+  coarse = rng.standard_normal((queries, height // 4 + 2, width // 4 + 2)) * 5
+  return np.asarray(resize(coarse, (height, width), 'bicubic'))
+
+
+def random_case(seed, geometry, *, queries=12, columns=9, canvas=None):
+  """Masks (on a canvas whose rest is NaN), scores and thing flags."""
+  rng = np.random.default_rng(seed)
+  masks = smooth_masks(rng, queries, *geometry.mask)
+  if canvas is not None:
+    rest = np.full((queries, *canvas), np.nan, np.float32)
+    rest[:, : geometry.mask[0], : geometry.mask[1]] = masks
+    masks = rest
+  p = rng.dirichlet(np.full(columns, 0.2), queries).astype(np.float32)
+  scores = ClassScores(p, np.zeros(queries, np.float32), np.ones(columns, bool))
+  return masks, scores, rng.random(columns) < 0.5
+
+
+GEOMETRIES = {
+  'one_pixel': Geometry((16, 16), (64, 64), (64, 64), (1, 1)),
+  'one_row': Geometry((8, 40), (32, 160), (1, 160), (1, 300)),
+  'one_column': Geometry((40, 8), (160, 32), (160, 1), (300, 1)),
+  'enlarged': Geometry((24, 32), (96, 128), (90, 120), (201, 268)),
+  'reduced': Geometry((24, 32), (96, 128), (90, 120), (33, 44)),
+  'same': Geometry((24, 32), (96, 128), (96, 128), (96, 128)),
+  'fine_masks': Geometry((72, 72), (32, 64), (30, 50), (60, 100)),
+  'long': Geometry((160, 8), (640, 32), (640, 4), (2000, 10)),
+}
