@@ -11,10 +11,10 @@ Stored record (what `sources.open_source(...)[i]` returns):
 
 | field           | type                | content                                      |
 |-----------------|---------------------|----------------------------------------------|
-| `image`         | bytes               | JPEG; EXIF orientation must be ignored, as   |
-|                 |                     | the labels belong to the unrotated picture   |
+| `image`         | bytes               | JPEG; labels belong to the picture without   |
+|                 |                     | EXIF rotation: rotate both or neither        |
 | `image_id`      | str                 | COCO: the number; others: the file stem      |
-| `file_name`     | str                 | path in the official layout, for messages    |
+| `file_name`     | str                 | of the photo, as published; for messages     |
 | `height`,`width`| int                 | of the picture as stored, unrotated          |
 | `segments`      | bytes               | PNG of segment ids, `b''` where there is none|
 | `segments_info` | `Table`, N rows     | one row per id in `segments`                 |
@@ -53,6 +53,9 @@ from jaxtyping import Bool, Float32, Int32, Int64
 
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
+
+# Raised whenever the content of records changes: old builds are then told apart.
+VERSION = '1.0.0'
 
 Table = TypedDict(
   'Table',

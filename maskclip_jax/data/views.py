@@ -144,4 +144,8 @@ _VIEWS = (
   ),
   View('voc2012/20', 'semantic', 'semantic', 'voc-20'),
   View('voc2012/21', 'semantic', 'semantic', 'voc-20', background=True, ignored=(255,)),
+  # Datasets that TFDS prepared itself (`catalogue.py`).
+  View('tfds_coco/panoptic', 'panoptic', 'segments', _COCO),
+  View('tfds_coco/semantic', 'semantic', 'segments', _COCO),
+  _INSTANCES('tfds_scene_parse150/instance', vocabulary='ade20k-150', only='all'),
 )

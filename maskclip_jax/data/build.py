@@ -1,0 +1,315 @@
+"""Building a dataset: resumable, and nothing half-done is ever in its place.
+
+Shards are written one after another into `<version>.building`; each appears whole or
+not at all. When all are there the folder gets its final name. A build that was stopped,
+or met a damaged file, continues where it was when it is started again.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from array_record.python import array_record_module
+
+from maskclip_jax.data import records, registry
+from maskclip_jax.data.index import Index, Row
+from maskclip_jax.data.sources import dataset_path, index_path
+
+if TYPE_CHECKING:
+  from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
+
+# Random access needs one record per compressed group.
+_WRITER_OPTIONS = 'group_size:1'
+_PLAN = 'plan.json'
+_LOCK = 'lock'
+
+Progress = Callable[[str, int, int], None]
+
+
+class BuildError(ValueError):
+  """A build that cannot go on; one line with what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+  """A finished build.
+
+  Attributes:
+    path: the dataset's folder.
+    examples: how many, by split.
+    existed: it had been built before; nothing was done.
+    resumed: how many examples an earlier, unfinished build had left.
+  """
+
+  path: pathlib.Path
+  examples: dict[str, int]
+  existed: bool = False
+  resumed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """Consecutive samples of a split that go into one file."""
+
+  split: str
+  path: pathlib.Path
+  samples: Sequence['Sample']
+
+  @property
+  def index(self) -> pathlib.Path:
+    return self.path.with_name(self.path.name + '.index.npz')
+
+  def done(self) -> bool:
+    return self.path.exists() and self.index.exists()
+
+
+def build(
+  name: str,
+  raw: str | os.PathLike,
+  data_dir: str | os.PathLike,
+  *,
+  parts: Sequence[str] | None = None,
+  workers: int | None = None,
+  examples_per_shard: int = 1000,
+  progress: Progress | None = None,
+) -> Built:
+  """Builds a dataset from the owners' files, as ArrayRecord that TFDS can read.
+
+  Args:
+    name: one of `list_datasets()`.
+    raw: folder with the files that the dataset's card names, archived or extracted.
+    data_dir: where datasets live; gets `name/version/`.
+    parts: parts of the dataset to build (see the builder); by default all that are
+      demanded and all others that are found.
+    workers: threads; as many as there are cores by default.
+    examples_per_shard: size of the files, and how much work a stop can cost.
+    progress: called with split, examples done, and examples in the split.
+
+  Raises:
+    FileNotFoundError: files are missing; says which.
+    ValueError: a file is damaged or of another dataset; names it.
+    BuildError: the disk is full or not writable, or another build is running.
+  """
+  builder_class = registry.find_dataset(name).builder_class()
+  final = dataset_path(name, data_dir)
+  builder = builder_class(data_dir=final.parent.parent, parts=parts)
+  if final.exists():
+    counts = {key: split.num_examples for key, split in builder.info.splits.items()}
+    return Built(final, counts, existed=True)
+  files = builder.open_raw(raw)
+  samples = builder.splits(files)
+  _check_keys(samples)
+  work = final.with_name(final.name + '.building')
+  with _writable(work), _exclusive(work):
+    plan = _plan(builder, samples, files.fingerprint(), examples_per_shard)
+    _prepare(work, plan)
+    shards = _shards(name, samples, work, examples_per_shard)
+    resumed = sum(len(shard.samples) for shard in shards if shard.done())
+    _write_all(shards, workers or os.cpu_count() or 1, progress or _silent)
+    _finish(builder, shards, work, final, plan)
+  counts = {split: len(rows) for split, rows in samples.items()}
+  return Built(final, counts, resumed=resumed)
+
+
+def _silent(split: str, done: int, total: int) -> None:
+  del split, done, total
+
+
+def _check_keys(samples: dict[str, list['Sample']]) -> None:
+  for split, rows in samples.items():
+    keys = {row.key for row in rows}
+    if len(keys) < len(rows):
+      raise ValueError(
+        f'the {split} split lists {len(rows) - len(keys)} photos twice: a list or '
+        "annotation file was changed, use the owners' one"
+      )
+    if not rows:
+      raise FileNotFoundError(f'the {split} split has no photos: files are missing')
+
+
+@contextlib.contextmanager
+def _writable(work: pathlib.Path) -> Iterator[None]:
+  """Turns the ways a disk can refuse into one line."""
+  try:
+    work.mkdir(parents=True, exist_ok=True)
+    yield
+  except OSError as error:
+    if error.errno == errno.ENOSPC:
+      raise _full(work) from error
+    refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+    if error.errno in refusals:
+      raise BuildError(
+        f'cannot write to {work} ({error.strerror}): choose another --data_dir or '
+        'change its permissions'
+      ) from error
+    raise
+
+
+def _full(work: pathlib.Path) -> BuildError:
+  return BuildError(
+    f'the disk of {work} is full: free some space and run the same command again, what '
+    'was built is kept'
+  )
+
+
+@contextlib.contextmanager
+def _exclusive(work: pathlib.Path) -> Iterator[None]:
+  """Keeps a second build of the same dataset out; the lock dies with its process."""
+  with (work / _LOCK).open('w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise BuildError(
+        f'another process is building in {work}: wait for it or stop it'
+      ) from error
+    yield
+
+
+def _plan(
+  builder: 'SegmentationBuilder',
+  samples: dict[str, list['Sample']],
+  fingerprint: str,
+  examples_per_shard: int,
+) -> dict:
+  """All that must be equal for an earlier build's shards to be used."""
+  keys = hashlib.sha256()
+  for split, rows in samples.items():
+    keys.update('\n'.join([split, *(row.key for row in rows)]).encode())
+  return {
+    'dataset': builder.name,
+    'version': str(builder.VERSION),
+    'parts': builder.wanted_parts,
+    'examples_per_shard': examples_per_shard,
+    'keys': keys.hexdigest(),
+    'files': fingerprint,
+  }
+
+
+def _prepare(work: pathlib.Path, plan: dict) -> None:
+  """Removes what an earlier build left, unless it followed the same plan."""
+  text = json.dumps(plan, indent=2)
+  path = work / _PLAN
+  same = path.exists() and path.read_text() == text
+  for entry in work.iterdir():
+    if entry.name != _LOCK and (not same or entry.name.endswith('.part')):
+      entry.unlink()
+  path.write_text(text)
+
+
+def _shards(
+  name: str,
+  samples: dict[str, list['Sample']],
+  work: pathlib.Path,
+  examples_per_shard: int,
+) -> list[_Shard]:
+  shards = []
+  for split, rows in samples.items():
+    total = -(-len(rows) // examples_per_shard)
+    for position in range(total):
+      file = f'{name}-{split}.array_record-{position:05d}-of-{total:05d}'
+      start = position * examples_per_shard
+      part = rows[start : start + examples_per_shard]
+      shards.append(_Shard(split, work / file, part))
+  return shards
+
+
+def _write_all(shards: Sequence[_Shard], workers: int, progress: Progress) -> None:
+  totals: dict[str, int] = {}
+  for shard in shards:
+    totals[shard.split] = totals.get(shard.split, 0) + len(shard.samples)
+  done = dict.fromkeys(totals, 0)
+  left = sum(totals.values())
+
+  def advance(split: str, count: int) -> None:
+    done[split] += count
+    progress(split, done[split], totals[split])
+
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    for shard in shards:
+      if shard.done():
+        advance(shard.split, len(shard.samples))
+      else:
+        _write(shard, pool, lambda shard=shard: advance(shard.split, 1))
+        _check_space(shard, left)
+      left -= len(shard.samples)
+
+
+def _check_space(shard: _Shard, left: int) -> None:
+  """Fails before hours of work if the rest cannot fit."""
+  need = shard.path.stat().st_size / len(shard.samples) * (left - len(shard.samples))
+  free = shutil.disk_usage(shard.path.parent).free
+  if need > free:
+    raise BuildError(
+      f'the rest of the dataset needs about {need / 1e9:.1f} GB but the disk of '
+      f'{shard.path.parent} has {free / 1e9:.1f} GB left: free some space and run the '
+      'same command again, what was built is kept'
+    )
+
+
+def _write(
+  shard: _Shard,
+  pool: concurrent.futures.ThreadPoolExecutor,
+  advance: Callable[[], None],
+) -> None:
+  part = shard.path.with_name(shard.path.name + '.part')
+  futures = [pool.submit(_make, sample) for sample in shard.samples]
+  rows = []
+  try:
+    writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
+    for future in futures:
+      data, row = future.result()
+      writer.write(data)
+      rows.append(row)
+      advance()
+    writer.close()
+  except RuntimeError as error:
+    # array_record reports a full disk only so, and mostly on closing.
+    if 'No space left' in str(error):
+      raise _full(part.parent) from error
+    raise
+  finally:
+    for future in futures:
+      future.cancel()
+  Index.of(rows).save(shard.index)
+  os.replace(part, shard.path)
+
+
+def _make(sample: 'Sample') -> tuple[bytes, Row]:
+  record = sample.make()
+  return records.serialise(record), Row.of(record)
+
+
+def _finish(
+  builder: 'SegmentationBuilder',
+  shards: Sequence[_Shard],
+  work: pathlib.Path,
+  final: pathlib.Path,
+  plan: dict,
+) -> None:
+  """Writes TFDS's metadata and the indexes, and gives the folder its name."""
+  by_split: dict[str, list[_Shard]] = {}
+  for shard in shards:
+    by_split.setdefault(shard.split, []).append(shard)
+  sizes = {
+    split: [(len(shard.samples), shard.path.stat().st_size) for shard in parts]
+    for split, parts in by_split.items()
+  }
+  builder.describe(sizes, work)
+  for split, parts in by_split.items():
+    index = Index.join([Index.load(shard.index) for shard in parts])
+    index.save(index_path(work, split))
+  for shard in shards:
+    shard.index.unlink()
+  (work / 'build.json').write_text(json.dumps(plan, indent=2))
+  (work / _PLAN).unlink()
+  (work / _LOCK).unlink()
+  os.replace(work, final)
