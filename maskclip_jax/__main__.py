@@ -281,7 +281,7 @@ def convert(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
   """`export --model DIR --format official --to FILE`."""
-  from maskclip_jax.io.convert import export_official
+  from maskclip_jax.io.official import export_official
 
   print(export_official(arguments.model, arguments.to))
   return 0

@@ -27,7 +27,13 @@ from typing import Protocol
 import numpy as np
 
 from maskclip_jax.io.problems import Problems, dims
-from maskclip_jax.io.transforms import IDENTITY, Shape, Transform
+from maskclip_jax.io.transforms import (
+  IDENTITY,
+  Identity,
+  Permute,
+  Shape,
+  Transform,
+)
 
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
 
@@ -141,6 +147,7 @@ def convert(
   rules: Rules,
   expected: Mapping[str, ShapeDtype],
   *,
+  partial: bool = False,
   source: str = 'the checkpoint',
   hint: str = '',
 ) -> dict[str, np.ndarray]:
@@ -150,6 +157,8 @@ def convert(
     state_dict: official key -> array; each is read once.
     rules: the table.
     expected: our path -> shape and dtype of every parameter wanted.
+    partial: leave out tensors the table knows but nothing wanted needs; for taking a
+      part out of a larger checkpoint.
     source: what to call the input in an error.
     hint: a sentence added to an error, such as which system the keys belong to.
 
@@ -162,7 +171,7 @@ def convert(
   """
   plan = _plan(rules, expected)
   problems = Problems()
-  found = _assign(state_dict, rules, plan, problems)
+  found = _assign(state_dict, rules, plan, partial, problems)
   problems['missing'] = [key for key in plan if key not in found]
   flat = {}
   for key, name in found.items():
@@ -230,7 +239,11 @@ def _plan(rules: Rules, expected: Mapping[str, ShapeDtype]) -> dict[str, _Entry]
 
 
 def _assign(
-  keys: Iterable[str], rules: Rules, plan: Mapping[str, _Entry], problems: Problems
+  keys: Iterable[str],
+  rules: Rules,
+  plan: Mapping[str, _Entry],
+  partial: bool,
+  problems: Problems,
 ) -> dict[str, str]:
   """Planned key -> the name it has in the file; unknown and double names reported."""
   aliases = [
@@ -239,22 +252,45 @@ def _assign(
     if isinstance(rule, Rule)
     for alias in rule.aliases
   ]
-  ignored = [_regex(rule.pattern) for rule in rules if isinstance(rule, Ignore)]
+  passed = [_regex(r.pattern) for r in rules if partial or isinstance(r, Ignore)]
   found = {}
   for name in keys:
-    key = name
+    key = _renamed(name, aliases)
     if key not in plan:
-      renamed = (
-        pattern.format(**match.groupdict())
-        for regex, pattern in aliases
-        if (match := regex.fullmatch(name))
-      )
-      key = next((candidate for candidate in renamed if candidate in plan), None)
-    if key is None:
-      if not any(regex.fullmatch(name) for regex in ignored):
+      if not any(regex.fullmatch(key) for regex in passed):
         problems['unknown'].append(name)
     elif key in found:
       problems['given twice'].append(f'{found[key]} and {name}')
     else:
       found[key] = name
   return found
+
+
+def _renamed(name: str, aliases: Iterable[tuple[re.Pattern, str]]) -> str:
+  """Today's official name of an old one; any other name stays."""
+  for regex, pattern in aliases:
+    if match := regex.fullmatch(name):
+      return pattern.format(**match.groupdict())
+  return name
+
+
+def known_shapes(
+  rules: Rules, official: Mapping[str, Shape]
+) -> dict[str, tuple[int, ...]]:
+  """Our path -> our shape of a file's tensors; those that need a head count left out.
+
+  For sizing a model from a file before there is one to convert into.
+  """
+  templates = [
+    (_regex(pattern), rule)
+    for rule in rules
+    if isinstance(rule, Rule) and isinstance(rule.transform, Identity | Permute)
+    for pattern in (rule.pattern, *rule.aliases)
+  ]
+  known = {}
+  for name, shape in official.items():
+    for regex, rule in templates:
+      if match := regex.fullmatch(name):
+        path = rule.paths[0].format(**match.groupdict())
+        known[path] = rule.transform.ours(tuple(shape))
+  return known

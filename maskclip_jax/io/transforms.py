@@ -41,6 +41,10 @@ class Identity:
   def shape(self, shapes):
     return shapes[0]
 
+  def ours(self, shape: Shape) -> Shape:
+    """The inverse of `shape`, which needs to know of no heads here."""
+    return shape
+
   def forward(self, array, shapes):
     return (array,)
 
@@ -56,6 +60,10 @@ class Permute:
 
   def shape(self, shapes):
     return tuple(shapes[0][axis] for axis in np.argsort(self.axes))
+
+  def ours(self, shape: Shape) -> Shape:
+    """The inverse of `shape`; a shape of another rank stays as it is."""
+    return tuple(shape[a] for a in self.axes) if len(shape) == len(self.axes) else shape
 
   def forward(self, array, shapes):
     return (array.transpose(self.axes),)
