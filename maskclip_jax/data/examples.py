@@ -1,0 +1,298 @@
+"""Decoding a stored record into arrays, upright, with one segment-id map.
+
+A record holds bytes (`schema.py`). `decode` makes the photo RGB uint8 and the labels
+one map whose values are row numbers of a table of classes; only objects that overlap
+stay apart, as polygons or bitmaps. EXIF orientation is applied to the photo, as the
+official mappers do (spec section 7), and to its labels alike, which they do not: labels
+belong to the picture as stored.
+"""
+
+import dataclasses
+import io
+import json
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, Int32, Int64, Shaped, UInt8
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.schema import Instances, Record, Table
+from maskclip_jax.data.views import View
+
+# Value of `segments` where there is no segment.
+VOID = -1
+_ORIENTATION_TAG = 0x0112
+# How Pillow, OpenCV, pycocotools and our own readers report a damaged file.
+_DAMAGE = (
+  OSError,
+  SyntaxError,
+  ValueError,
+  KeyError,
+  Image.DecompressionBombError,
+  cv2.error,
+)
+# EXIF orientation -> (transpose, then mirror left-right, then mirror top-bottom).
+_ORIENTATIONS = {
+  2: (False, True, False),
+  3: (False, True, True),
+  4: (False, False, True),
+  5: (True, False, False),
+  6: (True, True, False),
+  7: (True, True, True),
+  8: (True, False, True),
+}
+
+
+class RecordError(ValueError):
+  """A stored example that cannot be used; the message names it and the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+  """One object of an image whose objects may overlap.
+
+  Attributes:
+    polygons: outlines as (x, y) points in pixels; their union is the object.
+    bitmap: 0/1 pixels, where the dataset has no outline; None where it has.
+  """
+
+  polygons: tuple[np.ndarray, ...] = ()
+  bitmap: UInt8[np.ndarray, 'h w'] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """A decoded record.
+
+  Attributes:
+    image: RGB photo.
+    image_id: the dataset's own name of the photo.
+    segments: row number of the segment at each pixel, or VOID; None without labels, or
+      where objects overlap.
+    classes: class index of each row.
+    crowd: rows that are regions of many objects.
+    ids: original id of each row.
+    areas: official area of each row, pixels of the picture as published.
+    regions: one object per row where objects overlap, else empty.
+    captions: sentences about the photo.
+  """
+
+  image: UInt8[np.ndarray, 'h w 3']
+  image_id: str
+  segments: Int16[np.ndarray, 'h w'] | None = None
+  classes: Int32[np.ndarray, ' n'] = dataclasses.field(
+    default_factory=lambda: np.zeros(0, np.int32)
+  )
+  crowd: Bool[np.ndarray, ' n'] = dataclasses.field(
+    default_factory=lambda: np.zeros(0, bool)
+  )
+  ids: Int64[np.ndarray, ' n'] = dataclasses.field(
+    default_factory=lambda: np.zeros(0, np.int64)
+  )
+  areas: Float32[np.ndarray, ' n'] = dataclasses.field(
+    default_factory=lambda: np.zeros(0, np.float32)
+  )
+  regions: tuple[Region, ...] = ()
+  captions: tuple[str, ...] = ()
+
+  @property
+  def size(self) -> tuple[int, int]:
+    """Height and width of the photo."""
+    return self.image.shape[:2]
+
+  def categories(self) -> Int16[np.ndarray, 'h w']:
+    """The class index at each pixel, or VOID."""
+    if self.segments is None:
+      raise ValueError(f'example {self.image_id} has no map of segments')
+    table = np.append(self.classes, VOID).astype(np.int16)
+    return table[self.segments]
+
+
+def row_map(
+  values: Int32[np.ndarray, 'h w'], ids: Int64[np.ndarray, ' n']
+) -> Int16[np.ndarray, 'h w']:
+  """Replaces ids by their position in `ids`, and any other value by VOID.
+
+  Labels are constant over runs of pixels, so only the first pixel of each run is looked
+  up: 24-bit ids would need a table of 16 million entries otherwise.
+  """
+  if not len(ids):
+    return np.full(values.shape, VOID, np.int16)
+  flat = values.reshape(-1)
+  starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))
+  order = np.argsort(ids, kind='stable')
+  heads = flat[starts]
+  slot = np.minimum(np.searchsorted(ids[order], heads), len(ids) - 1)
+  rows = np.where(ids[order][slot] == heads, order[slot], VOID).astype(np.int16)
+  lengths = np.diff(starts, append=flat.size)
+  return np.repeat(rows, lengths).reshape(values.shape)
+
+
+def decode(record: Record, view: View, *, crowd: bool) -> Example:
+  """Decodes a stored record as a view reads it.
+
+  Args:
+    record: see `schema.py`.
+    view: what the labels are and which of their classes count. 'semantic': one row per
+      class of the vocabulary, whether or not the photo shows it; 'panoptic': one row
+      per segment; 'instance': one row and region per object.
+    crowd: keep regions of many objects; training leaves them void (spec section 7).
+
+  Raises:
+    RecordError: an unreadable photo or label map, or one of another size; the message
+      names the record.
+  """
+  try:
+    image, orientation = _read_photo(record['image'])
+    example = _read_labels(record, view, image, crowd)
+  except _DAMAGE as error:
+    name = record.get('file_name') or '?'
+    raise RecordError(
+      f'record {record.get("image_id", "?")} ({name}) cannot be read: '
+      f'{str(error) or type(error).__name__}'
+    ) from error
+  return example if orientation == 1 else _upright(example, orientation)
+
+
+def _read_photo(data: bytes) -> tuple[UInt8[np.ndarray, 'h w 3'], int]:
+  with Image.open(io.BytesIO(data)) as picture:
+    # Reading the tag parses the whole EXIF block, which most photos do not have.
+    tags = picture.getexif() if 'exif' in picture.info else {}
+    image = np.asarray(picture.convert('RGB'))
+  orientation = tags.get(_ORIENTATION_TAG, 1)
+  return image, orientation if orientation in _ORIENTATIONS else 1
+
+
+def _read_labels(
+  record: Record, view: View, image: UInt8[np.ndarray, 'h w 3'], crowd: bool
+) -> Example:
+  example = Example(image, record['image_id'], captions=tuple(record['captions']))
+  if view.kind == 'caption':
+    return example
+  if view.field == 'instances':
+    rows, classes = _rows(record['instances'], view, crowd)
+    return _with_regions(example, record['instances'], rows, classes)
+  if not record[view.field]:
+    raise ValueError(f"it has no '{view.field}' labels")
+  values = read_label_map(record[view.field])
+  if values.shape != example.size:
+    raise ValueError(
+      f'its {view.field} labels are {values.shape[0]} x {values.shape[1]} pixels and '
+      f'the photo is {example.size[0]} x {example.size[1]}'
+    )
+  if view.field == 'semantic':
+    return _with_categories(example, view.lookup[values], view)
+  table = record['segments_info']
+  rows, classes = _rows(table, view, crowd or view.kind == 'semantic')
+  segments = row_map(values, table['id'][rows])
+  if view.kind == 'semantic':
+    return _with_categories(example, np.append(classes, VOID)[segments], view)
+  return dataclasses.replace(
+    example,
+    segments=segments,
+    classes=classes,
+    crowd=table['crowd'][rows],
+    ids=table['id'][rows],
+    areas=table['area'][rows],
+  )
+
+
+def _rows(
+  table: Table, view: View, crowd: bool
+) -> tuple[Int64[np.ndarray, ' kept'], Int32[np.ndarray, ' kept']]:
+  """The rows of a table that are classes of the view, and their class indices."""
+  classes = view.lookup[table['category_id']]
+  rows = np.flatnonzero((classes >= 0) & (crowd | ~table['crowd']))
+  return rows, classes[rows]
+
+
+def _with_categories(
+  example: Example, categories: Int32[np.ndarray, 'h w'], view: View
+) -> Example:
+  count = int(view.lookup.max()) + 1
+  return dataclasses.replace(
+    example,
+    segments=categories.astype(np.int16),
+    classes=np.arange(count, dtype=np.int32),
+    crowd=np.zeros(count, bool),
+    ids=np.arange(count, dtype=np.int64),
+    areas=np.zeros(count, np.float32),
+  )
+
+
+def _with_regions(
+  example: Example,
+  table: Instances,
+  rows: Int64[np.ndarray, ' kept'],
+  classes: Int32[np.ndarray, ' kept'],
+) -> Example:
+  regions = [_read_region(table['segmentation'][row], example.size) for row in rows]
+  # An outline of fewer than three points is none; COCO has some.
+  real = [
+    i
+    for i, region in enumerate(regions)
+    if region.polygons or region.bitmap is not None
+  ]
+  rows = rows[real]
+  return dataclasses.replace(
+    example,
+    regions=tuple(regions[i] for i in real),
+    classes=classes[real],
+    crowd=table['crowd'][rows],
+    ids=table['id'][rows],
+    areas=table['area'][rows],
+  )
+
+
+def _read_region(text: str, size: tuple[int, int]) -> Region:
+  """Parses the official value: a list of polygons, or run lengths.
+
+  Polygons of whole numbers stay integers: the official mappers then round every point
+  down after resizing, since they write the results into the array they came from.
+  """
+  value = json.loads(text)
+  if isinstance(value, list):
+    return Region(
+      tuple(
+        np.array(polygon).reshape(-1, 2)
+        for polygon in value
+        if len(polygon) >= 6 and len(polygon) % 2 == 0
+      )
+    )
+  if isinstance(value['counts'], list):
+    value = coco_mask.frPyObjects(value, *value['size'])
+  if tuple(value['size']) != size:
+    raise ValueError(f'a mask of {value["size"]} does not fit a photo of {list(size)}')
+  return Region(bitmap=np.ascontiguousarray(coco_mask.decode(value)))
+
+
+def _upright(example: Example, orientation: int) -> Example:
+  """Turns a photo as its EXIF orientation says, and its labels with it."""
+  transpose, mirror, flip = _ORIENTATIONS[orientation]
+
+  def turn(array: Shaped[np.ndarray, 'h w ...']) -> Shaped[np.ndarray, 'h2 w2 ...']:
+    array = array.swapaxes(0, 1) if transpose else array
+    array = array[:, ::-1] if mirror else array
+    return np.ascontiguousarray(array[::-1] if flip else array)
+
+  image = turn(example.image)
+  height, width = image.shape[:2]
+
+  def turn_points(polygon: np.ndarray) -> np.ndarray:
+    x, y = polygon[:, ::-1].T if transpose else polygon.T
+    return np.stack([width - x if mirror else x, height - y if flip else y], axis=1)
+
+  return dataclasses.replace(
+    example,
+    image=image,
+    segments=None if example.segments is None else turn(example.segments),
+    regions=tuple(
+      Region(
+        tuple(turn_points(polygon) for polygon in region.polygons),
+        None if region.bitmap is None else turn(region.bitmap),
+      )
+      for region in example.regions
+    ),
+  )

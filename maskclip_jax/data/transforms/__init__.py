@@ -1,0 +1,1 @@
+"""Augmentations: mappers draw operations, operations act on examples."""
