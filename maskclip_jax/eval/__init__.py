@@ -1,0 +1,1 @@
+"""Evaluation: the community's metrics, the benchmarks' protocols, and a diagnosis."""
