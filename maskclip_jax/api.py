@@ -10,7 +10,6 @@ lie on canvases of a few sizes, words are padded to a bucket.
 
 import concurrent.futures
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Float, Num
 from PIL import Image
 
 from maskclip_jax import images as photos
 from maskclip_jax import zoo
-from maskclip_jax.io import bundle, params
+from maskclip_jax.io import restore
 from maskclip_jax.models import systems
 from maskclip_jax.models.base import BUCKETS, Images, Outputs, TextBank
 from maskclip_jax.ops import postprocess
@@ -35,7 +34,6 @@ from maskclip_jax.text.bank import TextCache, class_vectors
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
-TASKS = ('panoptic', 'semantic', 'instance')
 # Canvas sides are multiples of this: few enough programs, little padding.
 CANVAS_STEP = 128
 # Prompts that go through the text tower at a time.
@@ -134,12 +132,10 @@ class Segmenter:
     cache_dir: str | os.PathLike | None = None,
   ) -> 'Segmenter':
     """Loads a bundle; see `load`."""
-    loaded = bundle.load(directory)
-    preset = zoo.Preset.from_dict(loaded.config)
-    model = params.load_into(_abstract(preset, dtype), loaded.parameters)
+    model, preset, opened = restore.load_model(directory, dtype=_dtype(dtype))
     cache = None
-    if cache_dir is not None:
-      cache = TextCache(pathlib.Path(cache_dir) / 'text', loaded.text_fingerprint)
+    if cache_dir is not None and opened.text_fingerprint:
+      cache = TextCache(pathlib.Path(cache_dir) / 'text', opened.text_fingerprint)
     return cls(model, preset, cache=cache)
 
   @classmethod
@@ -243,8 +239,10 @@ class Segmenter:
       Each photo and its prediction, in order.
     """
     tasks = (task,) if isinstance(task, str) else tuple(task)
-    if not tasks or set(tasks) - set(TASKS):
-      raise ValueError(f'task must be among {", ".join(TASKS)}, not {task!r}')
+    if not tasks or set(tasks) - set(postprocess.TASKS):
+      raise ValueError(
+        f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}'
+      )
     words = self.vocabulary(vocabulary)
     preprocessing, config = self._choices(choices)
     bank = self.text_bank(words)
@@ -287,33 +285,10 @@ class Segmenter:
     scores = postprocess.class_probabilities(
       outputs.class_logits[0], bank.valid, bank.void, objectness
     )
-    return _postprocess(
-      outputs.mask_logits[0], scores, bank.thing, geometry, words, tasks, config
+    results = postprocess.postprocess(
+      outputs.mask_logits[0], scores, bank.thing, geometry, config, tasks
     )
-
-
-def _postprocess(
-  mask_logits: Float[Array, 'q h w'],
-  scores: postprocess.ClassScores,
-  thing: Bool[Array, ' k'],
-  geometry: Geometry,
-  words: Vocabulary,
-  tasks: Sequence[str],
-  config: postprocess.PostprocessConfig,
-) -> Prediction:
-  """The results of the tasks asked for."""
-  results = {}
-  if 'semantic' in tasks:
-    results['semantic'] = postprocess.semantic(mask_logits, scores, geometry, config)
-  if 'panoptic' in tasks:
-    results['panoptic'] = postprocess.panoptic(
-      mask_logits, scores, thing, geometry, config
-    )
-  if 'instance' in tasks:
-    results['instances'] = postprocess.instances(
-      mask_logits, scores, thing, geometry, config
-    )
-  return Prediction(words, geometry.original, **results)
+    return Prediction.from_results(results, words, original_hw)
 
 
 def _ahead(reader, photo_list, preprocessing):
@@ -346,16 +321,3 @@ def _dtype(name: str):
   if name not in ('float32', 'bfloat16'):
     raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {name!r}")
   return jnp.dtype(name)
-
-
-def _abstract(preset: zoo.Preset, dtype: str) -> nnx.Module:
-  """The model without its weights."""
-  return nnx.eval_shape(
-    functools.partial(
-      systems.build,
-      preset.system,
-      preset.config,
-      dtype=_dtype(dtype),
-      rngs=nnx.Rngs(0),
-    )
-  )

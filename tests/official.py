@@ -12,12 +12,11 @@ import seeded
 from flax import nnx
 from mask2former_golden import CONFIG as PROPOSALS
 
-from maskclip_jax.io import params
+from maskclip_jax.io import params, restore
 from maskclip_jax.io.rules import convert, prefixed
 from maskclip_jax.io.tables import maskclip as maskclip_table
 from maskclip_jax.io.tables import masqclip as masqclip_table
 from maskclip_jax.io.tables.clip import OPENAI
-from maskclip_jax.models import systems
 from maskclip_jax.models.maskclip import MaskCLIPConfig
 from maskclip_jax.models.masqclip import MasQCLIPConfig
 from maskclip_jax.nn.clip import CLIP_SIZES, CLIPConfig
@@ -52,9 +51,7 @@ def load(
     dtype: compute type.
     clip: OpenAI's state dict, for the text tower; without it that is zero.
   """
-  model = params.abstract(
-    lambda: systems.build(system, config, dtype=dtype, rngs=nnx.Rngs(0))
-  )
+  model = restore.abstract_model(system, config, dtype=dtype)
   wanted = params.flatten(model)
   text = {p for p in wanted if p.startswith('clip/text/') or p == 'clip/logit_scale'}
   flat = convert(

@@ -10,7 +10,8 @@ import official
 import pytest
 from flax import nnx
 
-from maskclip_jax.models import regions
+from maskclip_jax.io import restore
+from maskclip_jax.models import regions, systems
 from maskclip_jax.models.base import Images, TextBank
 from maskclip_jax.models.masqclip import LOGIT_SCALE, MasQCLIPConfig
 from maskclip_jax.models.proposals import Mask2FormerConfig
@@ -166,9 +167,7 @@ def test_bfloat16_differs_by_rounding_only():
 
 def test_added_parameters():
   config = MasQCLIPConfig(Mask2FormerConfig(), CLIP_SIZES['vit_l14_336'])
-  model = nnx.eval_shape(
-    lambda: official.systems.build('masqclip', config, rngs=nnx.Rngs(0))
-  )
+  model = restore.abstract_model('masqclip', config)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert count(nnx.state(model.new_q_proj)) == 25_190_400
   assert model.mask_embeddings.shape == (1024,)
@@ -177,7 +176,7 @@ def test_added_parameters():
 def test_proposals_with_classes_are_refused():
   config = MasQCLIPConfig(Mask2FormerConfig(num_classes=133), CLIP_SIZES['vit_b16'])
   with pytest.raises(ValueError, match='num_classes=1'):
-    official.systems.build('masqclip', config, rngs=nnx.Rngs(0))
+    systems.build('masqclip', config, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.full_size
