@@ -60,8 +60,17 @@ def attend(
     scores = adjust(scores)
   if mask is not None:
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  return jnp.einsum('...hts,...shd->...thd', weights, v)
+  # Dividing after the product spares a pass over the scores, and heads before positions
+  # is the layout in which a CPU multiplies fast: CLIP's attention takes 0.6 of the time.
+  peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+  weights = jnp.exp(scores - peak)
+  total = weights.sum(-1)[..., None]
+  sums = jnp.matmul(
+    weights.astype(v.dtype),
+    jnp.swapaxes(v, -3, -2),
+    preferred_element_type=jnp.float32,
+  )
+  return jnp.swapaxes(sums / total, -3, -2).astype(v.dtype)
 
 
 class MultiHeadAttention(nnx.Module):
