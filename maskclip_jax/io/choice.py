@@ -12,6 +12,7 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.io import rules, sizes
 from maskclip_jax.io.detect import Checkpoint
+from maskclip_jax.io.problems import NAMED
 from maskclip_jax.io.tables import maskclip
 from maskclip_jax.models.proposals import Mask2FormerConfig
 from maskclip_jax.nn.clip import CLIPConfig
@@ -24,7 +25,7 @@ def find_preset(preset: str | zoo.Preset) -> tuple[str, zoo.Preset]:
   """Name and preset, of a name or of a preset."""
   if isinstance(preset, str):
     return preset, zoo.find_preset(preset)
-  return 'own preset', preset
+  return f'{preset.system} by a preset of its own', preset
 
 
 def provides(kind: str, system: str, path: str) -> bool:
@@ -76,28 +77,37 @@ class Found:
       case 'mask2former':
         config = self.proposals(config)
       case _:
-        config = dataclasses.replace(
-          config,
-          proposals=self.proposals(config.proposals),
-          clip=self.clip(config.clip),
-        )
-    # A preset without relative mask attention asks to leave it out.
-    if preset.system == 'maskclip' and config.rma_blocks:
-      config = dataclasses.replace(config, rma_blocks=self.rma_blocks)
+        found = {
+          'proposals': self.proposals(config.proposals),
+          'clip': self.clip(config.clip),
+        }
+        # A preset without relative mask attention asks to leave it out.
+        if preset.system == 'maskclip' and config.rma_blocks:
+          found['rma_blocks'] = self.rma_blocks
+        config = dataclasses.replace(config, **found)
     return dataclasses.replace(preset, config=config)
 
 
 def choose_preset(
   system: str, preset: str | zoo.Preset | None, found: Found
 ) -> tuple[str, zoo.Preset]:
-  """The preset's name and the preset, with the sizes of the files."""
+  """The preset a model is made by, with the sizes of the files.
+
+  Returns:
+    Its name, or a description where the sizes are no published ones; and the preset.
+
+  Raises:
+    ValueError: the files do not have the sizes of the preset asked for, or a class
+      head that no preset has names for.
+  """
   if preset is not None:
     name, base = find_preset(preset)
     if base.system != system:
       raise ValueError(f'{name} is a preset of {base.system}, not of {system}')
     sized = found.sized(base)
     if differences := _differences(base.config, sized.config):
-      raise ValueError(f'{found.path} does not fit {name}: {", ".join(differences)}')
+      shown = ', '.join(differences[:NAMED])
+      raise ValueError(f'{found.path} does not fit {name}: {shown}')
     return name, sized
   candidates = {
     name: (base, found.sized(base))
@@ -109,7 +119,7 @@ def choose_preset(
       return name, sized
   for name, (base, sized) in candidates.items():
     if _same_vocabulary(base, sized):
-      return f'sizes of its own, otherwise {name}', sized
+      return f'{system} of its own sizes, otherwise {name}', sized
   raise ValueError(
     f'{found.path} has a class head of its own, which no preset has names for: name a '
     'preset, or use the file for its proposals in another system'

@@ -26,6 +26,7 @@ from maskclip_jax.io.choice import (
 )
 from maskclip_jax.io.detect import TITLES, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.io.model_card import model_card
+from maskclip_jax.models.systems import find_system
 
 # What a file of some kind can be converted into. Only its proposal network is used
 # where the system is another one.
@@ -53,9 +54,7 @@ class Conversion:
   notes: tuple[str, ...]
 
   def __str__(self) -> str:
-    done = (
-      f'{self.directory}: {self.system} ({self.preset}), {self.parameters:,} parameters'
-    )
+    done = f'{self.directory}: {self.preset}, {self.parameters:,} parameters'
     return '\n'.join([*self.notes, done])
 
 
@@ -107,6 +106,7 @@ def _choose_system(
     system = find_preset(preset)[1].system
   if system is None:
     return possible[0]
+  find_system(system)
   if system not in possible:
     raise ValueError(
       f'{main.path} looks like a {title} checkpoint and cannot become {system}: use '
@@ -169,7 +169,12 @@ def _gather(
     witness = f'{CLIP}visual/proj/kernel'
     rest = {p: x for p, x in expected.items() if p not in own or p == witness}
     others = rules.convert(
-      second.tensors, second.rules, rest, partial=True, source=str(second.path)
+      second.tensors,
+      second.rules,
+      rest,
+      partial=True,
+      source=str(second.path),
+      hint=f'is it the CLIP that {main.path.name} was trained with?',
     )
     if witness in own:
       _check_same_clip(flat[witness], others[witness], main, second)
