@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 # Random access needs one record per compressed group.
 _WRITER_OPTIONS = 'group_size:1'
 _PLAN = 'plan.json'
+_SUMMARY = 'build.json'
 _LOCK = 'lock'
+_ROWS = '.rows.npz'
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,12 +50,14 @@ class Built:
     examples: how many, by split.
     existed: it had been built before; nothing was done.
     resumed: how many examples an earlier, unfinished build had left.
+    left_out: parts of the dataset that are not in it.
   """
 
   path: pathlib.Path
   examples: dict[str, int]
   existed: bool = False
   resumed: int = 0
+  left_out: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ class _Shard:
 
   @property
   def index(self) -> pathlib.Path:
-    return self.path.with_name(self.path.name + '.index.npz')
+    return self.path.with_name(self.path.name + _ROWS)
 
   def done(self) -> bool:
     return self.path.exists() and self.index.exists()
@@ -104,7 +108,8 @@ def build(
   builder = builder_class(data_dir=final.parent.parent, parts=parts)
   if final.exists():
     counts = {key: split.num_examples for key, split in builder.info.splits.items()}
-    return Built(final, counts, existed=True)
+    left_out = json.loads((final / _SUMMARY).read_text())['left_out']
+    return Built(final, counts, existed=True, left_out=tuple(left_out))
   files = builder.open_raw(raw)
   samples = builder.splits(files)
   _check_keys(samples)
@@ -117,7 +122,7 @@ def build(
     _write_all(shards, workers or os.cpu_count() or 1, progress or _silent)
     _finish(builder, shards, work, final, plan)
   counts = {split: len(rows) for split, rows in samples.items()}
-  return Built(final, counts, resumed=resumed)
+  return Built(final, counts, resumed=resumed, left_out=builder.left_out())
 
 
 def _silent(split: str, done: int, total: int) -> None:
@@ -187,7 +192,7 @@ def _plan(
   return {
     'dataset': builder.name,
     'version': str(builder.VERSION),
-    'parts': builder.wanted_parts,
+    'left_out': builder.left_out(),
     'examples_per_shard': examples_per_shard,
     'keys': keys.hexdigest(),
     'files': fingerprint,
@@ -307,9 +312,8 @@ def _finish(
   for split, parts in by_split.items():
     index = Index.join([Index.load(shard.index) for shard in parts])
     index.save(index_path(work, split))
-  for shard in shards:
-    shard.index.unlink()
-  (work / 'build.json').write_text(json.dumps(plan, indent=2))
-  (work / _PLAN).unlink()
-  (work / _LOCK).unlink()
+  (work / _SUMMARY).write_text(json.dumps(plan, indent=2))
   os.replace(work, final)
+  # What only a build needs goes last: until the rename it can still be resumed.
+  for name in (_PLAN, _LOCK, *(shard.index.name for shard in shards)):
+    (final / name).unlink()

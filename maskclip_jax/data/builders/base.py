@@ -66,6 +66,7 @@ class SegmentationBuilder(
         f'{", ".join(self.PARTS) or "none to choose from"}'
       )
     self.wanted_parts = None if parts is None else tuple(parts)
+    self._taken: set[str] = set()
     kwargs.setdefault('file_format', 'array_record')
     super().__init__(**kwargs)
 
@@ -107,9 +108,17 @@ class SegmentationBuilder(
     A part that is demanded or was asked for counts as wanted even if it is missing, so
     that the caller reports it.
     """
-    if self.wanted_parts is not None:
-      return part in self.wanted_parts
-    return self.PARTS[part] or bool(found)
+    if self.wanted_parts is None:
+      wanted = self.PARTS[part] or bool(found)
+    else:
+      wanted = part in self.wanted_parts
+    if wanted:
+      self._taken.add(part)
+    return wanted
+
+  def left_out(self) -> tuple[str, ...]:
+    """Parts that `splits` did not take: not asked for, or not there."""
+    return tuple(part for part in self.PARTS if part not in self._taken)
 
   def describe(
     self, shards: Mapping[str, Sequence[tuple[int, int]]], folder: os.PathLike

@@ -23,7 +23,7 @@ from maskclip_jax.text.vocabulary import Vocabulary
 _UNREADABLE = (
   ValueError,
   TypeError,
-  KeyError,
+  LookupError,
   OSError,
   EOFError,
   NotImplementedError,
