@@ -26,7 +26,12 @@ SMALL = {
   'masqclip': MasQCLIPConfig(PROPOSALS, CLIP_SIZES['vit_tiny']),
   'maskclip': MaskCLIPConfig(
     dataclasses.replace(
-      PROPOSALS, num_classes=None, queries=100, encoder_layers=1, decoder_layers=1
+      PROPOSALS,
+      num_classes=None,
+      queries=100,
+      encoder_layers=1,
+      decoder_layers=1,
+      decoder_ffn=64,
     ),
     CLIPConfig(32, 32, 8, 64, 24, 2, 64, 3, 1),
   ),

@@ -34,11 +34,15 @@ class MaskCLIPConfig:
     clip: the CLIP whose image tower carries the mask tokens.
     rma_blocks: zero-based blocks with relative mask attention; empty for the
       training-free encoder, whose masks stay the proposals'.
+    antialias: whether the photo is antialiased on its way to CLIP. The released code
+      leaves that to torchvision: off up to 0.16, among them the version it was trained
+      with, on in later ones (spec section 1.5).
   """
 
   proposals: Mask2FormerConfig
   clip: CLIPConfig
   rma_blocks: tuple[int, ...] = (5, 11, 17, 23)
+  antialias: bool = False
 
   def __post_init__(self):
     if any(not 0 <= b < self.clip.vision_layers for b in self.rma_blocks):
@@ -204,7 +208,9 @@ class MaskCLIP(nnx.Module):
     """
     size = self.config.clip.image_size
     # CLIP sees the detector's mean colour beyond the photo's edge (section 4.1).
-    pixels = regions.squash_photos(images, size, self.config.proposals.pixel_mean)
+    padding = self.config.proposals.pixel_mean
+    method = 'bicubic_antialiased' if self.config.antialias else 'bicubic'
+    pixels = regions.squash_photos(images, size, padding, method)
     masks = regions.squash_masks(mask_logits, mask_hw, size)
     return self.encode_squares(pixels, jax.lax.stop_gradient(masks))
 

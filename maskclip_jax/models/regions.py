@@ -10,18 +10,22 @@ from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.models.base import Images, TextBank
 from maskclip_jax.nn.clip import normalize_pixels, unit
-from maskclip_jax.ops.resize import resize
+from maskclip_jax.ops.resize import Method, resize
 
 
 def squash_photos(
-  images: Images, size: int, padding: tuple[float, float, float]
+  images: Images,
+  size: int,
+  padding: tuple[float, float, float],
+  method: Method = 'bicubic',
 ) -> Float[Array, 'b r r 3']:
-  """The padded photos, squashed to a square by torch's bicubic, CLIP-normalised.
+  """The padded photos, squashed to a square, CLIP-normalised.
 
   Args:
     images: photos on their canvas.
     size: side of CLIP's input.
     padding: RGB (0..255) that the area between a photo and its padded size shows.
+    method: how the photo is resized.
   """
   height, width = images.pixels.shape[1:3]
   padded_hw = images.padded_hw
@@ -34,7 +38,7 @@ def squash_photos(
     colour = jnp.asarray(padding, jnp.float32)
     pixels = jnp.where(rows & columns, pixels.astype(jnp.float32), colour)
     pixels = jnp.moveaxis(pixels, -1, 0)
-    square = resize(pixels, (size, size), 'bicubic', in_hw=padded_hw)
+    square = resize(pixels, (size, size), method, in_hw=padded_hw)
     return normalize_pixels(jnp.moveaxis(square, 0, -1))
 
   return jax.vmap(one)(images.pixels, images.image_hw, padded_hw)

@@ -2,6 +2,7 @@
 
 Bilinear and bicubic use half-pixel centres and no antialiasing; bicubic is the Keys
 kernel with a = -0.75, border-clamped and not clipped; nearest is floor(i * in / out).
+The antialiased bicubic of Pillow and newer torchvision (a = -0.5) is there as well.
 A separable resize is two small matrix products: exact, and what TPUs are best at.
 
 Sizes may be traced values, so that an image of any size on a fixed canvas is resized by
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-Method = Literal['bilinear', 'bicubic', 'nearest']
+Method = Literal['bilinear', 'bicubic', 'bicubic_antialiased', 'nearest']
 Size = int | Int[Array, '']
 
 _A = -0.75
@@ -88,14 +89,14 @@ def resize_matrix(
 ) -> Float[Array, 'out in']:
   """Matrix of a one-dimensional resize between two (partly filled) axes.
 
-  Rows beyond `out_size` repeat the border; columns beyond `in_size` are zero.
+  Rows beyond `out_size` are finite and mean nothing; columns beyond `in_size` are zero.
   """
-  taps, weights = resize_taps(
-    jnp.arange(out_length),
-    in_length if in_size is None else in_size,
-    out_length if out_size is None else out_size,
-    method,
-  )
+  in_size = in_length if in_size is None else in_size
+  out_size = out_length if out_size is None else out_size
+  if method == 'bicubic_antialiased':
+    whole = jnp.asarray(in_size, jnp.int32)
+    return antialiased_matrix(out_length, in_length, 0, whole, out_size=out_size)
+  taps, weights = resize_taps(jnp.arange(out_length), in_size, out_size, method)
   return taps_matrix(taps, weights, in_length)
 
 
@@ -112,7 +113,7 @@ def resize(
   Args:
     x: maps; computed in float32.
     shape: (height, width) of the result's canvas, static.
-    method: 'bilinear', 'bicubic' or 'nearest'.
+    method: one of `Method`.
     in_hw: the part of `x` that is real (top left corner); all of it by default.
     out_hw: the part of the result to fill; all of it by default.
   """
@@ -137,8 +138,10 @@ def resize(
 def antialiased_matrix(
   out_length: int,
   in_length: int,
-  start: Int[Array, ''],
+  start: Size,
   size: Int[Array, ''],
+  *,
+  out_size: Size | None = None,
 ) -> Float[Array, 'out in']:
   """Matrix that crops [start, start + size) and resizes it by Pillow's bicubic.
 
@@ -150,8 +153,10 @@ def antialiased_matrix(
     in_length: samples of the source axis.
     start: first sample of the crop; may be traced and negative.
     size: samples in the crop; may be traced.
+    out_size: rows of the result that are real; all by default.
   """
-  scale = size.astype(jnp.float32) / out_length
+  out_size = out_length if out_size is None else out_size
+  scale = size.astype(jnp.float32) / jnp.asarray(out_size, jnp.float32)
   widened = jnp.maximum(scale, 1.0)
   source = jnp.arange(-in_length, 2 * in_length)
   centre = (jnp.arange(out_length, dtype=jnp.float32) + 0.5) * scale

@@ -1,5 +1,7 @@
 """Resizing against hand-computed taps and Pillow."""
 
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def test_bilinear_clamps_below_zero_and_above():
   np.testing.assert_allclose(y[0], [0, 0.25, 0.75, 1.25, 1.75, 2], atol=1e-6)
 
 
-@pytest.mark.parametrize('method', ['bilinear', 'bicubic', 'nearest'])
+@pytest.mark.parametrize('method', get_args(r.Method))
 @pytest.mark.parametrize('hw', [(5, 9), (16, 16), (1, 1), (13, 2)])
 def test_a_part_of_a_canvas_resizes_as_if_it_were_alone(method, hw):
   canvas = jax.random.normal(jax.random.key(0), (2, 16, 16))
