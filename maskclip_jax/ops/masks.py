@@ -362,6 +362,11 @@ class PackedMasks:
   def __len__(self) -> int:
     return self.count
 
+  @property
+  def shape(self) -> tuple[int, int]:
+    """Height and width of the masks."""
+    return self.planes.shape[2], self.planes.shape[1]
+
   def __getitem__(self, index: int) -> Bool[np.ndarray, 'height width']:
     if not 0 <= index < self.count:
       raise IndexError(f'mask {index} of {self.count}')
