@@ -91,6 +91,8 @@ def check_target(directory: str | os.PathLike) -> None:
   elif path.exists():
     raise ValueError(f'{path} is a file: choose a directory for the bundle')
   ancestor = next(p for p in path.absolute().parents if p.exists())
+  if not ancestor.is_dir():
+    raise ValueError(f'cannot write {path}: {ancestor} is a file')
   if not os.access(ancestor, os.W_OK):
     raise ValueError(f'cannot write {path}: no permission in {ancestor}')
 

@@ -91,7 +91,8 @@ def load_into(
     elif not np.can_cast(array.dtype, leaf.dtype, 'safe'):
       problems['of a wrong type'].append(f'{path} is {array.dtype}, not {leaf.dtype}')
     else:
-      loaded[path] = jnp.asarray(array, leaf.dtype)
+      # Waiting for the copy frees the input before the next one is read.
+      loaded[path] = jax.block_until_ready(jnp.asarray(array, leaf.dtype))
   problems.raise_if_any(source)
   return nnx.merge(graphdef, unflatten(loaded, state))
 
