@@ -32,18 +32,19 @@ def read_label_map(png: bytes) -> Int32[np.ndarray, 'h w']:
       return np.asarray(Image.open(io.BytesIO(png))).astype(np.int32)
     except OSError as error:
       raise ValueError(f'damaged PNG: {error}') from error
-  if depth < 8 or colour not in (_GREY, _RGB, _RGBA):
+  if (colour, depth) not in ((_GREY, 8), (_GREY, 16), (_RGB, 8), (_RGBA, 8)):
     raise ValueError(
       f'a PNG of colour type {colour} with {depth} bits per value is no label map: '
-      'expected greyscale, palette or RGB with at least 8 bits'
+      'expected palette, greyscale of 8 or 16 bits, or RGB of 8'
     )
   values = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
   if values is None:
     raise ValueError('damaged PNG: the pixels cannot be decoded')
   if colour == _GREY:
     return values.astype(np.int32)
-  blue, green, red = (values[..., channel].astype(np.int32) for channel in range(3))
-  return red + 256 * green + 65536 * blue
+  # The bytes R, G, B and a fourth are one little-endian integer.
+  rgba = cv2.cvtColor(values[..., :3], cv2.COLOR_BGR2RGBA)
+  return rgba.view('<i4')[..., 0].astype(np.int32) & 0xFFFFFF
 
 
 def _header(png: bytes) -> tuple[int, int]:

@@ -41,9 +41,9 @@ COCO; `labels.read_label_map` reads both. Id 0 is void. A row of a `Table` has
 Columns are numpy arrays of equal length (`segmentation` a list); an image without
 segments has length 0.
 
-Decoded for training (`examples.py`): `segments[H, W]` int32, the row number in `class`
-(void where no row applies), with `class[N]`, `valid[N]`, `crowd[N]` padded to N rows;
-overlapping instances as bit-packed masks [N, H, ceil(W / 8)].
+In a batch (`targets.py`): `segments[H, W]` int16, the row number in `class` (-1 where no
+row applies), with `class[N]`, `valid[N]`, `crowd[N]` padded to N rows; overlapping
+instances as bit-packed masks [N, H, ceil(W / 8)].
 """
 
 from typing import TYPE_CHECKING, Any, TypedDict

@@ -1,0 +1,122 @@
+"""From the owners' files to batches: every view of every dataset, on generated data."""
+
+import numpy as np
+import pytest
+import raw_ade20k
+import raw_coco
+import raw_pascal
+
+from maskclip_jax.data.build import build
+from maskclip_jax.data.examples import VOID, decode
+from maskclip_jax.data.loading import TestResize
+from maskclip_jax.data.pipeline import (
+  DataConfig,
+  DatasetConfig,
+  EvalConfig,
+  eval_stream,
+  train_stream,
+)
+from maskclip_jax.data.sources import open_source
+from maskclip_jax.data.targets import Targets, decode_ids
+from maskclip_jax.data.transforms import mappers
+from maskclip_jax.data.views import find_view, view_names
+
+WRITERS = {
+  'ade20k_150': raw_ade20k.write_150,
+  'ade20k_847': raw_ade20k.write_847,
+  'coco': raw_coco.write_coco,
+  'pascal_context': raw_pascal.write_context,
+  'voc2012': raw_pascal.write_voc,
+}
+LABELLED = [
+  view
+  for dataset in WRITERS
+  for view in view_names(dataset)
+  if find_view(view).kind != 'caption'
+]
+RESIZE = TestResize(64, 256)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """All datasets, built from generated files."""
+  root = tmp_path_factory.mktemp('datasets')
+  for name, write in WRITERS.items():
+    build(name, write(root / 'raw' / name), root / 'built')
+  return str(root / 'built')
+
+
+def targets_of(view):
+  kind = find_view(view).kind
+  return Targets(12, drop_empty=kind == 'semantic', masks=kind == 'instance')
+
+
+@pytest.mark.parametrize('view', LABELLED)
+def test_every_view_trains(view, data_dir):
+  config = DataConfig(
+    (DatasetConfig(view, 'train', data_dir=data_dir),),
+    mappers.LargeScaleJitter((64, 64), scale=(0.9, 1.1)),
+    batch_size=4,
+    targets=targets_of(view),
+  )
+  with train_stream(config) as stream:
+    batches = [next(stream) for _ in range(2)]
+  classes = len(find_view(view).class_names())
+  assert sum(batch['valid'].sum() for batch in batches) > 0
+  for batch in batches:
+    assert batch['image'].shape == (4, 64, 64, 3)
+    assert not batch['dropped'].any()
+    assert batch['class'].max() < classes
+    if 'masks' in batch:
+      areas = np.unpackbits(batch['masks'], axis=-1).sum(axis=(2, 3))
+      assert ((areas > 0) <= batch['valid']).all()
+    else:
+      for segments, valid in zip(batch['segments'], batch['valid'], strict=True):
+        present = np.unique(segments[segments != VOID])
+        assert valid[present].all()
+
+
+@pytest.mark.parametrize('view', LABELLED)
+def test_every_view_is_evaluated_at_the_original_size(view, data_dir):
+  dataset = DatasetConfig(view, 'val', data_dir=data_dir)
+  config = EvalConfig(dataset, RESIZE, targets=targets_of(view))
+  with eval_stream(config) as stream:
+    batches = list(stream)
+  source = open_source(view, 'val', data_dir)
+  assert len(batches) == len(source)
+  for record, batch in zip(source, batches, strict=True):
+    assert decode_ids(batch['image_id']) == [record['image_id']]
+    example = decode(record, find_view(view), crowd=True)
+    assert batch['original_hw'].tolist() == [list(example.size)]
+    assert min(batch['image_hw'][0]) == 64
+    valid = batch['valid'][0]
+    np.testing.assert_array_equal(batch['segment_id'][0][valid], example.ids)
+    np.testing.assert_array_equal(batch['area'][0][valid], example.areas)
+    if example.segments is not None:
+      np.testing.assert_array_equal(batch['segments'][0], example.segments)
+
+
+@pytest.mark.parametrize('view', view_names('coco')[-2:])
+def test_captions_train(view, data_dir):
+  config = DataConfig(
+    (DatasetConfig(view, 'train', data_dir=data_dir),),
+    mappers.named('segclip'),
+    batch_size=2,
+    targets=None,
+    tokenize=lambda text: np.array([len(text)]),
+  )
+  with train_stream(config) as stream:
+    batch = next(stream)
+  assert batch['image'].shape == (2, 224, 224, 3)
+  assert (batch['tokens'] > 0).all()
+
+
+def test_photos_are_grouped_by_the_index_without_reading_them(data_dir):
+  config = DataConfig(
+    (DatasetConfig('coco/panoptic', 'train', data_dir=data_dir),),
+    mappers.FlipAndSquash((32, 32)),
+    batch_size=2,
+    same_orientation=2,
+  )
+  with train_stream(config) as stream:
+    assert next(stream)['image'].shape == (2, 32, 32, 3)
