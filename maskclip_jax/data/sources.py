@@ -113,7 +113,13 @@ def open_split(
       f'{folder} holds {len(shards)} of the {wanted} files of the {split} split: copy '
       'it again whole, or delete it and build it again'
     )
-  data = ArrayRecordDataSource([str(shard) for shard in shards])
+  try:
+    data = ArrayRecordDataSource([str(shard) for shard in shards])
+  except RuntimeError as error:
+    raise ValueError(
+      f'{folder}: a file of the {split} split is damaged ({error}): copy it again '
+      'whole, or delete the folder and build it again'
+    ) from error
   if len(data) != len(index):
     raise ValueError(
       f'{folder}: the {split} split has {len(data)} records but its index lists '
