@@ -89,5 +89,6 @@ def write_together(
     ) from error
   finally:
     for part in parts:
-      part.unlink(missing_ok=True)
+      if part.exists():
+        part.unlink()
   return paths
