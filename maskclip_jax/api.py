@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
 from maskclip_jax import images as photos
@@ -107,16 +107,8 @@ class Segmenter:
         'this proposal network has no class head, so its masks have no scores: use it '
         'inside MaskCLIP'
       )
-    graphdef, self._state = nnx.split(model)
-
-    def forward(state, images: Images, text: TextBank) -> Outputs:
-      outputs = nnx.merge(graphdef, state)(images, text)
-      return Outputs(
-        outputs.mask_logits,
-        outputs.class_logits,
-        None if preset.vocabulary else outputs.objectness,
-        outputs.mask_hw,
-      )
+    forward, self._state = self.as_function()
+    graphdef = nnx.graphdef(model)
 
     def encode(state, tokens):
       return nnx.merge(graphdef, state).clip.text(tokens)
@@ -149,6 +141,27 @@ class Segmenter:
       preset.system, preset.config, dtype=_dtype(dtype), rngs=nnx.Rngs(seed)
     )
     return cls(model, preset)
+
+  def as_function(
+    self,
+  ) -> tuple[Callable[[nnx.State, Images, TextBank], Outputs], nnx.State]:
+    """The network as a pure function of its weights, and the weights.
+
+    For whoever compiles it another way: over several devices, or for export.
+    """
+    graphdef, state = nnx.split(self.model)
+    closed = self.preset.vocabulary is not None
+
+    def forward(state: nnx.State, images: Images, text: TextBank) -> Outputs:
+      outputs = nnx.merge(graphdef, state)(images, text)
+      return Outputs(
+        outputs.mask_logits,
+        outputs.class_logits,
+        None if closed else outputs.objectness,
+        outputs.mask_hw,
+      )
+
+    return forward, state
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
     """The vocabulary that words, a file or a name stand for, as this model reads it.
@@ -249,8 +262,8 @@ class Segmenter:
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
       for photo, reading in _ahead(reader, photo_list, preprocessing):
         try:
-          original_hw, resized = reading.result()
-          yield photo, self._segment(original_hw, resized, words, bank, tasks, config)
+          pixels = reading.result()
+          yield photo, self._segment(*pixels, words, bank, tasks, config)
         except (OSError, ValueError) as error:
           if on_error is None:
             raise
@@ -270,8 +283,16 @@ class Segmenter:
       for part, names in zip(parts, known, strict=True)
     )
 
-  def _segment(self, original_hw, resized, words, bank, tasks, config) -> Prediction:
-    """Runs the model and the post-processing on one resized photo."""
+  def _segment(
+    self,
+    photo: UInt8[np.ndarray, 'h0 w0 3'],
+    resized: UInt8[np.ndarray, 'h w 3'],
+    words: Vocabulary,
+    bank: TextBank,
+    tasks: Sequence[str],
+    config: postprocess.PostprocessConfig,
+  ) -> Prediction:
+    """Runs the model on the resized photo; results have the size of the photo."""
     canvas = tuple(-(-side // CANVAS_STEP) * CANVAS_STEP for side in resized.shape[:2])
     batch = Images.from_arrays([resized], canvas)
     outputs = self._forward(self._state, batch, bank)
@@ -279,7 +300,7 @@ class Segmenter:
       np.asarray(outputs.mask_hw[0]),
       np.asarray(batch.padded_hw[0]),
       resized.shape[:2],
-      original_hw,
+      photo.shape[:2],
     )
     objectness = None if outputs.objectness is None else outputs.objectness[0]
     scores = postprocess.class_probabilities(
@@ -288,7 +309,13 @@ class Segmenter:
     results = postprocess.postprocess(
       outputs.mask_logits[0], scores, bank.thing, geometry, config, tasks
     )
-    return Prediction.from_results(results, words, original_hw)
+    return Prediction.from_results(
+      results,
+      [category.name for category in words.classes],
+      words.things,
+      colors=[category.color for category in words.classes],
+      photo=photo,
+    )
 
 
 def _ahead(reader, photo_list, preprocessing):
@@ -304,7 +331,7 @@ def _ahead(reader, photo_list, preprocessing):
 
 
 def _read(photo: Photo, preprocessing: zoo.Preprocessing):
-  """Original size and resized pixels of a photo."""
+  """The pixels of a photo, as given and as the network sees them."""
   if isinstance(photo, Image.Image):
     pixels = photos.photo_from_pil(photo)
   elif isinstance(photo, str | os.PathLike):
@@ -314,7 +341,7 @@ def _read(photo: Photo, preprocessing: zoo.Preprocessing):
   size = photos.shortest_edge_size(
     *pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
   )
-  return pixels.shape[:2], photos.resize_photo(pixels, *size)
+  return pixels, photos.resize_photo(pixels, *size)
 
 
 def _dtype(name: str):
