@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskclip_jax import zoo
-from maskclip_jax.io import rules, sizes
+from maskclip_jax.io import sizes
 from maskclip_jax.io.detect import Checkpoint
 from maskclip_jax.io.problems import NAMED
 from maskclip_jax.io.tables import maskclip
@@ -53,10 +53,13 @@ class Found:
 
   @classmethod
   def of(cls, main: Checkpoint, second: Checkpoint | None, system: str) -> 'Found':
-    known = rules.known_shapes(main.rules, main.shapes())
-    shapes = {p: s for p, s in known.items() if provides(main.kind, system, p)}
-    if second is not None:
-      shapes = rules.known_shapes(second.rules, second.shapes()) | shapes
+    files = [main] if second is None else [main, second]
+    shapes = {
+      path: shape
+      for file in files
+      for path, shape in file.known_shapes().items()
+      if provides(main.kind, system, path) == (file is main)
+    }
     clip = main if second is None else second
     blocks = maskclip.rma_blocks(main.tensors)
     return cls(main.path, shapes, blocks, clip.activation)

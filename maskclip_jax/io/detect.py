@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from maskclip_jax.io import bundle
+from maskclip_jax.io import bundle, rules
 from maskclip_jax.io.checkpoint_files import (
   OPENAI_CLIP_FILE,
   read_checkpoint,
@@ -95,6 +95,10 @@ class Checkpoint:
       return self.tensors.shapes()
     return {key: array.shape for key, array in self.tensors.items()}
 
+  def known_shapes(self) -> dict[str, tuple[int, ...]]:
+    """Our path -> shape, of those tensors whose layout needs no head count."""
+    return rules.known_shapes(self.rules, self.shapes())
+
   def __str__(self) -> str:
     layout = '' if self.layout in ('official', 'bundle') else f', {self.layout} layout'
     return f'{self.path}: {TITLES[self.kind]}{layout}, {len(self.tensors)} tensors'
@@ -108,9 +112,9 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
   """
   tensors = read_checkpoint(path)
   path = pathlib.Path(path)
-  kind, layout = _detect(tensors, path)
+  kind, layout = detect(tensors, path)
   activation = _activation_beside(path) if kind == 'clip' else None
-  table = _table(kind, layout, tensors)
+  table = table_of(kind, layout, tensors)
   return Checkpoint(path, tensors, kind, layout, table, activation)
 
 
@@ -133,14 +137,14 @@ def open_clip(path: str | os.PathLike) -> Checkpoint:
   inside = '' if opened.config.get('system') == 'clip' else 'clip/'
   if f'{inside}logit_scale' not in names:
     raise ValueError(f'{path} is a bundle without a CLIP')
-  rules = tuple(Rule(name, name if inside else f'clip/{name}') for name in names)
+  table = tuple(Rule(name, name if inside else f'clip/{name}') for name in names)
   config = opened.config['config']
   return Checkpoint(
     pathlib.Path(path),
     opened.parameters,
     'clip',
     'bundle',
-    rules,
+    table,
     (config['clip'] if inside else config)['activation'],
   )
 
@@ -171,7 +175,12 @@ def _read_json(file: pathlib.Path) -> dict:
     raise ValueError(f'{file} is not valid JSON: {error}') from error
 
 
-def _detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
+def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
+  """Kind and layout of the network that keys belong to.
+
+  Raises:
+    ValueError: none we know, or one that cannot be converted; `path` is named.
+  """
   keys = set(keys)
   for key, absent, advice in _FOREIGN:
     if key in keys and absent not in keys:
@@ -186,7 +195,8 @@ def _detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
   )
 
 
-def _table(kind: str, layout: str, keys: Iterable[str]) -> Rules:
+def table_of(kind: str, layout: str, keys: Iterable[str]) -> Rules:
+  """The rules of a kind of checkpoint, to the paths of a system."""
   match kind:
     case 'clip':
       return prefixed(clip.LAYOUTS[layout], ours='clip/')
