@@ -24,7 +24,7 @@ from PIL import Image
 from maskclip_jax import images as photos
 from maskclip_jax import zoo
 from maskclip_jax.io import restore
-from maskclip_jax.models import systems
+from maskclip_jax.io.random_weights import random_model
 from maskclip_jax.models.base import BUCKETS, Images, Outputs, TextBank
 from maskclip_jax.ops import postprocess
 from maskclip_jax.ops.masks import Geometry
@@ -137,9 +137,7 @@ class Segmenter:
     """A model with random weights: for tests, and for trying the path out."""
     if isinstance(preset, str):
       preset = zoo.find_preset(preset)
-    model = systems.build(
-      preset.system, preset.config, dtype=_dtype(dtype), rngs=nnx.Rngs(seed)
-    )
+    model = random_model(preset.system, preset.config, seed=seed, dtype=_dtype(dtype))
     return cls(model, preset)
 
   def as_function(
