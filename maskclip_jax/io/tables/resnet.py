@@ -4,7 +4,7 @@ Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/no
 Spec section 2.2.
 """
 
-from maskclip_jax.io.rules import Ignore, Rule, Rules, prefixed
+from maskclip_jax.io.rules import Ignore, Rule, Rules
 from maskclip_jax.io.transforms import CONV
 
 _COUNTER = 'how many batches the statistics saw; frozen norms do not count'
@@ -78,15 +78,9 @@ TORCHVISION = (
   *_classifier(''),
 )
 
-# Layout -> rules, and a key that only this layout has. A whole detector's file has the
-# backbone below 'backbone.'.
-LAYOUTS: dict[str, Rules] = {
-  'torchvision': TORCHVISION,
-  'detectron2': DETECTRON2,
-  'detector': prefixed(DETECTRON2, 'backbone.'),
-}
+# Layout -> rules, and a key that only this layout has.
+LAYOUTS: dict[str, Rules] = {'torchvision': TORCHVISION, 'detectron2': DETECTRON2}
 SIGNATURES = {
   'torchvision': 'layer1.0.conv1.weight',
   'detectron2': 'res2.0.conv1.weight',
-  'detector': 'backbone.res2.0.conv1.weight',
 }
