@@ -67,11 +67,6 @@ def test_every_prediction_from_pixels():
   np.testing.assert_array_equal(outputs.mask_hw, [[32, 40]] * 2)
 
 
-def test_earlier_predictions_are_kept_only_on_request():
-  outputs = forward()[0](mask2former_golden.images())
-  assert outputs.aux == ()
-
-
 def photos(*sizes: tuple[int, int]) -> list[np.ndarray]:
   """Top left corners of a recorded photo."""
   image = golden.load('mask2former')['in/images_uint8'][0]
@@ -79,7 +74,7 @@ def photos(*sizes: tuple[int, int]) -> list[np.ndarray]:
 
 
 def on_canvas(sizes, canvas, padded=None) -> Images:
-  """Photos on a canvas that is white beyond them: whatever reads it gives itself away."""
+  """Photos on a canvas that is white beyond them: reading that would show."""
   images = Images.from_arrays(photos(*sizes), canvas)
   rows = jnp.arange(canvas[0])[:, None] < images.image_hw[:, 0, None, None]
   columns = jnp.arange(canvas[1]) < images.image_hw[:, 1, None, None]
@@ -89,18 +84,23 @@ def on_canvas(sizes, canvas, padded=None) -> Images:
 
 
 @functools.cache
-def alone(size: tuple[int, int], padded: tuple[int, int]):
-  """Masks and logits of a photo on its own, computed without any masking code."""
+def without_masking():
   model = mask2former_golden.model()
 
   @jax.jit
   def run(images):
     pixels = model.normalize(images)
-    found = model.predictor(model.pixel_decoder(model.backbone(pixels)))[-1]
-    return found.mask_logits[0], found.class_logits[0]
+    return model.predictor(model.pixel_decoder(model.backbone(pixels)))[-1]
 
+  return run
+
+
+@functools.cache
+def alone(size: tuple[int, int], padded: tuple[int, int]):
+  """Masks and logits of a photo on its own, computed without any masking code."""
   # Normalised zeros beyond the photo are the padding the network was trained with.
-  return run(on_canvas([size], padded))
+  found = without_masking()(on_canvas([size], padded))
+  return found.mask_logits[0], found.class_logits[0]
 
 
 def assert_same_as_alone(outputs, row, size, padded):
@@ -110,34 +110,37 @@ def assert_same_as_alone(outputs, row, size, padded):
   golden.assert_close(outputs.class_logits[row], logits, name=f'{name} logits')
 
 
-@pytest.mark.parametrize('canvas', [(96, 96), (128, 96), (96, 160), (160, 192)])
+@pytest.mark.parametrize('canvas', [(96, 96), (96, 160), (128, 160)])
 def test_the_canvas_does_not_matter(canvas):
-  outputs = forward()[0](on_canvas([(90, 70)], canvas))
+  sizes = [(90, 70), (65, 96)]
+  outputs = forward()[0](on_canvas(sizes, canvas))
+  assert outputs.aux == ()
   assert outputs.mask_logits.shape[2:] == (canvas[0] // 4, canvas[1] // 4)
-  np.testing.assert_array_equal(outputs.mask_hw, [[24, 24]])
-  assert_same_as_alone(outputs, 0, (90, 70), (96, 96))
+  np.testing.assert_array_equal(outputs.mask_hw, [[24, 24]] * 2)
+  for row, size in enumerate(sizes):
+    assert_same_as_alone(outputs, row, size, (96, 96))
 
 
 def test_photos_of_any_size_share_a_batch_and_a_program():
   run, jitted = forward()
   before = jitted._cache_size()
-  batches = [[(90, 70), (128, 160)], [(33, 160), (64, 64)], [(1, 1), (100, 20)]]
-  for sizes in batches:
+  run(on_canvas([(100, 100), (33, 40)], (128, 160)))
+  compiled = jitted._cache_size()
+  assert compiled <= before + 1
+  for sizes in ([(1, 1), (128, 160)], [(96, 90), (20, 32)]):
     outputs = run(on_canvas(sizes, (128, 160)))
     for row, (height, width) in enumerate(sizes):
       padded = (-(-height // 32) * 32, -(-width // 32) * 32)
       assert_same_as_alone(outputs, row, (height, width), padded)
-  assert jitted._cache_size() == before + 1
+  assert jitted._cache_size() == compiled
 
 
 def test_padding_to_the_batch_is_seen_by_the_smaller_photo():
-  images = on_canvas([(60, 60), (128, 96)], (128, 160), [[128, 96]] * 2)
+  images = on_canvas([(20, 30), (96, 96)], (128, 160), [[96, 96]] * 2)
   outputs = forward()[0](images)
-  assert_same_as_alone(outputs, 0, (60, 60), (128, 96))
-  with pytest.raises(AssertionError):
-    golden.assert_close(
-      outputs.class_logits[0], alone((60, 60), (64, 64))[1], name='other padding'
-    )
+  assert_same_as_alone(outputs, 0, (20, 30), (96, 96))
+  _, other = alone((20, 30), (32, 32))
+  assert golden.relative_error(outputs.class_logits[0], other) > 0.01
 
 
 def test_bfloat16_stays_near_float32():
@@ -168,37 +171,42 @@ def test_parameters_stay_float32_and_statistics_apart():
 @pytest.mark.parametrize(('num_classes', 'columns'), [(None, None), (1, 2), (7, 8)])
 def test_class_heads(num_classes, columns):
   config = dataclasses.replace(TINY, num_classes=num_classes)
-  model = Mask2Former(config, rngs=nnx.Rngs(0))
-  outputs = jax.jit(lambda images: model(images))(on_canvas([(32, 60)], (32, 64)))
+  images = on_canvas([(32, 60)], (32, 64))
+  outputs = jax.eval_shape(lambda: Mask2Former(config, rngs=nnx.Rngs(0))(images))
   assert outputs.mask_logits.shape == (1, 5, 8, 16)
   assert (outputs.objectness is not None) == (num_classes == 1)
-  if columns is None:
-    assert outputs.class_logits is None
-  else:
-    assert outputs.class_logits.shape == (1, 5, columns)
+  assert (outputs.class_logits is None) == (columns is None)
+  assert columns is None or outputs.class_logits.shape == (1, 5, columns)
 
 
-def test_trains_from_scratch_in_tree_mode():
-  images = on_canvas([(32, 60)], (64, 64))
-  losses = []
+def loss(trained, rest, graphdef):
+  images = on_canvas([(32, 60)], (32, 64))
+  outputs = nnx.merge(graphdef, trained, rest)(images, aux=True)
+  stages = (*outputs.aux, outputs)
+  return sum((o.mask_logits**2).mean() + (o.class_logits**2).mean() for o in stages)
+
+
+def test_every_part_learns():
+  model = mask2former_golden.model()
+  graphdef, trained, rest = nnx.split(model, nnx.Param, ...)
+  run = jax.jit(jax.grad(functools.partial(loss, graphdef=graphdef)))
+  gradients = params.flatten(run(trained, rest))
+  sizes = {path: float(np.abs(v).max()) for path, v in gradients.items()}
+  assert np.isfinite(list(sizes.values())).all()
+  # The same number on all keys changes no softmax.
+  idle = {path for path in sizes if path.endswith('key/bias')}
+  assert min(v for path, v in sizes.items() if path not in idle) > 1e-8
+
+
+def test_both_nnx_modes_trace_the_same_program():
+  programs = []
   for tree in (False, True):
     with nnx.set_graph_mode(not tree), nnx.set_graph_updates(not tree):
-      model = Mask2Former(TINY, rngs=nnx.Rngs(0))
-      graphdef, trained, rest = nnx.split(model, nnx.Param, ...)
-
-      def loss(trained, graphdef=graphdef, rest=rest):
-        outputs = nnx.merge(graphdef, trained, rest)(images, aux=True)
-        masks = sum((o.mask_logits**2).mean() for o in (*outputs.aux, outputs))
-        return masks + (outputs.class_logits**2).mean()
-
-      value, gradients = jax.jit(jax.value_and_grad(loss))(trained)
-    losses.append(float(value))
-    flat = {k: np.asarray(v) for k, v in params.flatten(gradients).items()}
-    assert all(np.isfinite(v).all() for v in flat.values())
-    # All parts learn; a level's key bias cannot matter to a softmax.
-    still = [k for k, v in flat.items() if not v.any() and not k.endswith('key/bias')]
-    assert still == []
-  assert losses[0] == losses[1]
+      model = params.abstract(lambda: Mask2Former(TINY, rngs=nnx.Rngs(0)))
+      graphdef, *states = nnx.split(model, nnx.Param, ...)
+      gradient = jax.jit(jax.grad(functools.partial(loss, graphdef=graphdef)))
+      programs.append(gradient.lower(*states).as_text())
+  assert programs[0] == programs[1]
 
 
 @pytest.mark.full_size

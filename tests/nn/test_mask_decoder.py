@@ -1,5 +1,7 @@
 """The masked decoder against the official outputs, stage by stage."""
 
+import functools
+
 import golden
 import jax
 import jax.numpy as jnp
@@ -29,9 +31,16 @@ def features():
   return PixelFeatures(read('mask_features'), levels, ())
 
 
-def test_every_prediction(predictor, features):
+@functools.cache
+def program(aux: bool = True):
+  """The recorded decoder, compiled once for all tests."""
+  predictor = mask2former_golden.model().predictor
+  return jax.jit(lambda features: predictor(features, aux=aux))
+
+
+def test_every_prediction(features):
   g = golden.load('mask2former')
-  predictions = predictor(features, aux=True)
+  predictions = program()(features)
   assert len(predictions) == 5
   for i, found in enumerate(predictions):
     where = f'decoder/layer{i}'
@@ -43,52 +52,59 @@ def test_every_prediction(predictor, features):
     )
 
 
-def test_the_last_prediction_is_the_same_without_the_earlier_ones(predictor, features):
-  (alone,) = predictor(features)
-  last = predictor(features, aux=True)[-1]
-  np.testing.assert_array_equal(alone.mask_logits, last.mask_logits)
+def test_the_last_prediction_is_the_same_without_the_earlier_ones(features):
+  (alone,) = program(aux=False)(features)
+  last = program()(features)[-1]
+  golden.assert_close(alone.mask_logits, last.mask_logits, name='last masks')
+  golden.assert_close(alone.class_logits, last.class_logits, name='last logits')
 
 
-def test_stages_of_the_first_layer(predictor, features):
+@pytest.fixture(scope='module')
+def stages(predictor, features):
+  """Attention masks of all predictions, and the queries within the first layer."""
+
+  @jax.jit
+  def run(features):
+    levels = predictor.memory(features)
+    positions = predictor.query_embed.embedding[...]
+    x = jnp.broadcast_to(predictor.query_feat.embedding[...], (2, 10, 64))
+    queries, masks = [], []
+    for i in range(4):
+      mask = predictor.attention_mask(x, levels[i % 3])
+      cross = predictor.transformer_cross_attention_layers[i]
+      x = cross(x, positions, levels[i % 3], mask)
+      queries.append(x)
+      x = predictor.transformer_self_attention_layers[i](x, positions)
+      queries.append(x)
+      x = predictor.transformer_ffn_layers[i](x)
+      queries.append(x)
+      masks.append(mask)
+    masks.append(predictor.attention_mask(x, levels[4 % 3]))
+    return queries[:3], masks
+
+  return run(features)
+
+
+def test_stages_of_the_first_layer(stages):
   g = golden.load('mask2former')
-  memory = predictor.memory(features)[0]
-  positions = predictor.query_embed.embedding[...]
-  x = jnp.broadcast_to(predictor.query_feat.embedding[...], (2, 10, 64))
-  mask = predictor.attention_mask(x, memory)
-  x = predictor.transformer_cross_attention_layers[0](x, positions, memory, mask)
-  stages = {'cross': x}
-  x = stages['self'] = predictor.transformer_self_attention_layers[0](x, positions)
-  stages['ffn'] = predictor.transformer_ffn_layers[0](x)
-  for name, ours in stages.items():
+  for name, ours in zip(('cross', 'self', 'ffn'), stages[0], strict=True):
     official = np.swapaxes(g[f'out/decoder/layer1_after_{name}'], 0, 1)
     golden.assert_close(ours, official, name=f'decoder/layer1_after_{name}')
 
 
-def test_attention_masks_are_the_official_bits(predictor, features):
+def test_attention_masks_are_the_official_bits(stages):
   g = golden.load('mask2former')
-  layers = zip(
-    predictor.transformer_cross_attention_layers,
-    predictor.transformer_self_attention_layers,
-    predictor.transformer_ffn_layers,
-    strict=True,
-  )
-  levels = predictor.memory(features)
-  positions = predictor.query_embed.embedding[...]
-  x = jnp.broadcast_to(predictor.query_feat.embedding[...], (2, 10, 64))
-  for i, (cross, self_attention, ffn) in enumerate(layers):
-    memory = levels[i % 3]
-    mask = predictor.attention_mask(x, memory)
+  for i, mask in enumerate(stages[1]):
     blocked = g[f'out/decoder/attn_mask{i}']
     # The record precedes the rule that opens an empty mask.
     expected = ~blocked | blocked.all(-1, keepdims=True)
     np.testing.assert_array_equal(mask, expected)
-    x = ffn(self_attention(cross(x, positions, memory, mask), positions))
 
 
-def test_empty_masks_look_everywhere(predictor, features):
+def test_empty_masks_look_everywhere(features):
   g = golden.load('mask2former')
   shifted = features._replace(mask_features=features.mask_features + 0.8)
-  found = predictor(shifted, aux=True)
+  found = program()(shifted)
   assert g['out/edge/rows_all_masked'].min() > 0
   for name in ('logits', 'masks'):
     ours = getattr(found[-1], {'logits': 'class_logits', 'masks': 'mask_logits'}[name])
@@ -112,17 +128,20 @@ def test_no_gradient_through_the_attention_mask(predictor, features):
     memory = predictor.memory(features)[0]
     return jnp.sum(predictor.attention_mask(x, memory) * 1.0)
 
-  gradient = jax.grad(through_masks)(jnp.ones((2, 10, 64)))
+  gradient = jax.jit(jax.grad(through_masks))(jnp.ones((2, 10, 64)))
   np.testing.assert_array_equal(gradient, 0)
 
 
 def test_without_a_class_head():
-  decoder = MaskedDecoder(
+  build = lambda: MaskedDecoder(
     None, width=32, mask_dim=16, heads=4, ffn=32, layers=2, queries=3, rngs=nnx.Rngs(0)
   )
-  assert not [path for path in params.flatten(decoder) if 'class_embed' in path]
+  assert not [
+    path for path in params.flatten(params.abstract(build)) if 'class_embed' in path
+  ]
   levels = tuple(jnp.ones((1, 2**i, 2**i, 32)) for i in range(3))
-  (found,) = decoder(PixelFeatures(jnp.ones((1, 8, 8, 16)), levels, ()))
+  features = PixelFeatures(jnp.ones((1, 8, 8, 16)), levels, ())
+  (found,) = jax.eval_shape(lambda: build()(features))
   assert found.class_logits is None
   assert found.mask_logits.shape == (1, 3, 8, 8)
 

@@ -22,7 +22,7 @@ def decoded():
     name: jnp.asarray(mask2former_golden.channels_last(g[f'out/backbone/{name}']))
     for name in ('res2', 'res3', 'res4', 'res5')
   }
-  return mask2former_golden.model().pixel_decoder(features)
+  return jax.jit(mask2former_golden.model().pixel_decoder.__call__)(features)
 
 
 def test_every_encoder_layer(decoded):
@@ -64,7 +64,8 @@ def test_attention_without_offsets_averages_samples_at_its_own_place():
   ]
   expected = layer.output_proj(jnp.moveaxis(sum(levels) / 3, 1, -1))
   # Two orders of summation in float32.
-  np.testing.assert_allclose(layer(x, x, shapes), expected, atol=1e-5)
+  found = jax.jit(lambda x: layer(x, x, shapes))(x)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_initial_offsets_form_a_ring():

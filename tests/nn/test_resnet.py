@@ -14,7 +14,7 @@ from maskclip_jax.nn.resnet import FrozenBatchNorm, ResNet, Statistic, Stem
 
 def test_features_match_the_official_ones():
   g = golden.load('mask2former')
-  features = mask2former_golden.model().features(mask2former_golden.images())
+  features = jax.jit(mask2former_golden.model().features)(mask2former_golden.images())
   assert list(features) == ['res2', 'res3', 'res4', 'res5']
   for name, x in features.items():
     official = mask2former_golden.channels_last(g[f'out/backbone/{name}'])
@@ -43,14 +43,14 @@ def test_an_unknown_depth_is_refused():
 
 
 def test_statistics_get_no_gradient_but_are_part_of_the_state():
-  network = ResNet(50, stem=8, width=16, rngs=nnx.Rngs(0))
+  network = mask2former_golden.model().backbone
   graphdef, trained, rest = nnx.split(network, nnx.Param, ...)
   x = jnp.ones((1, 32, 32, 3))
 
   def loss(trained):
     return nnx.merge(graphdef, trained, rest)(x)['res5'].sum()
 
-  gradients = params.flatten(jax.grad(loss)(trained))
+  gradients = params.flatten(jax.jit(jax.grad(loss))(trained))
   assert set(gradients) == {p for p in params.flatten(network) if '/norm/' not in p}
   assert all(np.abs(v).max() > 0 for v in gradients.values())
 
