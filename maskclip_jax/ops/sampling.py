@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 CHUNK = 4096
 
 
-def _corners(
+def corners(
   points: Float[Array, '*n 2'],
   hw: tuple[Int[Array, '*#n'] | int, Int[Array, '*#n'] | int],
 ) -> Iterator[tuple[Int[Array, '*n'], Int[Array, '*n'], Float[Array, '*n']]]:
@@ -59,7 +59,7 @@ def sample_points(
   pixels = points.astype(jnp.float32) * size - 0.5
   flat = maps.astype(jnp.float32).reshape(*maps.shape[:-2], height * width)
   total = jnp.zeros((), jnp.float32)
-  for row, column, weight in _corners(pixels, (rows, columns)):
+  for row, column, weight in corners(pixels, (rows, columns)):
     total += weight * jnp.take_along_axis(flat, row * width + column, axis=-1)
   return total
 
@@ -85,7 +85,7 @@ def _sample_levels(
     points, weights, (height, width, stride, start) = inputs
     taps = [
       ((start + y * stride + x) * heads + jnp.arange(heads), weight * weights)
-      for y, x, weight in _corners(points, (height, width))
+      for y, x, weight in corners(points, (height, width))
     ]
     # Else XLA recomputes the indices for every channel inside the gather's loop.
     for index, weight in jax.lax.optimization_barrier(taps):
