@@ -110,8 +110,10 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
   Raises:
     FileNotFoundError, ValueError: see `read_checkpoint`; or the network is unknown.
   """
-  tensors = read_checkpoint(path)
   path = pathlib.Path(path)
+  if bundle.is_bundle(path):
+    raise ValueError(f'{path} is a bundle, converted already: give it to --model')
+  tensors = read_checkpoint(path)
   kind, layout = detect(tensors, path)
   activation = _activation_beside(path) if kind == 'clip' else None
   table = table_of(kind, layout, tensors)

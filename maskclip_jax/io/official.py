@@ -1,4 +1,7 @@
-"""Bundles back to the layout of the official code, byte for byte."""
+"""Bundles back to the layout of the official code.
+
+A float32 checkpoint comes back byte for byte; one in half precision comes back widened.
+"""
 
 import contextlib
 import os

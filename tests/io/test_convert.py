@@ -350,7 +350,8 @@ def test_other_networks_are_told_apart(tmp_path, words):
   refused(words, tmp_path / 'x.safetensors', tmp_path / 'b')
 
 
-def test_a_file_of_a_bundle_is_converted_already(files, masq, tmp_path):
+def test_a_bundle_is_converted_already(files, masq, tmp_path):
+  refused('is a bundle, converted already', masq[0], tmp_path / 'b')
   convert_checkpoint(files['clip'], tmp_path / 'clip')
   for directory in (masq[0], tmp_path / 'clip'):
     refused('converted already', directory / 'model.safetensors', tmp_path / 'b')
