@@ -108,7 +108,7 @@ def build(
   builder = builder_class(data_dir=final.parent.parent, parts=parts)
   if final.exists():
     counts = {key: split.num_examples for key, split in builder.info.splits.items()}
-    left_out = json.loads((final / _SUMMARY).read_text())['left_out']
+    left_out = read_summary(final)['left_out']
     return Built(final, counts, existed=True, left_out=tuple(left_out))
   files = builder.open_raw(raw)
   samples = builder.splits(files)
@@ -123,6 +123,11 @@ def build(
     _finish(builder, shards, work, final, plan)
   counts = {split: len(rows) for split, rows in samples.items()}
   return Built(final, counts, resumed=resumed, left_out=builder.left_out())
+
+
+def read_summary(folder: pathlib.Path) -> dict:
+  """How a dataset was built: version, files, parts that were left out."""
+  return json.loads((folder / _SUMMARY).read_text())
 
 
 def _silent(split: str, done: int, total: int) -> None:

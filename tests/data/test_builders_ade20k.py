@@ -143,7 +143,11 @@ def _with_two_classes():
 _FAULTS = {
   'full ADE20K': (
     {_MAP: raw_ade20k.png(np.full(raw_ade20k.SIZE, 2978, np.uint16))},
-    'holds the value 2978 but SceneParse150 ends at 150',
+    'holds the value 2978 but SceneParse150 ends at 150: it is another dataset',
+  ),
+  'reduced already': (
+    {_MAP: raw_ade20k.png(np.full(raw_ade20k.SIZE, 255, np.uint8))},
+    r'it was converted already \(0 became 255\), use the maps of ADEChallengeData2016',
   ),
   'two classes': (
     {_OBJECTS: _with_two_classes()},

@@ -227,15 +227,12 @@ def test_prepared_coco_with_other_classes_is_refused(tmp_path):
     open_source('tfds_coco/panoptic', 'val', tmp_path)[0]
 
 
-def test_cut_tfrecord_is_named(catalogue):
-  files = list(catalogue.rglob('coco-validation.tfrecord-*'))
-  if not files:
-    pytest.skip('this catalogue is in ArrayRecord')
-  whole = files[0].read_bytes()
-  files[0].write_bytes(whole[:-10])
+def test_cut_tfrecord_is_named(tmp_path_factory):
+  folder = _as_tfrecord(tmp_path_factory)
+  path = next(folder.rglob('coco-validation.tfrecord-*'))
+  path.write_bytes(path.read_bytes()[:-10])
   with pytest.raises(ValueError, match=r'is cut off after 1 records: copy it again'):
-    open_source('tfds_coco/panoptic', 'val', catalogue)
-  files[0].write_bytes(whole)
+    open_source('tfds_coco/panoptic', 'val', folder)
 
 
 def test_label_maps_of_the_catalogue_decode(catalogue):

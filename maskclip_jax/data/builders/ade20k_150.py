@@ -61,10 +61,12 @@ def _record(
   data, size = read_photo(photo)
   semantic, classes = read_labels(class_map, size)
   _, colours = read_labels(object_map, size)
-  if classes.max(initial=0) > len(things):
+  top = int(classes.max(initial=0))
+  if top > len(things):
+    why = 'was converted already (0 became 255)' if top == 255 else 'is another dataset'
     raise ValueError(
-      f'{class_map.path} holds the value {classes.max()} but SceneParse150 ends at '
-      '150: it is of another dataset (the full ADE20K?), use ADEChallengeData2016'
+      f'{class_map.path} holds the value {top} but SceneParse150 ends at 150: it '
+      f'{why}, use the maps of ADEChallengeData2016.zip'
     )
   kinds, ids = ade20k.split_channels(colours)
   try:

@@ -1,0 +1,189 @@
+"""The data commands on a terminal: a table, a progress bar, a verdict.
+
+`maskclip_jax/__main__.py` calls these; each returns what it showed.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeRemainingColumn,
+)
+from rich.table import Table
+
+from maskclip_jax.data.build import BuildError, Built, build
+from maskclip_jax.data.catalogue import DATASETS
+from maskclip_jax.data.doctor import KINDS, Report, check
+from maskclip_jax.data.registry import Card, find_dataset, list_datasets
+from maskclip_jax.data.sources import DATA_DIR, dataset_path
+from maskclip_jax.data.views import view_names
+
+_COLOURS = {'problem': 'red', 'warning': 'yellow', 'note': 'dim'}
+
+
+def show_datasets(
+  data_dir: str | os.PathLike | None = None, console: Console | None = None
+) -> tuple[Card, ...]:
+  """Prints where each dataset comes from, its terms, and whether it is built.
+
+  Args:
+    data_dir: where built datasets are looked for; TFDS's own place by default.
+    console: where to print.
+  """
+  console = console or Console()
+  for card in list_datasets():
+    _show_card(card, data_dir, console)
+  console.print('[bold]Prepared by TFDS itself[/] (read as they are)')
+  for name, prepared in DATASETS.items():
+    views = ', '.join(view_names(name))
+    console.print(f'  {prepared.folder}: views {views}', highlight=False)
+    for lack in prepared.lacks:
+      console.print(f'    lacks {escape(lack)}', highlight=False)
+  return list_datasets()
+
+
+def _show_card(
+  card: Card, data_dir: str | os.PathLike | None, console: Console
+) -> None:
+  path = dataset_path(card.name, data_dir)
+  state = (
+    f'built in {path}' if path.is_dir() else f'not built in {data_dir or DATA_DIR}'
+  )
+  sizes = ', '.join(f'{split} {n.images:,}' for split, n in card.counts.items())
+  console.print(f'[bold]{card.name}[/]  {escape(card.title)}', highlight=False)
+  for head, text in (
+    ('photos', sizes),
+    ('views', ', '.join(view_names(card.name))),
+    ('homepage', card.homepage),
+    ('licence', card.licence),
+    ('notes', card.notes),
+    ('state', state),
+  ):
+    if text:
+      console.print(f'  {head:9} {escape(text)}', highlight=False, soft_wrap=True)
+  for download in card.downloads:
+    size = (
+      f'{download.size / 1000:.1f} GB'
+      if download.size >= 1000
+      else (f'{download.size} MB')
+    )
+    kind = ', optional' if download.optional else ''
+    line = f'  {download.file} ({size}{kind}): {download.what}'
+    console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(f'    {escape(download.url)}', highlight=False, soft_wrap=True)
+    if download.by_hand:
+      console.print(f'    [yellow]by hand:[/] {escape(download.by_hand)}')
+  console.print()
+
+
+def build_with_progress(
+  name: str,
+  raw: str | os.PathLike,
+  data_dir: str | os.PathLike,
+  *,
+  parts: Sequence[str] | None = None,
+  workers: int | None = None,
+  console: Console | None = None,
+) -> Built:
+  """Builds a dataset under a progress bar and prints what it holds.
+
+  Raises:
+    As `build`; BuildError also when it is stopped by Ctrl-C.
+  """
+  console = console or Console()
+  try:
+    with _bars(console) as progress:
+      result = build(
+        name, raw, data_dir, parts=parts, workers=workers, progress=progress
+      )
+  except KeyboardInterrupt:
+    raise BuildError(
+      'stopped; what was built is kept, run the same command again to go on'
+    ) from None
+  counts = ', '.join(f'{split} {n:,}' for split, n in result.examples.items())
+  verb = 'was built before' if result.existed else 'built'
+  console.print(f'{name} {verb}: {counts} in {result.path}', soft_wrap=True)
+  if result.resumed:
+    console.print(f'{result.resumed:,} photos were there from an earlier run')
+  for part in result.left_out:
+    console.print(f'[yellow]left out:[/] {part}, its file is not there or not wanted')
+  console.print(
+    f'check it: python -m maskclip_jax data check {name} --data_dir {data_dir}',
+    soft_wrap=True,
+  )
+  return result
+
+
+def check_with_report(
+  name: str,
+  data_dir: str | os.PathLike,
+  *,
+  images: int | None = 2000,
+  page: str | os.PathLike | None = None,
+  console: Console | None = None,
+) -> Report:
+  """Checks a dataset, prints the findings and writes the page.
+
+  Args:
+    name: which dataset.
+    data_dir: where it was built.
+    images: how many photos of each split to decode; None for all.
+    page: where the page goes; `<data_dir>/<name>/check.html` by default.
+    console: where to print.
+
+  Raises:
+    As `check`.
+  """
+  console = console or Console()
+  find_dataset(name)
+  with _bars(console) as progress:
+    report = check(name, data_dir, images=images, progress=progress)
+  _show_report(report, console)
+  default = dataset_path(name, data_dir).parent / 'check.html'
+  written = report.write_html(pathlib.Path(page or default))
+  console.print(f'pictures and details: {written}', soft_wrap=True)
+  return report
+
+
+def _show_report(report: Report, console: Console) -> None:
+  table = Table('split', 'photos', 'decoded', 'segments', 'objects', 'captions')
+  for split, numbers in report.sizes:
+    table.add_row(split, *(f'{number:,}' for number in numbers))
+  console.print(table)
+  for group in report.groups:
+    colour = _COLOURS[group.severity]
+    line = f'[{colour}]{group.severity}[/] {escape(group.line())}'
+    console.print(line, highlight=False, soft_wrap=True)
+    if group.severity != 'note':
+      fix = escape(KINDS[group.kind].fix)
+      console.print(f'  what to do: {fix}', highlight=False, soft_wrap=True)
+  verdict = '[green]no problem found[/]' if report.ok else '[red]problems found[/]'
+  console.print(f'{report.dataset}: {verdict}')
+
+
+@contextlib.contextmanager
+def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+  """A bar per split."""
+  columns = (
+    TextColumn('{task.description}'),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns, console=console) as progress:
+    tasks = {}
+
+    def advance(split: str, done: int, total: int) -> None:
+      if split not in tasks:
+        tasks[split] = progress.add_task(split, total=total)
+      progress.update(tasks[split], completed=done)
+
+    yield advance

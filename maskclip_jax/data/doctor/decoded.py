@@ -1,0 +1,117 @@
+"""Decoding a record for checks: what fails becomes a finding, the rest goes on."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+from jaxtyping import Bool, Int32, UInt8
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as rle
+
+from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.schema import Record
+
+_ORIENTATION = 0x0112
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+  """A record with its pictures.
+
+  Attributes:
+    record: as stored.
+    photo: RGB, not rotated; None if it cannot be decoded.
+    rotated: it carries an EXIF rotation.
+    segments, semantic: label values; None if missing or not decodable.
+    masks: one per object; None where it cannot be decoded.
+  """
+
+  record: Record
+  photo: UInt8[np.ndarray, 'h w 3'] | None
+  rotated: bool
+  segments: Int32[np.ndarray, 'h w'] | None
+  semantic: Int32[np.ndarray, 'h w'] | None
+  masks: tuple[Bool[np.ndarray, 'h w'] | None, ...]
+
+  @property
+  def size(self) -> tuple[int, int]:
+    return self.record['height'], self.record['width']
+
+
+def decode(record: Record) -> tuple[Decoded, list[Finding]]:
+  """Decodes a record and reports what cannot be."""
+  findings: list[Finding] = []
+  photo, rotated = _photo(record, findings)
+  segments = _labels(record, 'segments', findings)
+  semantic = _labels(record, 'semantic', findings)
+  masks = tuple(
+    _mask(record, row, findings) for row in range(len(record['instances']['id']))
+  )
+  return Decoded(record, photo, rotated, segments, semantic, masks), findings
+
+
+def _photo(
+  record: Record, findings: list[Finding]
+) -> tuple[UInt8[np.ndarray, 'h w 3'] | None, bool]:
+  image_id = record['image_id']
+  try:
+    # Pillow, as OpenCV silently fills what is missing of a cut-off JPEG with grey.
+    with Image.open(io.BytesIO(record['image'])) as image:
+      rotated = image.getexif().get(_ORIENTATION, 1) != 1
+      photo = np.asarray(image.convert('RGB'))
+  except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    findings.append(Finding('photo', f'{record["file_name"]}: {error}', image_id))
+    return None, False
+  expected = (record['height'], record['width'])
+  if photo.shape[:2] != expected:
+    detail = f'{_size(photo)}, not {expected[1]} x {expected[0]}'
+    findings.append(Finding('photo-size', detail, image_id))
+  return photo, rotated
+
+
+def _labels(
+  record: Record, field: str, findings: list[Finding]
+) -> Int32[np.ndarray, 'h w'] | None:
+  if not record[field]:
+    return None
+  image_id = record['image_id']
+  try:
+    values = read_label_map(record[field])
+  except ValueError as error:
+    findings.append(Finding('labels', f'{field}: {error}', image_id))
+    return None
+  if values.shape != (record['height'], record['width']):
+    detail = f'{field}: {_size(values)}, not {record["width"]} x {record["height"]}'
+    findings.append(Finding('label-size', detail, image_id))
+    return None
+  return values
+
+
+def _mask(
+  record: Record, row: int, findings: list[Finding]
+) -> Bool[np.ndarray, 'h w'] | None:
+  table, size = record['instances'], (record['height'], record['width'])
+  try:
+    value = json.loads(table['segmentation'][row])
+    if isinstance(value, list):
+      # Outlines of fewer than three points enclose nothing; the library rejects them.
+      outlines = [outline for outline in value if len(outline) >= 6]
+      value = rle.frPyObjects(outlines, *size)
+      value = rle.merge(value) if value else None
+    elif isinstance(value['counts'], list):
+      value = rle.frPyObjects(value, *size)
+    if value is None:
+      return np.zeros(size, bool)
+    if tuple(value['size']) != size:
+      raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
+    return rle.decode([value])[..., 0].astype(bool)
+  except (ValueError, TypeError, KeyError) as error:
+    detail = f'object {table["id"][row]}: {error}'
+    findings.append(Finding('mask', detail, record['image_id']))
+    return None
+
+
+def _size(array: np.ndarray) -> str:
+  return f'{array.shape[1]} x {array.shape[0]}'

@@ -1,0 +1,207 @@
+"""What a check can find, in words, and what to do about each.
+
+A finding belongs to a kind. Kinds are written once, here, so that the terminal, the
+report and the tests speak of the same things.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+Severity = Literal['problem', 'warning', 'note']
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A kind of finding.
+
+  Attributes:
+    title: what is wrong, for people.
+    fix: what to do.
+    severity: a problem spoils training or numbers; a warning may; a note only informs.
+  """
+
+  title: str
+  fix: str
+  severity: Severity = 'problem'
+
+
+_AGAIN = 'Download the archive again, delete the built folder and build again.'
+_RELEASE = (
+  'The labels are of another release or were changed by another tool. Build from the '
+  'files that "data list" names.'
+)
+
+KINDS: Mapping[str, Kind] = {
+  'record': Kind('a record cannot be read', _AGAIN),
+  'photo': Kind('a photo cannot be decoded', _AGAIN),
+  'photo-size': Kind('a photo is not of the size that the record says', _RELEASE),
+  'labels': Kind('a label map cannot be decoded', _AGAIN),
+  'label-size': Kind('a label map is not of the size of its photo', _RELEASE),
+  'no-panoptic': Kind(
+    'segments are listed but their panoptic PNG is missing',
+    'Extract the panoptic PNG zips (they are inside the annotation zip) and build '
+    'again.',
+  ),
+  'id-without-row': Kind(
+    'the panoptic PNG has ids that the JSON does not list',
+    'PNG and JSON are of different releases or splits. ' + _RELEASE,
+  ),
+  'row-without-id': Kind(
+    'the JSON lists segments that the panoptic PNG does not have',
+    'PNG and JSON are of different releases or splits. ' + _RELEASE,
+  ),
+  'same-id': Kind('two segments or objects of a photo have one id', _RELEASE),
+  'area': Kind('the area in the JSON is not that of the panoptic PNG', _RELEASE),
+  'box': Kind('a segment lies outside its box', _RELEASE),
+  'category': Kind(
+    'a category id is not in the vocabulary',
+    'The ids were renumbered (often to 0..N-1). ' + _RELEASE,
+  ),
+  'class': Kind(
+    'a class index is not the position of its category in the vocabulary',
+    'The classes are off (often by one). Delete the built folder and build again.',
+  ),
+  'stuff-twice': Kind(
+    'a photo has several segments of one stuff class',
+    'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
+  ),
+  'stuff-crowd': Kind(
+    'a stuff segment is marked as a crowd',
+    'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
+  ),
+  'stuff-object': Kind(
+    'an object is of a stuff class',
+    'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
+  ),
+  'value': Kind(
+    'a semantic map has values that no class has',
+    'The values were renumbered (often shifted by one). ' + _RELEASE,
+  ),
+  'mask': Kind('the mask of an object cannot be read or does not fit', _RELEASE),
+  'empty-mask': Kind(
+    'an object has an empty mask',
+    'Training skips it and evaluation counts it as missed; official COCO has some.',
+    'note',
+  ),
+  'mask-area': Kind('the areas of many objects are not those of their masks', _RELEASE),
+  'mask-box': Kind('many objects lie outside their boxes', _RELEASE),
+  'objects-semantic': Kind(
+    'objects and the semantic map disagree about classes',
+    'One of the two has swapped or shifted ids, or belongs to other photos. '
+    + _RELEASE,
+  ),
+  'objects-panoptic': Kind(
+    'objects and the panoptic map disagree about classes',
+    'One of the two has swapped or shifted ids, or belongs to other photos. '
+    + _RELEASE,
+  ),
+  'panoptic-semantic': Kind(
+    'the panoptic and the semantic map disagree about classes',
+    'One of the two has swapped or shifted ids, or belongs to other photos. '
+    + _RELEASE,
+  ),
+  'frequent': Kind(
+    'the most frequent class is an unlikely one',
+    'The values are probably shifted. Look at the pictures below; then build from the '
+    'files that "data list" names.',
+    'warning',
+  ),
+  'images': Kind(
+    'the number of photos is not the published one',
+    'The archive is incomplete or another one. Compare its size with "data list", '
+    'download it again, delete the built folder and build again.',
+  ),
+  'counts': Kind(
+    'the number of objects or captions is not the published one',
+    "The annotation file is filtered or of another release. Use the owners' file.",
+  ),
+  'twice': Kind('a photo is listed more than once', _RELEASE),
+  'leak': Kind(
+    'training and validation share photos',
+    'The lists of the splits were mixed up. Use the lists of the owners.',
+  ),
+  'part': Kind(
+    'a part of the dataset is missing',
+    'Views that read it cannot be used. Get the file that "data list" names, delete '
+    'the built folder and build again.',
+    'note',
+  ),
+  'unlabelled': Kind(
+    'photos have no labels',
+    'Official COCO has about 1 % of them: they train nothing and are evaluated as '
+    'empty. A larger share means that labels are missing.',
+    'note',
+  ),
+  'many-unlabelled': Kind(
+    'a large share of the photos has no labels',
+    'Label files are missing or of another split. ' + _RELEASE,
+  ),
+  'no-captions': Kind(
+    'photos have no captions',
+    "The caption file is of another split or incomplete. Use the owners' file.",
+    'warning',
+  ),
+  'rotated': Kind(
+    'photos carry an EXIF rotation',
+    'Readers must ignore it, or turn the labels too; ours do. Nothing to do.',
+    'note',
+  ),
+  'unused': Kind(
+    'classes of the vocabulary never occur',
+    'Normal for long vocabularies in small splits; they do not enter mIoU.',
+    'note',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing that was found.
+
+  Attributes:
+    kind: a key of `KINDS`.
+    detail: the figures.
+    image_id: the photo it is about; empty if it is about the whole split.
+  """
+
+  kind: str
+  detail: str
+  image_id: str = ''
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise ValueError(f'no kind of finding {self.kind!r}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """All findings of one kind in one split."""
+
+  split: str
+  kind: str
+  findings: tuple[Finding, ...]
+
+  @property
+  def severity(self) -> Severity:
+    return KINDS[self.kind].severity
+
+  def line(self) -> str:
+    """One line: what, where, how often."""
+    first = self.findings[0]
+    where = f' (photo {first.image_id})' if first.image_id else ''
+    more = f', and {len(self.findings) - 1} more' if len(self.findings) > 1 else ''
+    return f'{self.split}: {KINDS[self.kind].title}: {first.detail}{where}{more}'
+
+
+def group(split: str, findings: Iterable[Finding]) -> tuple[Group, ...]:
+  """Sorts findings by kind, the grave ones first."""
+  kinds = collections.defaultdict(list)
+  for finding in findings:
+    kinds[finding.kind].append(finding)
+  order = list(KINDS)
+  levels = ('problem', 'warning', 'note')
+  groups = [Group(split, kind, tuple(rows)) for kind, rows in kinds.items()]
+  key = lambda g: (levels.index(g.severity), order.index(g.kind))
+  return tuple(sorted(groups, key=key))

@@ -1,0 +1,129 @@
+"""Checks of one photo's tables against its maps and against the vocabulary."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.ndimage
+
+from maskclip_jax.data.doctor.decoded import Decoded
+from maskclip_jax.data.doctor.expectations import Expectations
+from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.schema import Table
+
+# Areas in official JSON are pixel counts; leave room for rounding.
+_AREA_TOLERANCE = 0.01
+_BOX_TOLERANCE = 1
+
+
+def check_record(decoded: Decoded, facts: Expectations) -> list[Finding]:
+  """All that must hold within one record."""
+  findings = [
+    *_classes(decoded.record['segments_info'], facts),
+    *_classes(decoded.record['instances'], facts),
+    *_panoptic_kinds(decoded, facts),
+    *_panoptic_pixels(decoded, facts),
+    *_objects(decoded, facts),
+    *_values(decoded, facts),
+  ]
+  image_id = decoded.record['image_id']
+  return [Finding(found.kind, found.detail, image_id) for found in findings]
+
+
+def _classes(table: Table, facts: Expectations) -> Iterator[Finding]:
+  ids, counts = np.unique(table['id'], return_counts=True)
+  if (counts > 1).any():
+    yield Finding('same-id', f'id {ids[counts > 1][0]}')
+  expected = facts.positions[np.clip(table['category_id'], 0, 65535)]
+  for row in np.flatnonzero(expected < 0)[:1]:
+    category = table['category_id'][row]
+    yield Finding('category', f'id {category}, class {table["class"][row]}')
+  for row in np.flatnonzero((expected >= 0) & (expected != table['class']))[:1]:
+    category = table['category_id'][row]
+    yield Finding(
+      'class', f'{table["class"][row]} for category {category}, not {expected[row]}'
+    )
+
+
+def _panoptic_kinds(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
+  table, names = decoded.record['segments_info'], facts.category_names()
+  stuff = ~facts.things[np.clip(table['category_id'], 0, 65535)]
+  categories, counts = np.unique(table['category_id'][stuff], return_counts=True)
+  for category in categories[counts > 1][:1]:
+    times = counts[categories == category][0]
+    yield Finding('stuff-twice', f'{times} of {names.get(int(category), category)}')
+  for category in table['category_id'][stuff & table['crowd']][:1]:
+    yield Finding('stuff-crowd', names.get(int(category), str(category)))
+
+
+def _panoptic_pixels(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
+  table = decoded.record['segments_info']
+  if decoded.segments is None:
+    if len(table['id']) and not decoded.record['segments']:
+      yield Finding('no-panoptic', f'{len(table["id"])} segments')
+    return
+  ids, inverse, counts = np.unique(
+    decoded.segments, return_inverse=True, return_counts=True
+  )
+  unknown = [int(i) for i in np.setdiff1d(ids, table['id']) if i != 0]
+  if unknown:
+    pixels = counts[np.isin(ids, unknown)].sum()
+    yield Finding('id-without-row', f'{len(unknown)} ids, {pixels} pixels')
+  areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+  stuff = ~facts.things[np.clip(table['category_id'], 0, 65535)]
+  boxes = scipy.ndimage.find_objects(inverse.reshape(decoded.segments.shape) + 1)
+  extents = dict(zip(ids.tolist(), boxes, strict=True))
+  lacking, wrong, outside = [], [], []
+  for row, number in enumerate(table['id'].tolist()):
+    covered = facts.covered and stuff[row]
+    area, listed = areas.get(number, 0), float(table['area'][row])
+    if not area and not covered:
+      lacking.append(number)
+    elif not (area <= listed if covered else _close(area, listed)):
+      wrong.append(f'segment {number}: {listed:.0f} listed, {area} pixels')
+    if area and not _inside(extents[number], table['bbox'][row].tolist()):
+      outside.append(number)
+  if lacking:
+    yield Finding('row-without-id', f'{len(lacking)}, the first is {lacking[0]}')
+  if wrong:
+    yield Finding('area', wrong[0])
+  if outside:
+    yield Finding('box', f'segment {outside[0]}')
+
+
+def _close(area: float, listed: float) -> bool:
+  return abs(area - listed) <= max(1.0, _AREA_TOLERANCE * listed)
+
+
+def _inside(extent: tuple[slice, slice], bbox: list[float]) -> bool:
+  rows, columns = extent
+  x, y, width, height = bbox
+  return (
+    columns.start >= x - _BOX_TOLERANCE
+    and rows.start >= y - _BOX_TOLERANCE
+    and columns.stop <= x + width + _BOX_TOLERANCE
+    and rows.stop <= y + height + _BOX_TOLERANCE
+  )
+
+
+def _objects(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
+  table, names = decoded.record['instances'], facts.category_names()
+  known = facts.positions[np.clip(table['category_id'], 0, 65535)] >= 0
+  stuff = known & ~facts.things[np.clip(table['category_id'], 0, 65535)]
+  for category in table['category_id'][stuff][:1]:
+    yield Finding('stuff-object', names.get(int(category), str(category)))
+  empty = [
+    number
+    for number, mask in zip(table['id'].tolist(), decoded.masks, strict=True)
+    if mask is not None and not mask.any()
+  ]
+  if empty:
+    yield Finding('empty-mask', f'object {empty[0]}')
+
+
+def _values(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
+  if decoded.semantic is None:
+    return
+  values = np.flatnonzero(np.bincount(decoded.semantic.reshape(-1)))
+  wrong = values[~facts.allowed[np.clip(values, 0, 65535)]]
+  if len(wrong):
+    yield Finding('value', ', '.join(map(str, wrong[:5].tolist())))

@@ -1,0 +1,110 @@
+"""Checks of a whole split: counts, duplicates, missing labels, unused classes."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from maskclip_jax.data.doctor.expectations import Expectations
+from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.index import Index
+from maskclip_jax.data.registry import Counts
+
+# Above this share, photos without labels are a fault and not a property.
+_MANY = 0.3
+
+
+def check_split(
+  index: Index, facts: Expectations, counts: Counts | None
+) -> Iterator[Finding]:
+  """What the index of a split alone tells.
+
+  Args:
+    index: of the split.
+    facts: about the dataset.
+    counts: the published sizes, if there are any.
+  """
+  if counts is not None:
+    yield from _counts(index, counts)
+  names, times = np.unique(index.image_id, return_counts=True)
+  if (times > 1).any():
+    example = str(names[times > 1][0])
+    yield Finding('twice', f'{int((times > 1).sum())} photos', example)
+  yield from _unlabelled(index, facts)
+  yield from _unused(index, facts)
+  uncaptioned = index.captions == 0
+  if uncaptioned.any() and not uncaptioned.all():
+    example = str(index.image_id[uncaptioned][0])
+    yield Finding('no-captions', f'{int(uncaptioned.sum())} photos', example)
+
+
+def _counts(index: Index, counts: Counts) -> Iterator[Finding]:
+  if len(index) != counts.images:
+    yield Finding('images', f'{len(index):,}, published are {counts.images:,}')
+  objects, captions = len(index.instances.values), int(index.captions.sum())
+  for found, published, what in (
+    (objects, counts.instances, 'objects'),
+    (captions, counts.captions, 'captions'),
+    (
+      int((index.instances.lengths() > 0).sum()),
+      counts.instance_images,
+      'photos with objects',
+    ),
+  ):
+    # A part that was not built is a note of its own.
+    if published is not None and found and found != published:
+      yield Finding('counts', f'{found:,} {what}, published are {published:,}')
+
+
+def _unlabelled(index: Index, facts: Expectations) -> Iterator[Finding]:
+  if not any(
+    len(column.values) for column in (index.segments, index.instances, index.semantic)
+  ):
+    yield Finding('part', 'labels: there are only photos and captions')
+    return
+  semantic = facts.semantic_view.lookup[index.semantic.values] >= 0
+  labelled = (
+    (index.segments.lengths() > 0)
+    | (index.instances.lengths() > 0)
+    | index.semantic.rows_with(semantic)
+  )
+  bare = ~labelled
+  if bare.any():
+    kind = 'many-unlabelled' if bare.mean() > _MANY else 'unlabelled'
+    detail = f'{int(bare.sum()):,} of {len(index):,}'
+    yield Finding(kind, detail, str(index.image_id[bare][0]))
+
+
+def _unused(index: Index, facts: Expectations) -> Iterator[Finding]:
+  for what, found, names in present(index, facts):
+    unused = [name for number, name in names.items() if number not in found]
+    if unused:
+      shown = ', '.join(unused[:5]) + (', ...' if len(unused) > 5 else '')
+      yield Finding('unused', f'{len(unused)} of {len(names)} in {what} ({shown})')
+
+
+def present(
+  index: Index, facts: Expectations
+) -> Iterator[tuple[str, dict[int, int], Mapping[int, str]]]:
+  """For each kind of label: its title, photos by category, and names by category."""
+  for what, column, names in (
+    ('panoptic segments', index.segments, facts.category_names()),
+    ('objects', index.instances, facts.category_names()),
+    ('semantic maps', index.semantic, facts.value_names()),
+  ):
+    if what == 'objects':
+      things = facts.things
+      names = {number: name for number, name in names.items() if things[number]}
+    if len(column.values):
+      rows = np.repeat(np.arange(len(index)), column.lengths())
+      pairs = np.unique(np.stack([column.values, rows]), axis=1)
+      categories, photos = np.unique(pairs[0], return_counts=True)
+      yield what, dict(zip(categories.tolist(), photos.tolist(), strict=True)), names
+
+
+def check_leak(indexes: Mapping[str, Index]) -> Iterator[Finding]:
+  """Photos that are in training and in validation."""
+  held_out = set(indexes['val'].image_id.tolist()) if 'val' in indexes else set()
+  for split, index in indexes.items():
+    shared = sorted(held_out & set(index.image_id.tolist()))
+    if split != 'val' and shared:
+      yield Finding('leak', f'{len(shared)} photos of val are in {split}', shared[0])
