@@ -34,8 +34,6 @@ from maskclip_jax.text.bank import TextCache, class_vectors
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
-# Canvas sides are multiples of this: few enough programs, little padding.
-CANVAS_STEP = 128
 # Prompts that go through the text tower at a time.
 PROMPTS = 16
 
@@ -91,7 +89,11 @@ class Segmenter:
   Attributes:
     preset: everything but the weights.
     model: the NNX module, with its weights.
+    canvas_step: canvas sides are multiples of this (and of 32): a larger step compiles
+      fewer programs and computes more padding.
   """
+
+  canvas_step = 128
 
   def __init__(
     self, model: nnx.Module, preset: zoo.Preset, *, cache: TextCache | None = None
@@ -208,6 +210,13 @@ class Segmenter:
     ]
     return np.concatenate(jax.device_get(vectors))[: len(prompts)]
 
+  def compilations(self) -> dict[str, int]:
+    """How many programs each part has needed so far."""
+    return {
+      'forward': self._forward._cache_size(),
+      'encode_text': self._encode._cache_size(),
+    }
+
   def __call__(
     self,
     photo: Photo,
@@ -291,7 +300,8 @@ class Segmenter:
     config: postprocess.PostprocessConfig,
   ) -> Prediction:
     """Runs the model on the resized photo; results have the size of the photo."""
-    canvas = tuple(-(-side // CANVAS_STEP) * CANVAS_STEP for side in resized.shape[:2])
+    step = self.canvas_step
+    canvas = tuple(-(-side // step) * step for side in resized.shape[:2])
     batch = Images.from_arrays([resized], canvas)
     outputs = self._forward(self._state, batch, bank)
     geometry = Geometry(

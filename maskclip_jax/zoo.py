@@ -121,6 +121,20 @@ def _maskclip(clip: str, **kwargs) -> Preset:
   return Preset('maskclip', config, postprocessing=_MASK, words='maskclip')
 
 
+# Small enough for tests and for `:runlocal` configurations; not listed.
+_TINY = Mask2FormerConfig(
+  stem=8,
+  width=16,
+  hidden=64,
+  mask_dim=48,
+  heads=4,
+  encoder_layers=2,
+  decoder_layers=4,
+  decoder_ffn=128,
+  queries=10,
+)
+_SMALL_PHOTOS = Preprocessing(short_edge=96, long_edge=160)
+
 PRESETS: dict[str, Preset] = {
   'masqclip_r50_vit_l14_336': _masqclip('vit_l14_336'),
   'masqclip_r50_vit_b16': _masqclip('vit_b16'),
@@ -140,6 +154,37 @@ PRESETS: dict[str, Preset] = {
   ),
   'proposals_r50': Preset('mask2former', _r50(1), vocabulary='object'),
   **{f'clip_{size}': Preset('clip', CLIP_SIZES[size]) for size in CLIP_SIZES},
+  'masqclip_tiny': Preset(
+    'masqclip',
+    MasQCLIPConfig(_TINY, CLIP_SIZES['vit_tiny']),
+    _SMALL_PHOTOS,
+    _MASQ,
+    words='masqclip',
+  ),
+  'maskclip_tiny': Preset(
+    'maskclip',
+    MaskCLIPConfig(
+      dataclasses.replace(_TINY, num_classes=None),
+      CLIP_SIZES['vit_tiny'],
+      rma_blocks=(0, 1),
+    ),
+    _SMALL_PHOTOS,
+    _MASK,
+    words='maskclip',
+  ),
+  'clip_baseline_tiny': Preset(
+    'clip_baseline',
+    CLIPBaselineConfig(_TINY, CLIP_SIZES['vit_tiny']),
+    _SMALL_PHOTOS,
+    _MASQ,
+  ),
+  'mask2former_tiny': Preset(
+    'mask2former',
+    dataclasses.replace(_TINY, num_classes=133),
+    _SMALL_PHOTOS,
+    _STOCK,
+    vocabulary='coco-panoptic-133',
+  ),
 }
 
 CARDS: dict[str, Card] = {
