@@ -1,0 +1,267 @@
+"""A model with the words of a protocol, running over examples.
+
+Photos are read and resized by threads, grouped by canvas, and the next batch is on its
+way through the network while the outputs of one are used.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from maskclip_jax.api import Segmenter
+from maskclip_jax.eval.examples import EvalExample
+from maskclip_jax.eval.judge import Judge
+from maskclip_jax.eval.predictor import (
+  PLAIN,
+  ImageOutputs,
+  Photo,
+  Predictor,
+  Running,
+  Variant,
+  Words,
+  by_canvas,
+  canvas_of,
+  read_ahead,
+)
+from maskclip_jax.eval.protocols import Run
+from maskclip_jax.io import bundle, params
+from maskclip_jax.ops.postprocess import Task
+from maskclip_jax.text.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How an evaluation runs.
+
+  Attributes:
+    batch_size: photos per call of the network, over all devices of a host.
+    variants: test-time augmentation, for semantic tasks only.
+    tasks: those of the protocol to judge; None for all.
+    limit: only the first so many examples; None for all.
+    save_every: photos between two savings of the state.
+    save_predictions: whether results are written as files.
+    readers: threads that read and decode photos.
+
+  Raises:
+    ValueError: a number below one, or augmentation of other tasks.
+  """
+
+  batch_size: int = 1
+  variants: tuple[Variant, ...] = PLAIN
+  tasks: tuple[Task, ...] | None = None
+  limit: int | None = None
+  save_every: int = 50
+  save_predictions: bool = False
+  readers: int = 2
+
+  def __post_init__(self):
+    for name in ('batch_size', 'save_every', 'readers', 'limit'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise ValueError(f'{name} must be at least 1, not {value}')
+
+
+class Stopwatch:
+  """Adds up the seconds of stages."""
+
+  def __init__(self):
+    self.seconds: dict[str, float] = defaultdict(float)
+
+  @contextlib.contextmanager
+  def stage(self, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self.seconds[name] += time.perf_counter() - start
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Item:
+  """One example on its way: resized in every variant."""
+
+  index: int
+  example: EvalExample
+  photos: tuple[Photo, ...]
+  canvases: tuple[tuple[int, int], ...]
+
+
+class Evaluator:
+  """A model with the words of a protocol, ready to run over examples.
+
+  Args:
+    segmenter: the model.
+    run: the protocol as its system runs it.
+    options: how it runs.
+    words: other words for the same classes, in the same order.
+    devices: all local ones by default.
+
+  Raises:
+    ValueError: words, tasks, batch or augmentation that do not fit.
+  """
+
+  def __init__(
+    self,
+    segmenter: Segmenter,
+    run: Run,
+    options: Options | None = None,
+    words: Vocabulary | None = None,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    options = options or Options()
+    self.run, self.options, self.segmenter = run, options, segmenter
+    self.tasks = tuple(
+      t for t in run.views if options.tasks is None or t in options.tasks
+    )
+    if unknown := set(options.tasks or ()) - set(run.views):
+      raise ValueError(
+        f'{run.protocol.name} does not judge {min(unknown)}, only '
+        f'{", ".join(run.views)}'
+      )
+    if options.variants != PLAIN and self.tasks != ('semantic',):
+      raise ValueError(
+        f'flipping and scales average class maps, so they need a semantic task alone, '
+        f'and {run.protocol.name} judges {", ".join(self.tasks)}'
+      )
+    self.vocabulary = fitting_vocabulary(segmenter, run, words)
+    self.bank = segmenter.text_bank(self.vocabulary)
+    self.words = Words.of(self.bank)
+    self.preprocessing = run.preprocessing(segmenter.preset)
+    self.postprocessing = run.postprocessing(segmenter.preset)
+    self.predictor = Predictor(segmenter, self.bank, options.batch_size, devices)
+    self.name = _name(run, options, words)
+
+  def judge(self) -> Judge:
+    """An empty judge of the tasks."""
+    return Judge(self.run, self.vocabulary.things, self.tasks)
+
+  def key(self, data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What decides the numbers."""
+    flat = {k: np.asarray(v) for k, v in params.flatten(self.segmenter.model).items()}
+    return {
+      'protocol': self.name,
+      'model': bundle.fingerprints(flat)[0],
+      'system': self.segmenter.preset.system,
+      'words': self.vocabulary.content_key(),
+      'data': dict(data or {}),
+      'tasks': list(self.tasks),
+      'preprocessing': dataclasses.asdict(self.preprocessing),
+      'postprocessing': dataclasses.asdict(self.postprocessing),
+      'variants': [dataclasses.asdict(v) for v in self.options.variants],
+    }
+
+  def outputs(
+    self,
+    source: Sequence[EvalExample],
+    indices: Sequence[int],
+    watch: Stopwatch | None = None,
+  ) -> Iterator[tuple[Item, list[ImageOutputs]]]:
+    """Runs the network over examples; batches may change their order.
+
+    The next batch is under way while the outputs of one are used.
+
+    Yields:
+      Each example and its outputs, one per variant.
+    """
+    watch = watch or Stopwatch()
+
+    def read(index: int) -> Item:
+      example = source[index]
+      photos = tuple(
+        variant.photo(example.photo, self.preprocessing)
+        for variant in self.options.variants
+      )
+      step = self.segmenter.canvas_step
+      canvases = tuple(canvas_of(photo, step) for photo in photos)
+      return Item(index, example, photos, canvases)
+
+    size, readers = self.options.batch_size, self.options.readers
+    items = read_ahead(read, indices, readers, readers + 2 * size)
+    batches = by_canvas(items, lambda item: item.canvases, size)
+    started = None
+    while True:
+      with watch.stage('reading'):
+        batch = next(batches, None)
+      with watch.stage('network'):
+        running = batch and (batch, self._start(batch))
+      if started is not None:
+        yield from self._finish(*started, watch)
+      started = running
+      if batch is None:
+        return
+
+  def _start(self, batch: Sequence[Item]) -> list[Running]:
+    originals = [item.example.photo.shape[:2] for item in batch]
+    return [
+      self.predictor.start([item.photos[v] for item in batch], originals, canvas)
+      for v, canvas in enumerate(batch[0].canvases)
+    ]
+
+  def _finish(self, batch, running: Sequence[Running], watch: Stopwatch):
+    with watch.stage('network'):
+      by_variant = [one.images() for one in running]
+    for row, item in enumerate(batch):
+      yield item, [images[row] for images in by_variant]
+
+
+def fitting_vocabulary(
+  segmenter: Segmenter, run: Run, words: Vocabulary | None = None
+) -> Vocabulary:
+  """The protocol's classes as the model reads them.
+
+  Args:
+    segmenter: the model.
+    run: the protocol.
+    words: other words for the same classes, in the same order.
+
+  Raises:
+    ValueError: the model knows other classes only, or the words do not fit.
+  """
+  own, name = run.vocabulary(), run.protocol.name
+  fixed = segmenter.preset.vocabulary
+  if fixed is not None:
+    if fixed != own.name or words is not None:
+      raise ValueError(
+        f'{name} asks for {own.name if words is None else words.name}, and this model '
+        f'knows only {fixed}: use an open-vocabulary model'
+      )
+    return segmenter.vocabulary(None)
+  if words is None:
+    return segmenter.vocabulary(own)
+  if len(words) != len(own):
+    raise ValueError(
+      f'the vocabulary {words.name} has {len(words)} classes and {name} judges '
+      f'{len(own)}: give one class for each of {own.name}, in its order'
+    )
+  given, wanted = ([c.name for c in v.classes] for v in (words, own))
+  if given != wanted and sorted(given) == sorted(wanted):
+    raise ValueError(
+      f'the vocabulary {words.name} has the classes of {name} in another order: sort '
+      f'it as {own.name}'
+    )
+  classes = [
+    dataclasses.replace(new, thing=old.thing, id=old.id)
+    for new, old in zip(words.classes, own.classes, strict=True)
+  ]
+  return segmenter.vocabulary(dataclasses.replace(words, classes=tuple(classes)))
+
+
+def _name(run: Run, options: Options, words: Vocabulary | None) -> str:
+  """The protocol's name and what is done otherwise."""
+  parts = [run.protocol.name]
+  if words is not None:
+    parts.append(f'words:{words.name}')
+  scales = sorted({variant.scale for variant in options.variants})
+  if any(variant.flip for variant in options.variants):
+    parts.append('flip')
+  if scales != [1.0]:
+    parts.append('scales:' + ','.join(f'{scale:g}' for scale in scales))
+  if options.limit is not None:
+    parts.append(f'first:{options.limit}')
+  return '+'.join(parts)

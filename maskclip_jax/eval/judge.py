@@ -1,0 +1,105 @@
+"""From post-processed results to the metrics of a protocol's tasks."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from maskclip_jax import result_files
+from maskclip_jax.eval.examples import EvalExample, Truth
+from maskclip_jax.eval.instance import Detections, InstanceMetrics
+from maskclip_jax.eval.metrics import Metrics, State
+from maskclip_jax.eval.panoptic import PanopticMetrics, Segments
+from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.semantic import SemanticMetrics
+from maskclip_jax.ops.instances import Instances
+from maskclip_jax.ops.panoptic import Segment
+from maskclip_jax.ops.postprocess import Results, Task
+
+
+class Judge:
+  """Accumulates the metrics of some tasks of a protocol.
+
+  Args:
+    run: the protocol as a system runs it.
+    thing: which classes of its vocabulary are countable.
+    tasks: those that are judged; all of the run's by default.
+  """
+
+  def __init__(
+    self,
+    run: Run,
+    thing: Bool[np.ndarray, ' k'],
+    tasks: Sequence[Task] | None = None,
+  ):
+    self.tasks = tuple(t for t in run.views if tasks is None or t in tasks)
+    self._classes, groups = len(thing), run.groups()
+    self.metrics: dict[Task, SemanticMetrics | PanopticMetrics | InstanceMetrics] = {}
+    for task in self.tasks:
+      if task == 'semantic':
+        self.metrics[task] = SemanticMetrics(self._classes, groups)
+      elif task == 'panoptic':
+        self.metrics[task] = PanopticMetrics(thing, groups)
+      else:
+        # Where objects have a list of their own, it begins the vocabulary.
+        self.metrics[task] = InstanceMetrics(len(run.views[task].class_names()), groups)
+
+  def add(self, example: EvalExample, results: Results) -> None:
+    """Judges one photo.
+
+    Raises:
+      ValueError: results of another size, or for another photo.
+    """
+    truth: Truth = example.truth
+    for task, metrics in self.metrics.items():
+      if task == 'semantic':
+        metrics.add(results.semantic, truth.semantic)
+      elif task == 'panoptic':
+        found = predicted_segments(results.panoptic, results.segments)
+        metrics.add(found, truth.panoptic)
+      else:
+        found = detections(results.instances)
+        metrics.add(example.image_id, found, truth.instance)
+
+  def state(self) -> State:
+    return {
+      f'{task}/{name}': array
+      for task, metrics in self.metrics.items()
+      for name, array in metrics.state().items()
+    }
+
+  def merge(self, state: State) -> None:
+    for task, metrics in self.metrics.items():
+      prefix = f'{task}/'
+      metrics.merge(
+        {
+          name.removeprefix(prefix): array
+          for name, array in state.items()
+          if name.startswith(prefix)
+        }
+      )
+
+  def result(self) -> Metrics:
+    """All numbers of all tasks; per class, NaN where a task does not know the class."""
+    values, per_class = {}, {}
+    for metrics in self.metrics.values():
+      found = metrics.result()
+      values |= found.values
+      for name, column in found.per_class.items():
+        missing = self._classes - len(column)
+        per_class[name] = np.pad(column, (0, missing), constant_values=np.nan)
+    return Metrics(values, per_class)
+
+
+def predicted_segments(ids: np.ndarray, segments: Sequence[Segment]) -> Segments:
+  """A panoptic result as segments; ids count from 1 in their order."""
+  classes = np.array([segment.class_index for segment in segments], np.int32)
+  return Segments(ids - 1, classes)
+
+
+def detections(found: Instances) -> Detections:
+  """Instances with their masks encoded; one mask may serve several of them."""
+  encode = functools.cache(lambda row: result_files.encode_rle(found.masks[row]))
+  masks = [encode(row) for row in found.rows.tolist()]
+  return Detections(masks, found.classes, found.scores)

@@ -1,0 +1,239 @@
+"""Running a network over many photos: batched by canvas, on all local devices.
+
+Photos whose canvases agree share a program. Every device gets its rows of the batch and
+runs the same program on them as it would alone (`shard_map`), so the number of devices
+changes no number, and results are post-processed where they lie.
+"""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from maskclip_jax import images as photos
+from maskclip_jax.api import Segmenter
+from maskclip_jax.models.base import STRIDE, Images, Outputs, TextBank
+from maskclip_jax.ops.masks import Geometry
+from maskclip_jax.zoo import Preprocessing
+
+T = TypeVar('T')
+Photo = UInt8[np.ndarray, 'height width 3']
+# Photos that may wait for others of their canvas, in batches.
+_WAITING = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """One way to show a photo to the network, for test-time augmentation.
+
+  Attributes:
+    scale: of the size that the protocol resizes to.
+    flip: whether left and right are exchanged.
+  """
+
+  scale: float = 1.0
+  flip: bool = False
+
+  def photo(self, photo: Photo, preprocessing: Preprocessing) -> Photo:
+    """The photo as the network sees it."""
+    size = photos.shortest_edge_size(
+      *photo.shape[:2],
+      round(preprocessing.short_edge * self.scale),
+      round(preprocessing.long_edge * self.scale),
+    )
+    resized = photos.resize_photo(photo, *size)
+    return np.ascontiguousarray(resized[:, ::-1]) if self.flip else resized
+
+
+PLAIN = (Variant(),)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Words:
+  """A text bank on the host, for post-processing on any device.
+
+  Attributes:
+    valid: columns that exist.
+    thing: columns that are countable.
+    void: the column that is never a result.
+  """
+
+  valid: Bool[np.ndarray, ' k']
+  thing: Bool[np.ndarray, ' k']
+  void: Bool[np.ndarray, ' k']
+
+  @classmethod
+  def of(cls, bank: TextBank) -> 'Words':
+    return cls(*(np.asarray(x) for x in (bank.valid, bank.thing, bank.void)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageOutputs:
+  """What the network says about one photo; its arrays lie on one device.
+
+  Attributes:
+    mask_logits: one map per query.
+    class_logits: per query and text column.
+    objectness: log-probability that a query is an object.
+    geometry: how the maps lie on the photo.
+  """
+
+  mask_logits: Float[Array, 'q h w']
+  class_logits: Float[Array, 'q k'] | None
+  objectness: Float[Array, ' q'] | None
+  geometry: Geometry
+
+
+def canvas_of(photo: Photo, step: int) -> tuple[int, int]:
+  """The canvas a photo lies on: its sides are multiples of a step."""
+  return tuple(-(-side // step) * step for side in photo.shape[:2])
+
+
+class Predictor:
+  """A network with its words, on all devices of this host.
+
+  Args:
+    segmenter: the model.
+    bank: the class vectors.
+    batch_size: photos per call, over all devices.
+    devices: all local ones by default.
+
+  Raises:
+    ValueError: the batch cannot be shared equally by the devices.
+  """
+
+  def __init__(
+    self,
+    segmenter: Segmenter,
+    bank: TextBank,
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    devices = list(devices or jax.local_devices())
+    if batch_size < 1 or batch_size % len(devices):
+      raise ValueError(
+        f'a batch of {batch_size} cannot be shared by {len(devices)} devices: use a '
+        'multiple of their number'
+      )
+    mesh = Mesh(np.array(devices), ('data',))
+    whole, rows = PartitionSpec(), PartitionSpec('data')
+    forward, state = segmenter.as_function()
+    self.batch_size, self.devices = batch_size, len(devices)
+    self._rows = NamedSharding(mesh, rows)
+    self._weights = jax.device_put((state, bank), NamedSharding(mesh, whole))
+    self._forward = jax.jit(
+      jax.shard_map(
+        lambda weights, images: forward(weights[0], images, weights[1]),
+        mesh=mesh,
+        in_specs=(whole, rows),
+        out_specs=rows,
+        check_vma=False,
+      )
+    )
+
+  def start(
+    self,
+    batch: Sequence[Photo],
+    originals: Sequence[tuple[int, int]],
+    canvas: tuple[int, int],
+  ) -> 'Running':
+    """Starts the network on photos, without waiting for it.
+
+    Args:
+      batch: resized photos, at most `batch_size`; black ones fill it up.
+      originals: height and width of each photo before.
+      canvas: holds all of them.
+    """
+    missing = self.batch_size - len(batch)
+    black = np.zeros((STRIDE, STRIDE, 3), np.uint8)
+    images = Images.from_arrays([*batch, *[black] * missing], canvas)
+    outputs = self._forward(self._weights, jax.device_put(images, self._rows))
+    resized = [photo.shape[:2] for photo in batch]
+    return Running(outputs, np.asarray(images.padded_hw), resized, originals)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Running:
+  """A batch on its way through the network."""
+
+  outputs: Outputs
+  padded: Int[np.ndarray, 'b 2']
+  resized: Sequence[tuple[int, int]]
+  originals: Sequence[tuple[int, int]]
+
+  def images(self) -> list[ImageOutputs]:
+    """The outputs for each photo, once they are there."""
+    mask_hw = np.asarray(self.outputs.mask_hw)
+    sizes = zip(self.resized, self.originals, strict=True)
+    return [
+      _row(self.outputs, row, Geometry(mask_hw[row], self.padded[row], *size))
+      for row, size in enumerate(sizes)
+    ]
+
+
+def _row(outputs: Outputs, row: int, geometry: Geometry) -> ImageOutputs:
+  """One photo's outputs, without leaving their device."""
+
+  def pick(array):
+    if array is None:
+      return None
+    for shard in array.addressable_shards:
+      rows = shard.index[0]
+      first = rows.start or 0
+      if first <= row < first + shard.data.shape[0]:
+        return shard.data[row - first]
+    raise IndexError(f'row {row} of {array.shape[0]}')
+
+  return ImageOutputs(
+    pick(outputs.mask_logits),
+    pick(outputs.class_logits),
+    pick(outputs.objectness),
+    geometry,
+  )
+
+
+def by_canvas(
+  items: Iterable[T], canvases: Callable[[T], object], batch_size: int
+) -> Iterator[list[T]]:
+  """Groups items of equal canvases into batches; the last ones may be smaller.
+
+  Few items wait: where many canvases are in play, the one that has waited longest goes
+  before it is full.
+  """
+  waiting: dict[object, list[T]] = {}
+  for item in items:
+    key = canvases(item)
+    group = waiting.setdefault(key, [])
+    group.append(item)
+    if len(group) == batch_size:
+      yield waiting.pop(key)
+    elif sum(map(len, waiting.values())) > _WAITING * batch_size:
+      yield waiting.pop(next(iter(waiting)))
+  yield from waiting.values()
+
+
+def read_ahead(
+  read: Callable[[int], T], indices: Iterable[int], threads: int, ahead: int
+) -> Iterator[T]:
+  """Results of `read` in order, made by threads while earlier ones are used.
+
+  Raises:
+    Exception: what `read` raises.
+  """
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    pending: list[concurrent.futures.Future[T]] = []
+    try:
+      for index in indices:
+        pending.append(pool.submit(read, index))
+        if len(pending) > ahead:
+          yield pending.pop(0).result()
+      while pending:
+        yield pending.pop(0).result()
+    finally:
+      for future in pending:
+        future.cancel()
