@@ -219,6 +219,8 @@ def train_stream(
     )
   if sources is None:
     sources = [dataset.open(trainable=True) for dataset in config.datasets]
+  if len(sources) != len(config.datasets):
+    raise ValueError(f'{len(sources)} sources for {len(config.datasets)} datasets')
   parts = [_endless(config, number, source) for number, source in enumerate(sources)]
   examples = parts[0]
   if len(parts) > 1:

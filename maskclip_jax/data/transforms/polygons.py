@@ -39,7 +39,8 @@ def clip_polygon(polygon: Polygon, window: Window) -> Polygon:
   """Clips a polygon to a window and moves it to the window's corner.
 
   A concave polygon that the border cuts in several pieces stays one polygon whose
-  pieces hang together by lines of no area along the border.
+  pieces hang together by lines of no area along the border. One that crosses itself
+  keeps all its loops, where the official code loses the smaller ones.
 
   Args:
     polygon: (x, y) points, pixels.

@@ -86,12 +86,12 @@ def nearest_index(
   Args:
     length: pixels of the source line.
     resized: pixels of the resized line.
-    rule: 'pillow' or 'torch'; both in the library's own floating-point arithmetic
-      (Pillow accumulates doubles, PyTorch multiplies float32).
+    rule: 'pillow' or 'torch'; both in the library's own floating-point arithmetic.
+      Pillow accumulates doubles; PyTorch, given labels in float64 as the semantic
+      mappers do, multiplies doubles and rounds the product to float32.
   """
   if rule == 'torch':
-    scale = np.float32(length) / np.float32(resized)
-    index = np.floor(np.arange(resized, dtype=np.float32) * scale)
+    index = np.floor((np.arange(resized) * (length / resized)).astype(np.float32))
   else:
     step = length / resized
     steps = np.full(resized, step)
