@@ -74,7 +74,7 @@ class Prediction:
     photo: what `overlay` draws on.
 
   Raises:
-    ValueError: names, flags, colours or maps that do not fit each other.
+    ValueError: no result, or names, flags, colours or maps that do not fit each other.
   """
 
   size: tuple[int, int]
@@ -94,6 +94,8 @@ class Prediction:
     for what in (self.things, self.colors):
       if what is not None and len(what) != len(names):
         raise ValueError(f'{len(what)} flags or colours for {len(names)} classes')
+    if not self.tasks:
+      raise ValueError('a prediction needs a result: semantic, panoptic or instances')
     for name in ('semantic', 'panoptic', 'photo'):
       array = getattr(self, name)
       if array is not None and array.shape[:2] != tuple(self.size):
@@ -258,7 +260,13 @@ class Prediction:
     if self.panoptic is not None:
       by_column = np.asfortranarray(self.panoptic)
       result['segments_info'] = [
-        row(s.id, s.class_index, *_outline(by_column == s.id), s.area, score=s.score)
+        row(
+          s.id,
+          s.class_index,
+          *_outline(by_column == s.id),
+          s.area,
+          score=round(s.score, 6),
+        )
         for s in self.segments
       ]
     if self.semantic is not None:

@@ -4,27 +4,40 @@
 was decided by less than float32 rounding, and they are counted.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from maskclip_jax.ops.class_scores import ClassScores
 from maskclip_jax.ops.masks import Geometry
-from maskclip_jax.ops.resize import resize
 
 # Float32 rounding of scores in [0, 1]: what another order of summation may change.
 NOISE = 2e-6
 
 
+def bilinear(maps, shape):
+  """PyTorch's bilinear resize of the last two axes, coordinates in float32 as there."""
+  for axis, out in ((-2, shape[0]), (-1, shape[1])):
+    size = maps.shape[axis]
+    scale = np.float32(size) / np.float32(out)
+    half = np.float32(0.5)
+    centre = np.maximum((np.arange(out, dtype=np.float32) + half) * scale - half, 0)
+    low = np.floor(centre).astype(int)
+    t = (centre - low).astype(np.float32).reshape(-1, *[1] * (-1 - axis))
+    first = maps.take(np.minimum(low, size - 1), axis)
+    second = maps.take(np.minimum(low + 1, size - 1), axis)
+    maps = first * (1 - t) + second * t
+  return maps
+
+
 def full_logits(mask_logits, geometry: Geometry):
   """Both resizes without tiles: float32, as the official code does them."""
   (mh, mw), (ih, iw) = geometry.mask, geometry.image
-  padded = resize(jnp.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
-  return np.asarray(resize(padded[:, :ih, :iw], geometry.original))
+  padded = bilinear(np.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
+  return bilinear(padded[:, :ih, :iw], geometry.original)
 
 
 def sigmoid(x):
-  return np.asarray(jax.nn.sigmoid(x))
+  with np.errstate(over='ignore'):
+    return 1 / (1 + np.exp(-x))
 
 
 def panoptic(probabilities, logits, keep, thing, overlap_threshold):
@@ -64,9 +77,9 @@ def scores(probabilities, mask_logits, geometry: Geometry, order: str):
     soft = sigmoid(full_logits(mask_logits, geometry))
     return np.einsum('qk,qyx->kyx', probabilities, soft)
   (mh, mw), (ih, iw) = geometry.mask, geometry.image
-  padded = resize(jnp.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
+  padded = bilinear(np.asarray(mask_logits)[:, :mh, :mw], geometry.padded)
   maps = np.einsum('qk,qyx->kyx', probabilities, sigmoid(padded))
-  return np.asarray(resize(maps[:, :ih, :iw], geometry.original))
+  return bilinear(maps[:, :ih, :iw], geometry.original)
 
 
 def near_ties(ours, theirs, margin, *, name: str, most: float = 1e-3) -> int:
@@ -92,7 +105,7 @@ def near_ties(ours, theirs, margin, *, name: str, most: float = 1e-3) -> int:
 def smooth_masks(rng, queries, height, width):
   """Blobs, not noise: masks as networks make them."""
   coarse = rng.standard_normal((queries, height // 4 + 2, width // 4 + 2)) * 5
-  return np.asarray(resize(coarse, (height, width), 'bicubic'))
+  return bilinear(coarse.astype(np.float32), (height, width))
 
 
 def random_case(seed, geometry, *, queries=12, columns=9, canvas=None):

@@ -1,5 +1,6 @@
 """What a person gets: files, JSON, summaries and pictures of a prediction."""
 
+import dataclasses
 import io
 import json
 import os
@@ -176,6 +177,25 @@ def test_nothing_found_is_a_result(tmp_path):
   assert 'panoptic: 0 found' in prediction.summary()
 
 
+def test_no_detection_is_a_result(tmp_path):
+  masks = np.ones((2, 8, 12), np.float32)
+  p = np.full((2, 1), 0.9, np.float32)
+  scores = ClassScores(p, np.zeros(2, np.float32), np.ones(1, bool))
+  results = postprocess(
+    masks,
+    scores,
+    np.array([False]),
+    Geometry.same(8, 12),
+    PostprocessConfig(),
+    ['instance'],
+  )
+  photo = np.zeros((8, 12, 3), np.uint8)
+  prediction = Prediction.from_results(results, ['sky'], [False], photo=photo)
+  assert prediction.size == (8, 12)
+  prediction.save(tmp_path, 'x')
+  assert json.loads((tmp_path / 'x.json').read_text())['annotations'] == []
+
+
 # --- disks that say no ----------------------------------------------------------------
 
 
@@ -207,7 +227,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_saving_again_replaces_the_files(tmp_path):
   found().save(tmp_path, 'x')
   first = (tmp_path / 'x.panoptic.png').read_bytes()
-  found(size=(44, 66)).save(tmp_path, 'x')
+  dataclasses.replace(found(), panoptic=np.ones((40, 60), int)).save(tmp_path, 'x')
   assert (tmp_path / 'x.panoptic.png').read_bytes() != first
   assert len(os.listdir(tmp_path)) == 5
 
@@ -222,11 +242,20 @@ def test_saving_again_replaces_the_files(tmp_path):
     ({'colors': (None,)}, '1 flags or colours for 3 classes'),
     ({'semantic': np.zeros((4, 4), int)}, r'the semantic array is \(4, 4\)'),
     ({'photo': np.zeros((4, 4, 3), np.uint8)}, r'the photo array is \(4, 4\)'),
+    ({'semantic': None}, 'a prediction needs a result'),
   ],
 )
 def test_parts_that_do_not_fit_are_refused(fields, message):
   with pytest.raises(ValueError, match=message):
-    Prediction(**{'size': (8, 8), 'names': NAMES, 'things': THINGS, **fields})
+    Prediction(
+      **{
+        'size': (8, 8),
+        'names': NAMES,
+        'things': THINGS,
+        'semantic': np.zeros((8, 8), int),
+        **fields,
+      }
+    )
 
 
 def test_overlay_needs_a_photo_and_a_result():
