@@ -12,11 +12,8 @@ the seconds say little.
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +21,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import machine
 
 from maskclip_jax.ops.masks import Geometry
 from maskclip_jax.ops.postprocess import (
@@ -128,21 +126,6 @@ def run_case(case, repeats: int) -> list[dict]:
         )
       )
   return rows
-
-
-def machine() -> dict:
-  """What the numbers depend on."""
-  cores = len(os.sched_getaffinity(0))
-  packages = ('jax', 'jaxlib', 'numpy', 'pycocotools', 'opencv-python-headless')
-  return {
-    'backend': jax.default_backend(),
-    'device': jax.devices()[0].device_kind,
-    'processor': platform.processor() or platform.machine(),
-    'cores': cores,
-    'load': round(os.getloadavg()[0], 1),
-    'python': platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in packages},
-  }
 
 
 def main():
