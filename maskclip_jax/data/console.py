@@ -46,7 +46,7 @@ def show_datasets(
     views = ', '.join(view_names(name))
     console.print(f'  {prepared.folder}: views {views}', highlight=False)
     for lack in prepared.lacks:
-      console.print(f'    lacks {escape(lack)}', highlight=False)
+      console.print(f'    lacks {escape(lack)}', highlight=False, soft_wrap=True)
   return list_datasets()
 
 
@@ -70,13 +70,13 @@ def _show_card(
     if text:
       console.print(f'  {head:9} {escape(text)}', highlight=False, soft_wrap=True)
   for download in card.downloads:
-    size = (
-      f'{download.size / 1000:.1f} GB'
-      if download.size >= 1000
-      else (f'{download.size} MB')
-    )
-    kind = ', optional' if download.optional else ''
-    line = f'  {download.file} ({size}{kind}): {download.what}'
+    details = [
+      f'{download.size:,} MB' if download.size else '',
+      'optional' if download.optional else '',
+    ]
+    details = ', '.join(filter(None, details))
+    line = f'  {download.file} ({details}): ' if details else f'  {download.file}: '
+    line += download.what
     console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(f'    {escape(download.url)}', highlight=False, soft_wrap=True)
     if download.by_hand:

@@ -25,7 +25,7 @@ class Download:
     file: its name as published; a pattern where the owners change it.
     url: where to get it.
     what: what it holds.
-    size: megabytes, about.
+    size: megabytes, about; 0 where it is not known.
     by_hand: what a person must do first (register, ask); empty if nothing.
     optional: the build does without it and says so.
   """
@@ -136,7 +136,7 @@ _ADE20K_847 = Card(
       'ADE20K_2021_17_01.zip',
       'https://groups.csail.mit.edu/vision/datasets/ADE20K/request_data/',
       'photos, label maps and the index of the full dataset',
-      5_000,
+      0,
       by_hand='register on the page and wait for the approval by mail',
     ),
   ),

@@ -41,8 +41,8 @@ COCO; `labels.read_label_map` reads both. Id 0 is void. A row of a `Table` has
 Columns are numpy arrays of equal length (`segmentation` a list); an image without
 segments has length 0.
 
-In a batch (`targets.py`): `segments[H, W]` int16, the row number in `class` (-1 where no
-row applies), with `class[N]`, `valid[N]`, `crowd[N]` padded to N rows; overlapping
+In a batch (`targets.py`): `segments[H, W]` int16, the row number in `class` (-1 where
+no row applies), with `class[N]`, `valid[N]`, `crowd[N]` padded to N rows; overlapping
 instances as bit-packed masks [N, H, ceil(W / 8)].
 """
 

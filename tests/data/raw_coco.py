@@ -49,7 +49,11 @@ PHOTOS = {
         Thing(PERSON, (12, 18, 8, 12), crowd=True),
       ),
     ),
-    Photo(25, (Thing(PERSON, (2, 2, 10, 10)),), kind=(('grey', True),)),
+    Photo(
+      25,
+      (Thing(PERSON, (2, 2, 10, 10)), Thing(PERSON, (2, 20, 10, 8))),
+      kind=(('grey', True),),
+    ),
     # Only a novel class; and only a class outside the 65.
     Photo(30, (Thing(CAT, (6, 6, 12, 12)),), kind=(('orientation', ROTATED),)),
     Photo(34, (Thing(TRAFFIC_LIGHT, (6, 6, 12, 12)),)),

@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from maskclip_jax.data.doctor.decoded import Decoded
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.doctor.tables import odd_segments
 
 # A class needs this many objects before its share counts.
 _FEW = 3
@@ -23,6 +24,8 @@ _PIXELS = 0.9
 # Official COCO has some odd areas and boxes; more than this share is a fault.
 _ODD = 0.05
 _BOX_SLACK = 2.0
+# Share of an object that no other object covers, for it to have a vote.
+_ALONE = 0.25
 
 
 @dataclasses.dataclass
@@ -79,6 +82,7 @@ class Agreement:
     self._facts = facts
     self._semantic, self._panoptic = _Votes(), _Votes()
     self._areas, self._boxes = _Odd(), _Odd()
+    self._segment_areas, self._segment_boxes = _Odd(), _Odd()
     self._pixels = np.zeros(2, np.int64)
     self._worst = (1.0, '')
     self._values = np.zeros(65536, np.int64)
@@ -91,9 +95,16 @@ class Agreement:
       semantic = self._facts.categories(decoded.semantic)
     if decoded.segments is not None:
       panoptic = _categories(decoded)
+    self._segments(decoded)
     self._objects(decoded, semantic, panoptic)
     if semantic is not None and panoptic is not None:
       self._maps(decoded.record['image_id'], semantic, panoptic)
+
+  def _segments(self, decoded: Decoded) -> None:
+    image_id = decoded.record['image_id']
+    for detail, area, box in odd_segments(decoded, self._facts):
+      self._segment_areas.add(area, detail, image_id)
+      self._segment_boxes.add(box, detail, image_id)
 
   def _objects(
     self,
@@ -102,19 +113,26 @@ class Agreement:
     panoptic: Int32[np.ndarray, 'h w'] | None,
   ) -> None:
     table, image_id = decoded.record['instances'], decoded.record['image_id']
+    owners = np.zeros(decoded.size, np.int32)
+    for mask in decoded.masks:
+      if mask is not None:
+        owners += mask
     for row, mask in enumerate(decoded.masks):
       if mask is None or table['crowd'][row] or not mask.any():
         continue
-      category = int(table['category_id'][row])
-      for votes, other in ((self._semantic, semantic), (self._panoptic, panoptic)):
-        if other is not None:
-          votes.add(category, _majority(other[mask]), image_id)
+      category, box = int(table['category_id'][row]), _box(mask)
+      # Where objects overlap, it is chance which of them a map shows.
+      alone = mask[box] & (owners[box] == 1)
+      if alone.sum() >= _ALONE * mask[box].sum():
+        for votes, other in ((self._semantic, semantic), (self._panoptic, panoptic)):
+          if other is not None:
+            votes.add(category, _majority(other[box][alone]), image_id)
       name = f'object {table["id"][row]}'
       area, listed = int(mask.sum()), float(table['area'][row])
       # Polygons and pixels differ at the border, which is much of a small object.
       far = abs(area - listed) > 0.5 * max(area, listed) and max(area, listed) > 100
       self._areas.add(far, f'{name}: {listed:.0f} listed, {area} pixels', image_id)
-      self._boxes.add(_outside(mask, table['bbox'][row].tolist()), name, image_id)
+      self._boxes.add(_outside(box, table['bbox'][row].tolist()), name, image_id)
 
   def _maps(
     self,
@@ -135,6 +153,8 @@ class Agreement:
     names = self._facts.category_names()
     yield from self._semantic.findings('objects-semantic', names)
     yield from self._panoptic.findings('objects-panoptic', names)
+    yield from self._segment_areas.findings('area')
+    yield from self._segment_boxes.findings('box')
     yield from self._areas.findings('mask-area')
     yield from self._boxes.findings('mask-box')
     same, total = self._pixels.tolist()
@@ -156,24 +176,27 @@ class Agreement:
 
 def _categories(decoded: Decoded) -> Int32[np.ndarray, 'h w']:
   """Category id at each pixel of a panoptic map, -1 where there is none."""
-  table = decoded.record['segments_info']
-  ids, inverse = np.unique(decoded.segments, return_inverse=True)
-  known = dict(zip(table['id'].tolist(), table['category_id'].tolist(), strict=True))
-  lookup = np.array([known.get(number, -1) for number in ids.tolist()], np.int32)
-  return lookup[inverse.reshape(decoded.segments.shape)]
+  categories = decoded.record['segments_info']['category_id']
+  return np.append(categories, -1)[decoded.rows]
+
+
+def _box(mask: Bool[np.ndarray, 'h w']) -> tuple[slice, slice]:
+  """The smallest window around a mask that is not empty."""
+  rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+  return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _majority(values: Int32[np.ndarray, ' n']) -> int:
-  found, counts = np.unique(values, return_counts=True)
-  return int(found[counts.argmax()])
+  # From -1 on.
+  return int(np.bincount(values + 1).argmax()) - 1
 
 
-def _outside(mask: np.ndarray, bbox: list[float]) -> bool:
-  rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+def _outside(box: tuple[slice, slice], bbox: list[float]) -> bool:
+  rows, columns = box
   x, y, width, height = bbox
   return bool(
-    columns[0] < x - _BOX_SLACK
-    or rows[0] < y - _BOX_SLACK
-    or columns[-1] > x + width + _BOX_SLACK
-    or rows[-1] > y + height + _BOX_SLACK
+    columns.start < x - _BOX_SLACK
+    or rows.start < y - _BOX_SLACK
+    or columns.stop - 1 > x + width + _BOX_SLACK
+    or rows.stop - 1 > y + height + _BOX_SLACK
   )

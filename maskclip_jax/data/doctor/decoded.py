@@ -1,15 +1,17 @@
 """Decoding a record for checks: what fails becomes a finding, the rest goes on."""
 
 import dataclasses
+import functools
 import io
 import json
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int16, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle
 
 from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.examples import row_map
 from maskclip_jax.data.labels import read_label_map
 from maskclip_jax.data.schema import Record
 
@@ -34,6 +36,13 @@ class Decoded:
   segments: Int32[np.ndarray, 'h w'] | None
   semantic: Int32[np.ndarray, 'h w'] | None
   masks: tuple[Bool[np.ndarray, 'h w'] | None, ...]
+
+  @functools.cached_property
+  def rows(self) -> Int16[np.ndarray, 'h w'] | None:
+    """Row of the panoptic table at each pixel, or VOID."""
+    if self.segments is None:
+      return None
+    return row_map(self.segments, self.record['segments_info']['id'])
 
   @property
   def size(self) -> tuple[int, int]:

@@ -53,8 +53,8 @@ KINDS: Mapping[str, Kind] = {
     'PNG and JSON are of different releases or splits. ' + _RELEASE,
   ),
   'same-id': Kind('two segments or objects of a photo have one id', _RELEASE),
-  'area': Kind('the area in the JSON is not that of the panoptic PNG', _RELEASE),
-  'box': Kind('a segment lies outside its box', _RELEASE),
+  'area': Kind('areas in the JSON are not those of the panoptic PNG', _RELEASE),
+  'box': Kind('segments lie outside their boxes', _RELEASE),
   'category': Kind(
     'a category id is not in the vocabulary',
     'The ids were renumbered (often to 0..N-1). ' + _RELEASE,

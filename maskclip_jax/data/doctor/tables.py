@@ -8,6 +8,7 @@ import scipy.ndimage
 from maskclip_jax.data.doctor.decoded import Decoded
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
+from maskclip_jax.data.examples import VOID
 from maskclip_jax.data.schema import Table
 
 # Areas in official JSON are pixel counts; leave room for rounding.
@@ -61,33 +62,41 @@ def _panoptic_pixels(decoded: Decoded, facts: Expectations) -> Iterator[Finding]
     if len(table['id']) and not decoded.record['segments']:
       yield Finding('no-panoptic', f'{len(table["id"])} segments')
     return
-  ids, inverse, counts = np.unique(
-    decoded.segments, return_inverse=True, return_counts=True
-  )
-  unknown = [int(i) for i in np.setdiff1d(ids, table['id']) if i != 0]
-  if unknown:
-    pixels = counts[np.isin(ids, unknown)].sum()
-    yield Finding('id-without-row', f'{len(unknown)} ids, {pixels} pixels')
-  areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+  unknown = decoded.segments[(decoded.rows == VOID) & (decoded.segments != 0)]
+  if len(unknown):
+    yield Finding(
+      'id-without-row', f'{len(np.unique(unknown))} ids, {len(unknown)} pixels'
+    )
   stuff = ~facts.things[np.clip(table['category_id'], 0, 65535)]
-  boxes = scipy.ndimage.find_objects(inverse.reshape(decoded.segments.shape) + 1)
-  extents = dict(zip(ids.tolist(), boxes, strict=True))
-  lacking, wrong, outside = [], [], []
-  for row, number in enumerate(table['id'].tolist()):
-    covered = facts.covered and stuff[row]
-    area, listed = areas.get(number, 0), float(table['area'][row])
-    if not area and not covered:
-      lacking.append(number)
-    elif not (area <= listed if covered else _close(area, listed)):
-      wrong.append(f'segment {number}: {listed:.0f} listed, {area} pixels')
-    if area and not _inside(extents[number], table['bbox'][row].tolist()):
-      outside.append(number)
-  if lacking:
+  shown = np.zeros(len(table['id']) + 1, bool)
+  shown[np.unique(decoded.rows)] = True
+  lacking = table['id'][~shown[:-1] & ~(facts.covered & stuff)]
+  if len(lacking):
     yield Finding('row-without-id', f'{len(lacking)}, the first is {lacking[0]}')
-  if wrong:
-    yield Finding('area', wrong[0])
-  if outside:
-    yield Finding('box', f'segment {outside[0]}')
+
+
+def odd_segments(
+  decoded: Decoded, facts: Expectations
+) -> Iterator[tuple[str, bool, bool]]:
+  """Compares areas and boxes of the panoptic table with the pixels of its map.
+
+  Yields:
+    For each segment that the map has: the figures, whether the area is wrong, and
+    whether pixels lie outside the box.
+  """
+  if decoded.rows is None:
+    return
+  table = decoded.record['segments_info']
+  count = len(table['id'])
+  areas = np.bincount(decoded.rows.reshape(-1) + 1, minlength=count + 1)[1:].tolist()
+  boxes = scipy.ndimage.find_objects(decoded.rows.astype(np.int32) + 1, count)
+  stuff = ~facts.things[np.clip(table['category_id'], 0, 65535)]
+  for row in np.flatnonzero(areas).tolist():
+    area, listed = areas[row], float(table['area'][row])
+    covered = facts.covered and stuff[row]
+    fits = area <= listed if covered else _close(area, listed)
+    detail = f'segment {table["id"][row]}: {listed:.0f} listed, {area} pixels'
+    yield detail, not fits, not _inside(boxes[row], table['bbox'][row].tolist())
 
 
 def _close(area: float, listed: float) -> bool:
