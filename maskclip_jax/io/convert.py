@@ -185,7 +185,8 @@ def _gather(
 def _check_same_clip(
   ours: np.ndarray, theirs: np.ndarray, main: Checkpoint, second: Checkpoint
 ) -> None:
-  if np.abs(ours - theirs).max() > _SAME * np.abs(ours).max():
+  # Written so that NaN in either file counts as a difference.
+  if not np.abs(ours - theirs).max() <= _SAME * np.abs(ours).max():
     raise ValueError(
       f'{second.path} is not the CLIP that {main.path} was trained with: their image '
       'towers differ, so its text tower would not fit'

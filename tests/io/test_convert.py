@@ -275,14 +275,15 @@ def test_the_text_tower_must_come_from_somewhere(files, tmp_path):
 def test_the_wrong_clip_is_noticed(files, tmp_path):
   """Same sizes, other weights: the result would look right and be nonsense."""
   other = dict(golden.weights('clip'))
-  other['visual.proj'] = other['visual.proj'][::-1]
-  write_tensors(tmp_path / 'other.safetensors', other)
-  refused(
-    r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained with',
-    files['masqclip'],
-    tmp_path / 'b',
-    clip=tmp_path / 'other.safetensors',
-  )
+  proj = other['visual.proj']
+  for wrong in (proj[::-1], proj * np.float32(np.nan)):
+    write_tensors(tmp_path / 'other.safetensors', other | {'visual.proj': wrong})
+    refused(
+      r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained with',
+      files['masqclip'],
+      tmp_path / 'b',
+      clip=tmp_path / 'other.safetensors',
+    )
   message = refused(
     r'misshapen: visual\.proj is 64x32, expected 128x32',
     files['masqclip'],
