@@ -99,6 +99,7 @@ def build_with_progress(
     As `build`; BuildError also when it is stopped by Ctrl-C.
   """
   console = console or Console()
+  console.print(f'reading the lists and annotations of {name} in {raw}', soft_wrap=True)
   try:
     with _bars(console) as progress:
       result = build(
