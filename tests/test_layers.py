@@ -21,7 +21,10 @@ ALLOWED = {
   'io': {'io', 'models', 'nn', 'ops', 'zoo', '_version'},
   'zoo': {'models', 'nn', 'ops', 'text', 'zoo'},
   'images': set(),
-  'overlay': set(),
+  'palette': set(),
+  'lettering': set(),
+  'overlay': {'lettering', 'palette'},
+  'result_files': set(),
 }
 HEAVY = {'tensorflow', 'torch', 'orbax', 'grain', 'tensorflow_datasets'}
 
