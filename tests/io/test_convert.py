@@ -279,7 +279,7 @@ def test_the_wrong_clip_is_noticed(files, tmp_path):
   for wrong in (proj[::-1], proj * np.float32(np.nan)):
     write_tensors(tmp_path / 'other.safetensors', other | {'visual.proj': wrong})
     refused(
-      r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained with',
+      r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained',
       files['masqclip'],
       tmp_path / 'b',
       clip=tmp_path / 'other.safetensors',
