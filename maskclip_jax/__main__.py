@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
   _export_flags(command('export', export, 'Write a bundle in another format.'))
   models = command('models', models_list, 'List the models that have a name.')
   models.add_argument('action', choices=['list'])
+  _data_flags(command('data', data, 'List, build and check datasets.'))
   return parser
 
 
@@ -121,6 +122,24 @@ def _convert_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument(
     '--clip', help='CLIP checkpoint, for the text tower that system files leave out'
   )
+
+
+def _data_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('action', choices=['list', 'build', 'check'])
+  p.add_argument('name', nargs='?', help='a dataset of `data list`')
+  p.add_argument('--raw', help='build: folder of the official files or archives')
+  p.add_argument('--data_dir', help='where built datasets lie (~/tensorflow_datasets)')
+  p.add_argument(
+    '--parts', help='build: only these optional parts, separated by commas'
+  )
+  p.add_argument('--workers', type=int, help='build: processes (one per core)')
+  p.add_argument(
+    '--images',
+    type=int,
+    default=2000,
+    help='check: photos of each split to decode, 0 for all (%(default)s)',
+  )
+  p.add_argument('--page', help='check: where the report goes')
 
 
 def _export_flags(p: argparse.ArgumentParser) -> None:
@@ -301,6 +320,38 @@ def models_list(arguments: argparse.Namespace) -> int:
     card = zoo.CARDS[name]
     table.add_row(name, card.summary, card.weights, card.licence, card.numbers)
   rich.console.Console().print(table)
+  return 0
+
+
+def data(arguments: argparse.Namespace) -> int:
+  """`data list`, `data build NAME --raw DIR --data_dir DIR`, `data check NAME`."""
+  from maskclip_jax.data import console, sources
+
+  data_dir = arguments.data_dir or sources.DATA_DIR
+  if arguments.action == 'list':
+    console.show_datasets(data_dir)
+    return 0
+  if arguments.name is None:
+    raise ValueError(
+      f'which dataset? `data {arguments.action} NAME`; `data list` names them'
+    )
+  if arguments.action == 'check':
+    report = console.check_with_report(
+      arguments.name,
+      data_dir,
+      images=arguments.images or None,
+      page=arguments.page,
+    )
+    return 0 if report.ok else 1
+  if arguments.raw is None:
+    raise ValueError(f'data build {arguments.name} needs --raw: where its files lie')
+  console.build_with_progress(
+    arguments.name,
+    arguments.raw,
+    data_dir,
+    parts=arguments.parts.split(',') if arguments.parts else None,
+    workers=arguments.workers,
+  )
   return 0
 
 
