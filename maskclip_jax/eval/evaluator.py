@@ -6,6 +6,7 @@ way through the network while the outputs of one are used.
 
 import contextlib
 import dataclasses
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,9 @@ from maskclip_jax.eval.predictor import (
   read_ahead,
 )
 from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.results import image_results
 from maskclip_jax.io import bundle, params
-from maskclip_jax.ops.postprocess import Task
+from maskclip_jax.ops.postprocess import Results, Task
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -68,10 +70,11 @@ class Options:
 
 
 class Stopwatch:
-  """Adds up the seconds of stages."""
+  """Adds up the seconds of stages, of all threads."""
 
   def __init__(self):
     self.seconds: dict[str, float] = defaultdict(float)
+    self._lock = threading.Lock()
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[None]:
@@ -79,7 +82,8 @@ class Stopwatch:
     try:
       yield
     finally:
-      self.seconds[name] += time.perf_counter() - start
+      with self._lock:
+        self.seconds[name] += time.perf_counter() - start
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,6 +199,34 @@ class Evaluator:
       started = running
       if batch is None:
         return
+
+  def results(
+    self,
+    source: Sequence[EvalExample],
+    indices: Sequence[int],
+    watch: Stopwatch | None = None,
+  ) -> Iterator[tuple[Item, Results]]:
+    """Post-processed results of examples, in the order of `outputs`.
+
+    Every device has a thread that post-processes what lies there.
+
+    Yields:
+      Each example and its results.
+    """
+    watch = watch or Stopwatch()
+
+    def process(found: tuple[Item, list[ImageOutputs]]) -> tuple[Item, Results]:
+      item, outputs = found
+      with watch.stage('post-processing'):
+        variants = self.options.variants
+        return item, image_results(
+          outputs, variants, self.words, self.postprocessing, self.tasks
+        )
+
+    threads = self.predictor.devices
+    yield from read_ahead(
+      process, self.outputs(source, indices, watch), threads, threads
+    )
 
   def _start(self, batch: Sequence[Item]) -> list[Running]:
     originals = [item.example.photo.shape[:2] for item in batch]

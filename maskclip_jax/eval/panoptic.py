@@ -21,6 +21,9 @@ from maskclip_jax.eval.metrics import (
 )
 
 _COUNTS = ('true_positives', 'false_positives', 'false_negatives')
+# IoUs are added as multiples of this: 64-bit integers add up to the same number in any
+# order, on any number of hosts, and hold eight million segments.
+_UNIT = 2.0**-40
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,8 +183,8 @@ class PanopticMetrics:
     check_groups(groups or {}, len(thing))
     for name, members in (groups or {}).items():
       self._groups[f'[{name}]'] = np.isin(np.arange(len(thing)), members)
-    self._state = {name: np.zeros(len(thing), np.int64) for name in _COUNTS}
-    self._state['iou'] = np.zeros(len(thing))
+    columns = (*_COUNTS, 'iou')
+    self._state = {name: np.zeros(len(thing), np.int64) for name in columns}
 
   def add(self, predicted: Segments, truth: Segments) -> Matches:
     """Adds one image; returns how it was judged.
@@ -197,7 +200,8 @@ class PanopticMetrics:
     matches = match(predicted, truth)
     labels = truth.classes[matches.pairs[:, 0]]
     np.add.at(self._state['true_positives'], labels, 1)
-    np.add.at(self._state['iou'], labels, matches.iou)
+    units = np.round(matches.iou / _UNIT).astype(np.int64)
+    np.add.at(self._state['iou'], labels, units)
     np.add.at(self._state['false_negatives'], truth.classes[matches.missed], 1)
     np.add.at(self._state['false_positives'], predicted.classes[matches.wrong], 1)
     return matches
@@ -213,12 +217,13 @@ class PanopticMetrics:
   def result(self) -> Metrics:
     """PQ, SQ and RQ over the classes that occur or are predicted."""
     hits, extra, missed = (self._state[name] for name in _COUNTS)
+    iou = self._state['iou'] * _UNIT
     total = hits + extra / 2 + missed / 2
     occurs = hits + extra + missed > 0
     # A class without a match scores zero, one that never occurs does not count.
-    quality = np.where(occurs, ratio(self._state['iou'], np.maximum(hits, 1)), np.nan)
+    quality = np.where(occurs, ratio(iou, np.maximum(hits, 1)), np.nan)
     per_class = {
-      'PQ': 100 * ratio(self._state['iou'], total),
+      'PQ': 100 * ratio(iou, total),
       'SQ': 100 * quality,
       'RQ': 100 * ratio(hits, total),
     }

@@ -5,6 +5,7 @@ runs the same program on them as it would alone (`shard_map`), so the number of 
 changes no number, and results are post-processed where they lie.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from maskclip_jax.models.base import STRIDE, Images, Outputs, TextBank
 from maskclip_jax.ops.masks import Geometry
 from maskclip_jax.zoo import Preprocessing
 
-T = TypeVar('T')
+S, T = TypeVar('S'), TypeVar('T')
 Photo = UInt8[np.ndarray, 'height width 3']
 # Photos that may wait for others of their canvas, in batches.
 _WAITING = 4
@@ -218,22 +219,22 @@ def by_canvas(
 
 
 def read_ahead(
-  read: Callable[[int], T], indices: Iterable[int], threads: int, ahead: int
+  function: Callable[[S], T], items: Iterable[S], threads: int, ahead: int
 ) -> Iterator[T]:
-  """Results of `read` in order, made by threads while earlier ones are used.
+  """Maps a function over items by threads, in order, some results ahead of their use.
 
   Raises:
-    Exception: what `read` raises.
+    Exception: what the function or the items raise.
   """
+  pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    pending: list[concurrent.futures.Future[T]] = []
     try:
-      for index in indices:
-        pending.append(pool.submit(read, index))
+      for item in items:
+        pending.append(pool.submit(function, item))
         if len(pending) > ahead:
-          yield pending.pop(0).result()
+          yield pending.popleft().result()
       while pending:
-        yield pending.pop(0).result()
+        yield pending.popleft().result()
     finally:
       for future in pending:
         future.cancel()

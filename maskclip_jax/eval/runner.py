@@ -19,8 +19,8 @@ from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.metrics import Metrics, State
 from maskclip_jax.eval.protocols import Run
-from maskclip_jax.eval.results import image_results
 from maskclip_jax.eval.written import PredictionWriter
+from maskclip_jax.ops.postprocess import Results
 
 Progress = Callable[[int, int], None]
 
@@ -83,8 +83,8 @@ def evaluate(
   if evaluator.options.save_predictions:
     writer = PredictionWriter(workdir / 'predictions', evaluator.vocabulary)
   try:
-    for item, outputs in evaluator.outputs(source, todo, work.watch):
-      work.judge_one(item, outputs, writer)
+    for item, results in evaluator.results(source, todo, work.watch):
+      work.judge_one(item, results, writer)
       if on_progress is not None:
         on_progress(int(work.done[mine].sum()), len(mine))
   finally:
@@ -112,16 +112,9 @@ class _Work:
       self.watch.seconds |= _seconds(state)
       self._judge.merge(state)
 
-  def judge_one(self, item: Item, outputs, writer: PredictionWriter | None) -> None:
-    evaluator = self._evaluator
-    with self.watch.stage('post-processing'):
-      results = image_results(
-        outputs,
-        evaluator.options.variants,
-        evaluator.words,
-        evaluator.postprocessing,
-        evaluator.tasks,
-      )
+  def judge_one(
+    self, item: Item, results: Results, writer: PredictionWriter | None
+  ) -> None:
     with self.watch.stage('metrics'):
       self._judge.add(item.example, results)
     if writer is not None:
@@ -129,7 +122,7 @@ class _Work:
         writer.write(item.example, results)
     self.done[item.index], self.names[item.index] = True, item.example.image_id
     self._unsaved += 1
-    if self._unsaved >= evaluator.options.save_every:
+    if self._unsaved >= self._evaluator.options.save_every:
       self.save()
 
   def state(self) -> State:

@@ -52,14 +52,21 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return photo.clip(0, 255).astype(np.uint8), published.astype(np.uint8), objects
 
 
-def write(root: pathlib.Path, photos: int) -> pathlib.Path:
-  """Writes the raw dataset; returns the folder for `--raw`."""
+def write(root: pathlib.Path, photos: int, *, things: bool = True) -> pathlib.Path:
+  """Writes the raw dataset; returns the folder for `--raw`.
+
+  Args:
+    root: where to.
+    photos: in the validation split.
+    things: whether the object maps hold any object.
+  """
   for split, stem, first, count in (
     ('training', 'train', 1000, 1),
     ('validation', 'val', 0, photos),
   ):
     for number in range(count):
       photo, classes, objects = scene(first + number)
+      objects = objects * things
       name = f'ADE_{stem}_{number + 1:08d}'
       _save(photo, root / CHALLENGE / 'images' / split / f'{name}.jpg')
       _save(classes, root / CHALLENGE / 'annotations' / split / f'{name}.png')

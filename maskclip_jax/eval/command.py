@@ -1,0 +1,192 @@
+"""What `python -m maskclip_jax eval` does, apart from reading flags.
+
+Everything that can be refused is refused before the first photo: unknown protocols,
+datasets that are not built, words that do not fit.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import rich.console
+import rich.progress
+
+from maskclip_jax.api import Segmenter
+from maskclip_jax.eval import ledger
+from maskclip_jax.eval.compare import comparison
+from maskclip_jax.eval.evaluator import Evaluator, Options
+from maskclip_jax.eval.examples import ProtocolSource
+from maskclip_jax.eval.predictor import Variant
+from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
+from maskclip_jax.eval.runner import Progress, evaluate
+from maskclip_jax.text.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What a user asks for; see the flags of the command line.
+
+  Attributes:
+    evals: protocols, 'ade150,pc59'.
+    out: where results are written, a folder for each protocol.
+    data_dir: where the built datasets lie; TFDS's own place by default.
+    batch_size: photos per call of the network; as many as there are devices by default.
+    limit: only the first so many photos.
+    tasks: 'panoptic,semantic'; all of the protocol by default.
+    flip: average over the photo and its mirror image.
+    scales: '0.75,1,1.25', to average over.
+    vocabulary: other words for the protocol's classes: a file, a name or text.
+    save_predictions: write results as PNG and COCO JSON.
+    save_every: photos between two savings of the state.
+  """
+
+  evals: str
+  out: str | os.PathLike
+  data_dir: str | os.PathLike | None = None
+  batch_size: int | None = None
+  limit: int | None = None
+  tasks: str | None = None
+  flip: bool = False
+  scales: str = '1'
+  vocabulary: str | None = None
+  save_predictions: bool = False
+  save_every: int = 50
+
+  def options(self) -> Options:
+    """The same for the evaluator.
+
+    Raises:
+      ValueError: a value that makes no sense.
+    """
+    try:
+      scales = [float(scale) for scale in self.scales.split(',')]
+    except ValueError:
+      raise ValueError(
+        f'scales must be numbers such as 0.75,1,1.25, not {self.scales!r}'
+      ) from None
+    if min(scales) <= 0:
+      raise ValueError(f'scales must be positive, not {self.scales}')
+    flips = (False, True) if self.flip else (False,)
+    return Options(
+      batch_size=self.batch_size or jax.local_device_count(),
+      variants=tuple(Variant(scale, flip) for scale in scales for flip in flips),
+      tasks=None if self.tasks is None else tuple(self.tasks.split(',')),
+      limit=self.limit,
+      save_every=self.save_every,
+      save_predictions=self.save_predictions,
+    )
+
+
+def run_evaluations(
+  segmenter: Segmenter,
+  subject: ledger.Subject,
+  request: Request,
+  console: rich.console.Console | None = None,
+) -> list[dict[str, Any]]:
+  """Evaluates a model on protocols; writes and shows the results.
+
+  Args:
+    segmenter: the model.
+    subject: what it is called.
+    request: what is asked for.
+    console: where progress and tables appear.
+
+  Returns:
+    The entries of the ledger, which lie in `<out>/<protocol>/results.json`.
+
+  Raises:
+    FileNotFoundError: a dataset is not built.
+    ValueError: protocols, words or options that do not fit each other.
+    RecordError: an example cannot be read.
+    OSError: results cannot be written.
+  """
+  console = console or rich.console.Console()
+  planned = _plan(segmenter, request)
+  entries = []
+  for evaluator, source in planned:
+    directory = pathlib.Path(request.out) / folder_name(evaluator.name)
+    start = time.perf_counter()
+    with _progress(console, evaluator.name) as on_progress:
+      found = evaluate(
+        evaluator, source, directory, data=source.fingerprint, on_progress=on_progress
+      )
+    content = ledger.entry(found, subject, time.perf_counter() - start)
+    if jax.process_index() == 0:
+      console.print(ledger.write(directory, content), highlight=False, soft_wrap=True)
+    entries.append(content)
+  if jax.process_index() == 0:
+    table = comparison(entries, width=console.width)
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
+  return entries
+
+
+def _plan(segmenter: Segmenter, request: Request):
+  """Evaluators and their examples; refuses what cannot work."""
+  options = request.options()
+  words = request.vocabulary and Vocabulary.parse(request.vocabulary)
+  planned = []
+  for protocol in find_protocols(request.evals):
+    run = protocol.for_system(segmenter.preset.system)
+    source = ProtocolSource(
+      run, request.data_dir, tasks=options.tasks, limit=options.limit
+    )
+    planned.append((run, source))
+  return [
+    (Evaluator(segmenter, run, options, words), source) for run, source in planned
+  ]
+
+
+@contextlib.contextmanager
+def _progress(console: rich.console.Console, name: str) -> Iterator[Progress]:
+  """A bar with the time that is left, on the first host only."""
+  bar = rich.progress.Progress(
+    rich.progress.TextColumn('{task.description}'),
+    rich.progress.BarColumn(),
+    rich.progress.MofNCompleteColumn(),
+    rich.progress.TimeElapsedColumn(),
+    rich.progress.TimeRemainingColumn(),
+    console=console,
+    disable=jax.process_index() > 0,
+  )
+  with bar:
+    task = bar.add_task(name, total=None)
+    yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def folder_name(evaluation: str) -> str:
+  """A folder for an evaluation: its name without what file systems refuse."""
+  return evaluation.replace(':', '=').replace('/', '_')
+
+
+def compare(
+  places: Sequence[str | os.PathLike], *, everything: bool = False, width: int = 120
+) -> str:
+  """The table of `eval --compare A B`.
+
+  Args:
+    places: results, or folders with results below.
+    everything: all numbers, not only those that the literature quotes.
+    width: of the text, in letters.
+
+  Raises:
+    FileNotFoundError: there are no results at a place.
+    ValueError: a file holds none.
+  """
+  entries = []
+  for place in map(pathlib.Path, places):
+    if place.is_dir():
+      entries += ledger.read_all(place)
+    else:
+      entries.append(ledger.read(place))
+  return comparison(entries, everything=everything, width=width)
+
+
+def protocol_table() -> str:
+  """The protocols by name, as text."""
+  longest = max(map(len, PROTOCOLS))
+  return '\n'.join(f'{name:{longest}}  {p.about}' for name, p in PROTOCOLS.items())

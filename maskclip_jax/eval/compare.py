@@ -1,0 +1,103 @@
+"""Evaluations side by side, and beside the papers' numbers."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+import rich.table
+
+from maskclip_jax.eval.published import Published, published
+
+_UNKNOWN_RULE = '*'
+_FOOTNOTE = (
+  '* the paper does not say which rule its mean IoU follows (see mIoU_gt, '
+  'mIoU_gt_or_pred).'
+)
+
+
+def comparison(
+  entries: Sequence[Mapping[str, Any]],
+  *,
+  everything: bool = False,
+  width: int | None = None,
+) -> str:
+  """A table of evaluations: a row per number, a column per model, and the papers'.
+
+  Args:
+    entries: of the ledger. Of one model and protocol the last counts.
+    everything: all numbers, not only those that the literature quotes.
+    width: of the text in letters; as wide as it needs by default.
+
+  Returns:
+    The table, and what a reader must know about it, as text.
+
+  Raises:
+    ValueError: no entries.
+  """
+  if not entries:
+    raise ValueError('there is nothing to compare: name evaluations')
+  models, rows = _grid(entries, everything)
+  table = rich.table.Table(title='Evaluations, in percent', title_justify='left')
+  table.add_column('number', overflow='fold')
+  for model in models:
+    table.add_column(model, justify='right', overflow='fold')
+  table.add_column('published', overflow='fold')
+  notes = _notes(entries)
+  for metric, found in rows.items():
+    papers = published(metric)
+    if any(_unknown_rule(p, metric) for p in papers) and _FOOTNOTE not in notes:
+      notes.append(_FOOTNOTE)
+    cells = [_cell(found.get(model)) for model in models]
+    table.add_row(metric, *cells, _papers(papers, metric))
+  console = rich.console.Console(file=io.StringIO(), width=width or 200)
+  console.print(table)
+  return '\n'.join([console.file.getvalue().rstrip(), *notes])
+
+
+def _grid(entries, everything):
+  """Names of the models, and by metric the number of each."""
+  models: list[str] = []
+  rows: dict[str, dict[str, float | None]] = {}
+  for one in entries:
+    model = one['model']['name']
+    if model not in models:
+      models.append(model)
+    wanted = one['numbers'] if everything else one['headline']
+    for metric in wanted:
+      if metric in one['numbers']:
+        rows.setdefault(metric, {})[model] = one['numbers'][metric]
+  return models, rows
+
+
+def _cell(value: float | None) -> str:
+  return '-' if value is None else f'{value:.2f}'
+
+
+def _papers(papers: Sequence[Published], metric: str) -> str:
+  return '\n'.join(
+    f'{p.value:.1f}{_UNKNOWN_RULE if _unknown_rule(p, metric) else ""} {p.method}'
+    for p in papers
+  )
+
+
+def _unknown_rule(paper: Published, metric: str) -> bool:
+  return paper.metric != metric
+
+
+def _notes(entries) -> list[str]:
+  """What makes the numbers of one protocol differ besides the model."""
+  notes = []
+  by_name: dict[str, list] = {}
+  for one in entries:
+    by_name.setdefault(one['evaluation'], []).append(one)
+  for name, group in by_name.items():
+    for what in ('preprocessing', 'postprocessing', 'data', 'words'):
+      values = {str(one['settings'].get(what)) for one in group}
+      if len(values) > 1:
+        notes.append(f'Note: the evaluations of {name} differ in their {what}.')
+  seeds = [one['model']['name'] for one in entries if one['model']['seed'] is not None]
+  if seeds:
+    names = ', '.join(dict.fromkeys(seeds))
+    notes.append(f'Note: {names} has random weights: its numbers mean nothing.')
+  return notes

@@ -1,0 +1,149 @@
+"""The ledger: every evaluation's numbers with all that decided them.
+
+`results.json` holds one evaluation: numbers named by protocol, the protocol itself,
+fingerprints of model, words and data, versions, device, seed and time. A directory of
+such files is the ledger of a project; `compare.py` prints it.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from maskclip_jax import result_files
+from maskclip_jax._version import __version__
+from maskclip_jax.eval.runner import Evaluation
+
+FORMAT = 1
+RESULTS = 'results.json'
+# What can move a number.
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'numpy',
+  'pillow',
+  'opencv-python-headless',
+  'pycocotools',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """What was evaluated, as a person names it.
+
+  Attributes:
+    name: of the model: its directory, or its name in the zoo.
+    preset: its name in the zoo, if it has one.
+    dtype: compute type.
+    seed: of random weights; None for a trained model.
+  """
+
+  name: str
+  preset: str | None = None
+  dtype: str = 'float32'
+  seed: int | None = None
+
+
+def entry(
+  evaluation: Evaluation, subject: Subject, wall_seconds: float
+) -> dict[str, Any]:
+  """An evaluation as plain JSON values; undefined numbers are null."""
+  protocol = evaluation.run.protocol
+  metrics = evaluation.metrics
+  numbers = {
+    f'{evaluation.name}/{name}': _number(value)
+    for name, value in metrics.values.items()
+  }
+  return {
+    'format': FORMAT,
+    'evaluation': evaluation.name,
+    'about': protocol.about,
+    'headline': [f'{evaluation.name}/{name}' for name in protocol.headline],
+    'numbers': numbers,
+    'model': {**dataclasses.asdict(subject), 'fingerprint': evaluation.key['model']},
+    'examples': evaluation.examples,
+    'settings': dict(evaluation.key),
+    'options': dict(evaluation.run.settings.options),
+    'versions': versions(),
+    'device': evaluation.devices,
+    'seconds': {k: round(v, 3) for k, v in evaluation.seconds.items()},
+    'wall_seconds': round(wall_seconds, 3),
+    'finished': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'per_class': {
+      'class': list(evaluation.class_names),
+      **{
+        name: [_number(value) for value in column.tolist()]
+        for name, column in metrics.per_class.items()
+      },
+    },
+  }
+
+
+def _number(value: float) -> float | None:
+  return None if math.isnan(value) else float(value)
+
+
+def versions() -> dict[str, str]:
+  """Versions of what can move a number."""
+  found = {'maskclip_jax': __version__, 'python': platform.python_version()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      found[package] = 'not installed'
+  return {**found, 'backend': jax.default_backend()}
+
+
+def write(directory: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
+  """Writes `results.json` into a directory, whole or not at all.
+
+  Raises:
+    OSError: the directory cannot be written to, or the disk is full.
+  """
+  files = {RESULTS: result_files.json_bytes(dict(content))}
+  return result_files.write_together(directory, files)[0]
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads an entry.
+
+  Args:
+    path: the file, or the directory of an evaluation.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: the file is no entry.
+  """
+  path = pathlib.Path(path)
+  path = path / RESULTS if path.is_dir() else path
+  if not path.is_file():
+    raise FileNotFoundError(f'{path} does not exist: evaluate first')
+  try:
+    content = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path} is not valid JSON: {error}') from None
+  if not isinstance(content, dict) or content.get('format') != FORMAT:
+    raise ValueError(f'{path} is no result of an evaluation of format {FORMAT}')
+  return content
+
+
+def read_all(directory: str | os.PathLike) -> list[dict[str, Any]]:
+  """All entries below a directory, oldest first.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: a file is no entry.
+  """
+  paths = sorted(pathlib.Path(directory).rglob(RESULTS))
+  if not paths:
+    raise FileNotFoundError(f'there is no {RESULTS} below {directory}: evaluate first')
+  return sorted((read(path) for path in paths), key=lambda e: e['finished'])

@@ -1,0 +1,134 @@
+"""Results on disk, side by side, and beside the papers' numbers."""
+
+import io
+import json
+import math
+
+import ade_run
+import pytest
+import rich.console
+
+from maskclip_jax.eval import command, ledger
+from maskclip_jax.eval.command import Request, run_evaluations
+from maskclip_jax.eval.compare import comparison
+from maskclip_jax.eval.protocols import PROTOCOLS
+from maskclip_jax.eval.published import PUBLISHED, published
+
+
+def run(tmp_path, evals='ade150', name='toy', **changes):
+  request = Request(
+    evals, tmp_path, data_dir=ade_run.data_dir(), batch_size=8, limit=3, **changes
+  )
+  console = rich.console.Console(file=io.StringIO(), width=100)
+  subject = ledger.Subject(name)
+  entries = run_evaluations(ade_run.segmenter(), subject, request, console)
+  return entries, console.file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def semantic(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('semantic')
+  return (folder, *run(folder, 'ade150_semantic'))
+
+
+def test_results_are_written_and_shown(semantic):
+  folder, entries, shown = semantic
+  found = ledger.read(folder / 'ade150_semantic+first=3')
+  assert found == json.loads(json.dumps(entries[0]))
+  assert 'ade150_semantic+first:3/mIoU_gt_or_pred' in shown
+  assert f'{found["numbers"]["ade150_semantic+first:3/mIoU_gt"]:.2f}' in shown
+  for key in ('versions', 'device', 'seconds', 'wall_seconds', 'finished', 'settings'):
+    assert found[key], key
+  assert found['model']['name'] == 'toy'
+  assert found['examples'] == 3
+  assert len(found['per_class']['class']) == len(found['per_class']['IoU']) == 150
+  # Classes that never occur have no number, and JSON no NaN.
+  assert None in found['per_class']['IoU']
+  assert found['settings']['preprocessing'] == {'short_edge': 512, 'long_edge': 2048}
+
+
+def test_several_models_stand_side_by_side(semantic, tmp_path):
+  folder, (entry,), _ = semantic
+  other = json.loads(json.dumps(entry))
+  other['model']['name'], other['model']['seed'] = 'random', 0
+  other['settings']['preprocessing']['short_edge'] = 640
+  metric = 'ade150_semantic+first:3/mIoU_gt'
+  other['numbers'][metric] = 12.5
+  ledger.write(tmp_path, other)
+  text = command.compare([folder, tmp_path / 'results.json'])
+  row = next(line for line in text.splitlines() if f'{metric} ' in line)
+  assert f'{entry["numbers"][metric]:.2f}' in row
+  assert '12.50' in row
+  assert 'differ in their preprocessing' in text
+  assert 'random has random weights' in text
+  assert 'pACC' not in text
+  assert 'pACC' in command.compare([folder], everything=True)
+
+
+def test_papers_stand_beside_a_whole_protocol(semantic):
+  _, (entry,), _ = semantic
+  whole = json.loads(json.dumps(entry).replace('ade150_semantic+first:3', 'ade150'))
+  text = comparison([whole])
+  row = next(line for line in text.splitlines() if 'ade150/mIoU_gt_or_pred' in line)
+  assert '30.4* MasQCLIP' in row
+  assert 'does not say which rule' in text
+  # A run over some of the photos has no published counterpart.
+  assert 'MasQCLIP' not in comparison([entry])
+
+
+def test_published_numbers_are_of_protocols_that_exist():
+  for one in PUBLISHED:
+    protocol, _, metric = one.metric.partition('/')
+    headline = PROTOCOLS[protocol].headline
+    assert metric.removesuffix('th').removesuffix('st') in (*headline, 'mIoU'), one
+  # The paper's own check: base and novel make up all.
+  values = {
+    p.metric: p.value for p in PUBLISHED if p.method == 'MasQCLIP (Mask2Former)'
+  }
+  base, novel, both = (
+    values[f'coco_instance48_17_generalised/AP50{group}']
+    for group in ('[base]', '[novel]', '')
+  )
+  assert math.isclose((48 * base + 17 * novel) / 65, both, abs_tol=0.05)
+
+
+def test_a_model_finds_its_own_published_numbers():
+  found = published('ade150/PQ', 'masqclip_r50_vit_l14_336')
+  assert [p.value for p in found] == [23.3]
+  assert [p.value for p in published('ade150/PQ')] == [23.3, 15.1, 10.7]
+  assert published('ade150+flip/PQ') == []
+
+
+def test_mistakes_are_refused_before_the_first_photo(tmp_path):
+  for request, message in (
+    ({'evals': 'ade15'}, "did you mean 'ade150'"),
+    ({'evals': 'ade150', 'flip': True}, 'need a semantic task alone'),
+    ({'evals': 'ade150', 'scales': 'big'}, 'scales must be numbers'),
+    ({'evals': 'ade150', 'scales': '-1'}, 'scales must be positive'),
+    ({'evals': 'ade150', 'tasks': 'sleeping'}, 'sleeping'),
+    ({'evals': 'ade150', 'vocabulary': 'cat; dog'}, '2 classes and ade150'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      run(tmp_path, **request)
+  with pytest.raises(FileNotFoundError, match='voc2012 is not built'):
+    run(tmp_path, 'ade150,voc20')
+  assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_results_are_errors(tmp_path):
+  with pytest.raises(FileNotFoundError, match='evaluate first'):
+    command.compare([tmp_path])
+  path = tmp_path / 'results.json'
+  with pytest.raises(FileNotFoundError, match='evaluate first'):
+    command.compare([path])
+  path.write_text('{')
+  with pytest.raises(ValueError, match='not valid JSON'):
+    command.compare([path])
+  path.write_text('{"format": 9}')
+  with pytest.raises(ValueError, match='no result of an evaluation'):
+    command.compare([path])
+
+
+def test_protocols_are_listed():
+  listed = command.protocol_table()
+  assert all(name in listed for name in PROTOCOLS)
