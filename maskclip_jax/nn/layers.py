@@ -5,11 +5,14 @@ statistics and softmax are always float32.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+
+T = TypeVar('T')
 
 # PyTorch's default; flax's is 1e-6, which moves results.
 NORM_EPS = 1e-5
@@ -25,6 +28,11 @@ def quick_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
 def exact_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
   """GELU by the error function, not its tanh approximation."""
   return jax.nn.gelu(x, approximate=False)
+
+
+def recompute(block: Callable[..., T], remat: bool) -> Callable[..., T]:
+  """`block`; with `remat` it keeps no activations, its gradient computes them again."""
+  return jax.checkpoint(block) if remat else block
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -60,8 +68,8 @@ def attend(
     scores = adjust(scores)
   if mask is not None:
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-  # Dividing after the product spares a pass over the scores, and heads before positions
-  # is the layout in which a CPU multiplies fast: CLIP's attention takes 0.6 of the time.
+  # Dividing after the product spares a pass over the scores, and a CPU multiplies fast
+  # with heads before positions: CLIP's attention takes 0.6 of the time.
   peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores - peak)
   total = weights.sum(-1)[..., None]

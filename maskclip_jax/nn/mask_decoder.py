@@ -4,6 +4,7 @@ Learned queries gather from one level of the pyramid after another; each looks o
 inside the mask it predicted before.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention
+from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention, recompute
 from maskclip_jax.nn.pixel_decoder import LEVELS, PixelFeatures, uniform_by_fan_in
 from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.pyramid import shrink
@@ -163,6 +164,7 @@ class MaskedDecoder(nnx.Module):
     ffn: hidden width of the feed-forward networks.
     layers: decoder layers.
     queries: learned queries.
+    remat: recompute each layer in the backward pass instead of storing it.
     dtype: compute type; mask logits and what they decide are float32.
   """
 
@@ -176,6 +178,7 @@ class MaskedDecoder(nnx.Module):
     ffn: int = 2048,
     layers: int = 9,
     queries: int = 100,
+    remat: bool = False,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -201,6 +204,7 @@ class MaskedDecoder(nnx.Module):
     else:
       self.class_embed = _linear(width, num_classes + 1, **kw)
     self.mask_embed = MLP(width, mask_dim, **kw)
+    self.remat = remat
     self.dtype = dtype
 
   def memory(
@@ -250,6 +254,19 @@ class MaskedDecoder(nnx.Module):
     logits = jnp.einsum('bqd,bsd->bqs', vectors, features)
     return open_positions(logits, memory.real)
 
+  def layer(
+    self,
+    index: int,
+    x: Float[Array, 'b q c'],
+    positions: Float[Array, 'q c'],
+    memory: Memory,
+  ) -> Float[Array, 'b q c']:
+    """One decoder layer: the queries read a level, each other, and digest."""
+    mask = self.attention_mask(x, memory)
+    x = self.transformer_cross_attention_layers[index](x, positions, memory, mask)
+    x = self.transformer_self_attention_layers[index](x, positions)
+    return self.transformer_ffn_layers[index](x)
+
   def __call__(
     self, features: PixelFeatures, padded_hw: ValidHW = None, *, aux: bool = False
   ) -> tuple[Prediction, ...]:
@@ -267,16 +284,9 @@ class MaskedDecoder(nnx.Module):
     x = jnp.broadcast_to(self.query_feat.embedding[...], (batch, *positions.shape))
     x, positions = x.astype(self.dtype), positions.astype(self.dtype)
     predictions = []
-    layers = zip(
-      self.transformer_cross_attention_layers,
-      self.transformer_self_attention_layers,
-      self.transformer_ffn_layers,
-      strict=True,
-    )
-    for i, (cross, self_attention, ffn) in enumerate(layers):
+    for i in range(len(self.transformer_ffn_layers)):
       if aux:
         predictions.append(self.predict(x, features.mask_features))
-      memory = levels[i % len(levels)]
-      x = cross(x, positions, memory, self.attention_mask(x, memory))
-      x = ffn(self_attention(x, positions))
+      layer = recompute(functools.partial(self.layer, i), self.remat)
+      x = layer(x, positions, levels[i % len(levels)])
     return (*predictions, self.predict(x, features.mask_features))

@@ -4,6 +4,7 @@ A deformable transformer over strides 32, 16 and 8 refines the backbone's featur
 feature-pyramid step carries the finest of them to stride 4, where masks are drawn.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax.nn.canvas import GroupNorm, ValidHW, zero_outside
 from maskclip_jax.nn.deformable import DeformableAttention, Shapes
-from maskclip_jax.nn.layers import LayerNorm
+from maskclip_jax.nn.layers import LayerNorm, recompute
 from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.pyramid import double
 
@@ -179,8 +180,17 @@ class PyramidTransformer(nnx.Module):
   """Deformable layers over all levels at once; each level has a learned vector."""
 
   def __init__(
-    self, layers: int, width: int, heads: int, ffn: int, *, dtype, rngs: nnx.Rngs
+    self,
+    layers: int,
+    width: int,
+    heads: int,
+    ffn: int,
+    *,
+    remat: bool,
+    dtype,
+    rngs: nnx.Rngs,
   ):
+    self.remat = remat
     self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (len(LEVELS), width)))
     self.encoder = Encoder(layers, width, heads, ffn, dtype=dtype, rngs=rngs)
 
@@ -198,9 +208,11 @@ class PyramidTransformer(nnx.Module):
     )
     real_hw = None if hws[0] is None else jnp.stack(hws, axis=1)
     x = _flatten(maps)
+    positions = positions.astype(x.dtype)
     outputs = []
     for layer in self.encoder.layers:
-      x = layer(x, positions.astype(x.dtype), shapes, real_hw)
+      run = functools.partial(layer, shapes=shapes, real_hw=real_hw)
+      x = recompute(run, self.remat)(x, positions)
       outputs.append(x)
     return tuple(outputs)
 
@@ -215,6 +227,7 @@ class PixelDecoder(nnx.Module):
     heads: heads of the deformable attention.
     ffn: hidden width of its feed-forward networks.
     layers: deformable layers.
+    remat: recompute each of them in the backward pass instead of storing it.
     dtype: compute type; the published models use float32 throughout.
   """
 
@@ -227,6 +240,7 @@ class PixelDecoder(nnx.Module):
     heads: int = 8,
     ffn: int = 1024,
     layers: int = 6,
+    remat: bool = False,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -237,7 +251,7 @@ class PixelDecoder(nnx.Module):
       ]
     )
     self.transformer = PyramidTransformer(
-      layers, width, heads, ffn, dtype=dtype, rngs=rngs
+      layers, width, heads, ffn, remat=remat, dtype=dtype, rngs=rngs
     )
     self.adapter_1 = ConvGroupNorm(
       in_channels['res2'], width, 1, dtype=dtype, rngs=rngs

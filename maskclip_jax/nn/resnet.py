@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
-from maskclip_jax.nn.layers import NORM_EPS
+from maskclip_jax.nn.layers import NORM_EPS, recompute
 
 Depth = Literal[50, 101]
 BLOCKS: dict[int, tuple[int, ...]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -131,6 +131,7 @@ class ResNet(nnx.Module):
     depth: 50 or 101.
     stem: channels of the stem.
     width: channels of res2; each later stage doubles them.
+    remat: recompute each block in the backward pass instead of storing it.
     dtype: compute type.
   """
 
@@ -140,11 +141,13 @@ class ResNet(nnx.Module):
     *,
     stem: int = 64,
     width: int = 256,
+    remat: bool = False,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
     if depth not in BLOCKS:
       raise ValueError(f'depth must be one of {sorted(BLOCKS)}, not {depth}')
+    self.remat = remat
     self.stem = Stem(stem, dtype=dtype, rngs=rngs)
 
     def stage(index: int) -> nnx.List:
@@ -183,7 +186,7 @@ class ResNet(nnx.Module):
     features = {}
     for name in ('res2', 'res3', 'res4', 'res5'):
       for block in getattr(self, name):
-        x = block(x, hw)
+        x = recompute(block, self.remat)(x, hw)
         if hw is not None and block.conv2.stride == 2:
           hw = hw // 2
       features[name] = x

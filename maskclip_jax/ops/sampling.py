@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 # Queries of deformable attention computed together: bounds memory, keeps the CPU's
 # caches warm, and is large enough to occupy an accelerator.
-CHUNK = 4096
+CHUNK = 2048
 
 
 def corners(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import golden
 import jax
@@ -198,6 +199,39 @@ def test_every_part_learns():
   assert min(v for path, v in sizes.items() if path not in idle) > 1e-8
 
 
+def gradient_jaxpr(config) -> str:
+  model = params.abstract(lambda: Mask2Former(config, rngs=nnx.Rngs(0)))
+  graphdef, *states = nnx.split(model, nnx.Param, ...)
+  gradient = jax.grad(functools.partial(loss, graphdef=graphdef))
+  return str(jax.make_jaxpr(gradient)(*states))
+
+
+def test_remat_recomputes_every_block():
+  plain, remat = (
+    gradient_jaxpr(dataclasses.replace(TINY, remat=remat)).count('differentiated=True')
+    for remat in (False, True)
+  )
+  # 16 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
+  assert remat - plain >= 20
+
+
+def test_a_batch_split_over_devices_needs_no_communication():
+  mesh = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  model = params.abstract(lambda: Mask2Former(TINY, rngs=nnx.Rngs(0)))
+  graphdef, state = nnx.split(model)
+
+  def place(tree, *spec):
+    sharding = jax.NamedSharding(mesh, jax.P(*spec))
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+  images = on_canvas([(32, 60), (30, 30)], (64, 64))
+  run = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))
+  program = run.lower(place(state), place(images, 'data')).compile().as_text()
+  assert not re.search('all-gather|all-reduce|all-to-all|collective', program)
+
+
 def test_both_nnx_modes_trace_the_same_program():
   programs = []
   for tree in (False, True):
@@ -238,4 +272,8 @@ def test_published_size_matches_the_official_outputs():
     ours[f'decoder/layer{i}/pred_masks'] = found.mask_logits
   assert set(ours) == set(outputs) - {'input'}
   for name, x in ours.items():
-    golden.assert_matches_samples(x, outputs[name], name=name)
+    # In float64 one attention logit of the sixth layer is 2e-6, next to others of 17:
+    # float32 cannot tell its sign, which moves the following layers by up to 2e-4.
+    near_tie = re.match('decoder/layer[678]/', name)
+    tolerance = 5e-4 if near_tie else golden.TOLERANCE
+    golden.assert_matches_samples(x, outputs[name], name=name, tolerance=tolerance)
