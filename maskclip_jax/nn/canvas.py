@@ -49,23 +49,20 @@ class GroupNorm(nnx.Module):
   def __call__(
     self, x: Float[Array, 'b h w c'], hw: ValidHW = None
   ) -> Float[Array, 'b h w c']:
-    height, width, channels = x.shape[1:]
     x = x.astype(jnp.float32)
-
-    def mean(x: Float[Array, 'b h w c']) -> Float[Array, 'b 1 1 c']:
-      """Each group's mean, repeated for its channels."""
-      area = height * width if hw is None else hw.prod(-1).astype(jnp.float32)
-      sums = (
-        zero_outside(x, hw)
-        .sum((1, 2))
-        .reshape(-1, self.groups, channels // self.groups)
-      )
-      means = sums.sum(-1) / (
-        jnp.broadcast_to(area, x.shape[:1])[:, None] * sums.shape[-1]
-      )
-      return jnp.repeat(means, sums.shape[-1], axis=-1)[:, None, None]
-
-    centred = x - mean(x)
-    variance = mean(jnp.square(centred))
+    centred = x - self._mean(x, hw)
+    variance = self._mean(jnp.square(centred), hw)
     scale = jax.lax.rsqrt(variance + NORM_EPS) * self.scale[...]
     return (centred * scale + self.bias[...]).astype(self.dtype)
+
+  def _mean(self, x: Float[Array, 'b h w c'], hw: ValidHW) -> Float[Array, 'b 1 1 c']:
+    """Each group's mean over the real positions, repeated for its channels."""
+    batch, height, width, channels = x.shape
+    members = channels // self.groups
+    if hw is None:
+      count = jnp.full((batch, 1), height * width * members, jnp.float32)
+    else:
+      # An empty row of a batch must not become NaN, which some checks refuse.
+      count = jnp.maximum(hw.prod(-1, keepdims=True) * members, 1).astype(jnp.float32)
+    sums = zero_outside(x, hw).sum((1, 2)).reshape(batch, self.groups, members).sum(-1)
+    return jnp.repeat(sums / count, members, axis=-1)[:, None, None]

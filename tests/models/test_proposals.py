@@ -136,6 +136,17 @@ def test_photos_of_any_size_share_a_batch_and_a_program():
   assert jitted._cache_size() == compiled
 
 
+def test_an_empty_row_of_a_batch_harms_nobody():
+  images = on_canvas([(90, 70), (65, 96)], (128, 160))
+  nothing = jnp.array([[1], [0]])
+  outputs = forward()[0](
+    Images(images.pixels, images.image_hw * nothing, images.padded_hw * nothing)
+  )
+  assert_same_as_alone(outputs, 0, (90, 70), (96, 96))
+  assert np.isfinite(outputs.mask_logits).all()
+  assert np.isfinite(outputs.class_logits).all()
+
+
 def test_padding_to_the_batch_is_seen_by_the_smaller_photo():
   images = on_canvas([(20, 30), (96, 96)], (128, 160), [[96, 96]] * 2)
   outputs = forward()[0](images)
