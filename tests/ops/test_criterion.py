@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import recorded_points
 import truths
 
 from maskclip_jax.ops import criterion
-from maskclip_jax.ops.criterion import CriterionConfig, Points, Predictions
+from maskclip_jax.ops.criterion import CriterionConfig, Predictions
 from maskclip_jax.ops.losses import PointSampling
 from maskclip_jax.ops.matching import Weights, matching_cost
 
@@ -55,26 +56,13 @@ class Recorded:
       out[i, self.g[f'{where}/match_target']] = self.g[f'{where}/match_query']
     return out
 
-  def points(self) -> Points:
+  def points(self) -> criterion.Points:
     """The recorded draws, laid out by row of the ground truth."""
-    g, n, sampling = self.g, self.truth.rows, self.config.sampling
-    shape = (self.batch, len(self.order))
-    fresh = sampling.points - sampling.uncertain
-    matching = np.zeros((*shape, sampling.points, 2), np.float32)
-    candidates = np.zeros((*shape, n, sampling.candidates, 2), np.float32)
-    extra = np.zeros((*shape, n, fresh, 2), np.float32)
-    draws = iter(g[f'rand/{i}'] for i in range(sum(k.startswith('rand') for k in g)))
-    for layer in range(len(self.order)):
-      for i in range(self.batch):
-        matching[i, layer] = next(draws)[0]
-      first, second = next(draws), next(draws)
-      # One row of the draws per matched mask: image by image, by number of the query.
-      k = 0
-      for i in range(self.batch):
-        for row in g[f'out/layer{self.order[layer]}/img{i}/match_target']:
-          candidates[i, layer, row], extra[i, layer, row] = first[k], second[k]
-          k += 1
-    return Points(*map(jnp.asarray, (matching, candidates, extra)))
+    draws = [
+      self.g[f'rand/{i}'] for i in range(sum(k.startswith('rand') for k in self.g))
+    ]
+    query_of = np.stack([self.query_of(i) for i in range(len(self.order))], axis=1)
+    return recorded_points.lay_out(draws, query_of, self.config.sampling)
 
 
 @pytest.fixture(scope='module', params=CASES)

@@ -1,0 +1,167 @@
+"""The optimiser as the papers used it: AdamW by parameter groups (spec section 10).
+
+Learning rates and weight decay are chosen by regular expressions over parameter paths,
+and schedules are given in fractions of the run, so that a shorter run is the same
+recipe. Gradients are clipped by their global norm before Adam sees them.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+Params = Mapping[str, Float[Array, '*n']]
+
+# No decay of norms and embedding tables, as in detectron2; biases do decay.
+NO_DECAY = (
+  r'(.*/)?(\w*norm\w*|ln_\w+)/(scale|bias)',
+  r'(.*/)?(query_feat|query_embed|level_embed)/embedding',
+  r'(.*/)?(relative_position_bias_table|absolute_pos_embed)',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """Learning rate over the run, as a factor; all times are fractions of its length.
+
+  Attributes:
+    kind: 'constant'; 'step', times `gamma` at every milestone; 'poly',
+      (1 - t) ** power; 'cosine', from 1 to 0.
+    milestones: of 'step'.
+    gamma: of 'step'.
+    power: of 'poly'.
+    warmup: fraction of the run that rises linearly from 0.
+  """
+
+  kind: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
+  milestones: tuple[float, ...] = ()
+  gamma: float = 0.1
+  power: float = 0.9
+  warmup: float = 0.0
+
+  def __post_init__(self):
+    if self.kind not in ('constant', 'step', 'poly', 'cosine'):
+      raise ValueError(
+        f'a schedule is constant, step, poly or cosine, not {self.kind!r}'
+      )
+    if not 0 <= self.warmup < 1 or not all(m >= 0 for m in self.milestones):
+      raise ValueError('warmup and milestones are fractions of the run')
+
+  def factor(self, step: Int[Array, ''] | int, total_steps: int) -> Float[Array, '']:
+    """The factor at a step, 0 for the first."""
+    t = jnp.asarray(step, jnp.float32) / total_steps
+    value = jnp.ones(())
+    if self.kind == 'step':
+      for milestone in self.milestones:
+        # Whole steps, so that 0.9 of 10,000 is 9,000 in any precision.
+        value *= jnp.where(step >= round(milestone * total_steps), self.gamma, 1.0)
+    elif self.kind == 'poly':
+      value = (1 - t) ** self.power
+    elif self.kind == 'cosine':
+      value = 0.5 * (1 + jnp.cos(jnp.pi * t))
+    if self.warmup:
+      value *= jnp.minimum(t / self.warmup, 1.0)
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """AdamW, its groups and its schedule.
+
+  Attributes:
+    lr: learning rate.
+    weight_decay: decoupled, times the learning rate.
+    betas: decay of the moments.
+    eps: added outside the square root, after bias correction.
+    clip_norm: largest global norm of the gradients; None for no clipping.
+    lr_factors: (regular expression, factor) pairs; the first that matches a path
+      decides, 1 without a match.
+    decay_factors: likewise for the weight decay.
+    schedule: of the learning rate.
+    accumulate: batches are worked off in so many parts, one after another.
+  """
+
+  lr: float = 1e-4
+  weight_decay: float = 0.05
+  betas: tuple[float, float] = (0.9, 0.999)
+  eps: float = 1e-8
+  clip_norm: float | None = 0.01
+  lr_factors: tuple[tuple[str, float], ...] = ()
+  decay_factors: tuple[tuple[str, float], ...] = tuple((p, 0.0) for p in NO_DECAY)
+  schedule: Schedule = dataclasses.field(default_factory=Schedule)
+  accumulate: int = 1
+
+
+def factors(
+  paths: Iterable[str], rules: tuple[tuple[str, float], ...]
+) -> dict[str, float]:
+  """The factor of every path: of the first rule that matches it, or 1."""
+  compiled = [(re.compile(pattern), factor) for pattern, factor in rules]
+  return {
+    path: next((factor for regex, factor in compiled if regex.fullmatch(path)), 1.0)
+    for path in paths
+  }
+
+
+def check_rules(paths: Iterable[str], config: OptimConfig) -> None:
+  """Fails where a rule that was given by hand matches no parameter.
+
+  Raises:
+    ValueError: naming the rule; the rules that hold for every model are excepted.
+  """
+  paths = list(paths)
+  for pattern, _ in (*config.lr_factors, *config.decay_factors):
+    if pattern in NO_DECAY:
+      continue
+    if not any(re.fullmatch(pattern, path) for path in paths):
+      raise ValueError(
+        f'the optimiser rule {pattern!r} matches no trained parameter; there are '
+        f'{", ".join(paths[:3])}, ...'
+      )
+
+
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+  """Scales by min(1, limit / (norm + 1e-6)), as PyTorch does."""
+
+  def update(gradients, state, params=None):
+    factor = jnp.minimum(1.0, limit / (optax.tree.norm(gradients) + 1e-6))
+    return jax.tree.map(lambda g: g * factor, gradients), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(
+  config: OptimConfig, paths: Iterable[str], total_steps: int
+) -> optax.GradientTransformation:
+  """The optimiser for parameters of given paths, as a flat dictionary.
+
+  Raises:
+    ValueError: a rule matches no path.
+  """
+  paths = list(paths)
+  check_rules(paths, config)
+  lr, decay = factors(paths, config.lr_factors), factors(paths, config.decay_factors)
+
+  def decayed(updates: Params, params: Params) -> Params:
+    return {
+      path: lr[path] * (update + config.weight_decay * decay[path] * params[path])
+      for path, update in updates.items()
+    }
+
+  def rate(step):
+    return -config.lr * config.schedule.factor(step, total_steps)
+
+  clip = optax.identity()
+  if config.clip_norm is not None:
+    clip = clip_by_global_norm(config.clip_norm)
+  return optax.chain(
+    clip,
+    optax.scale_by_adam(*config.betas, config.eps),
+    optax.stateless(decayed),
+    optax.scale_by_schedule(rate),
+  )

@@ -1,0 +1,156 @@
+"""Progressive distillation: a student learns annotated and pseudo masks (section 5.2).
+
+The frozen teacher and the student see the same augmented photos. What the teacher is
+sure of, and what no annotation covers, becomes a target beside the annotations. Further
+rounds take the last student as the next teacher.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, UInt8
+
+from maskclip_jax.io.restore import abstract_model
+from maskclip_jax.models.base import Images
+from maskclip_jax.ops.criterion import Batched, CriterionConfig, whole_batch
+from maskclip_jax.ops.distill import (
+  PSEUDO_MASK_RULES,
+  PseudoMaskRule,
+  binary_masks,
+  choose,
+  extend,
+)
+from maskclip_jax.ops.ground_truth import GroundTruth
+from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.tasks.set_prediction import (
+  SetPrediction,
+  SetPredictionConfig,
+  images_of,
+)
+from maskclip_jax.zoo import Preset
+
+TEACHER = 'teacher'
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+  """The student's loss, and when a teacher's mask is a target.
+
+  Attributes:
+    criterion: matching and losses of the student.
+    rule: thresholds; `ops.distill.PSEUDO_MASK_RULES` has both profiles'.
+    trainable: which parameters of the student train; all by default.
+  """
+
+  criterion: CriterionConfig = dataclasses.field(default_factory=CriterionConfig)
+  rule: PseudoMaskRule = PSEUDO_MASK_RULES['released']
+  trainable: tuple[str, ...] = ('.*',)
+
+
+@dataclasses.dataclass(frozen=True)
+class Distill:
+  """A student and its frozen teacher, class-agnostic networks of one size.
+
+  Attributes:
+    preset: a `mask2former` system with one class.
+    config: loss and thresholds.
+    dtype: compute type.
+    batched: how per-image work is spread over devices.
+    constants: none.
+    unused: nothing.
+  """
+
+  preset: Preset
+  config: DistillConfig
+  dtype: jnp.dtype = jnp.float32
+  batched: Batched = whole_batch
+  constants: Flat = dataclasses.field(default_factory=dict)
+  unused: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    if getattr(self.preset.config, 'num_classes', None) != 1:
+      raise ValueError(
+        'distillation needs a class-agnostic mask2former (num_classes=1) as preset'
+      )
+
+  @property
+  def trainable(self) -> tuple[str, ...]:
+    return self.config.trainable
+
+  @property
+  def student(self) -> SetPrediction:
+    """The student's own task."""
+    config = SetPredictionConfig(self.config.criterion, self.config.trainable)
+    return SetPrediction(self.preset, config, self.dtype, self.batched)
+
+  def modules(self) -> dict[str, nnx.Module]:
+    teacher = abstract_model('mask2former', self.preset.config, dtype=self.dtype)
+    return {**self.student.modules(), TEACHER: teacher}
+
+  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
+    # A student starts as its teacher.
+    own = [path for path in fresh if not path.startswith(f'{TEACHER}/')]
+    return {**flat, **{path: flat[f'{TEACHER}/{path}'] for path in own}}
+
+  def pseudo_masks(
+    self,
+    teacher: nnx.Module,
+    images: Images,
+    truth: GroundTruth,
+    points: Float[Array, 'b 2 p 2'],
+  ) -> tuple[UInt8[Array, 'b q h w/8'], Bool[Array, 'b q']]:
+    """The teacher's masks, and which of them are targets.
+
+    Args:
+      teacher: the frozen network.
+      images: what the student sees too.
+      truth: annotated segments.
+      points: at which overlaps are measured, with the truth and among proposals.
+    """
+    found = jax.lax.stop_gradient(teacher(images))
+    filled = images.padded_hw is None
+
+    def one(inputs):
+      logits, objectness, mask_hw, image_hw, padded_hw, truth, points = inputs
+      extent = {} if filled else {'mask_hw': mask_hw, 'padded_hw': padded_hw}
+      photo = None if filled else image_hw
+      masks, confidence = binary_masks(logits, truth.size, image_hw=photo, **extent)
+      p = jnp.exp(objectness)
+      return masks, choose(masks, p, confidence, truth, points, self.config.rule, photo)
+
+    def all_images(*inputs):
+      return jax.lax.map(one, inputs)
+
+    return self.batched(all_images)(
+      found.mask_logits,
+      found.objectness,
+      found.mask_hw,
+      images.image_hw,
+      images.padded_hw,
+      truth,
+      points,
+    )
+
+  def loss(
+    self,
+    modules: Mapping[str, nnx.Module],
+    constants: Flat,
+    batch: Mapping[str, Array],
+    key: Array,
+  ) -> tuple[Float[Array, ''], Terms]:
+    images, student = images_of(batch), self.student
+    truth = student.truth(batch)
+    pseudo_key, key = jax.random.split(key)
+    shape = (len(batch['image']), 2, self.config.rule.points, 2)
+    points = jax.random.uniform(pseudo_key, shape)
+    masks, chosen = self.pseudo_masks(modules[TEACHER], images, truth, points)
+    extended = extend(truth, masks, chosen)
+    loss, terms = student.judge(modules[MODEL], images, extended, key)
+    counts = {
+      'targets': truth.valid.sum(-1, dtype=jnp.float32).mean(),
+      'pseudo_targets': chosen.sum(-1, dtype=jnp.float32).mean(),
+    }
+    return loss, {**terms, **counts}

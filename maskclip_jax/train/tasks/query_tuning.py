@@ -1,0 +1,148 @@
+"""MasQ-tuning: new query projections learn to read a frozen CLIP (spec section 5.3-4).
+
+Proposals are frozen. Every mask is labelled by the segment it covers, or as background,
+and the loss is the weighted log-likelihood of these labels: no matching, no mask loss,
+no object score.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from maskclip_jax.models import regions
+from maskclip_jax.models.base import Images, Outputs, TextBank
+from maskclip_jax.ops.criterion import Batched, whole_batch
+from maskclip_jax.ops.ground_truth import GroundTruth
+from maskclip_jax.ops.losses import log_probabilities, weighted_nll
+from maskclip_jax.ops.matching import LABEL_RULES, LabelRule, labels_by_overlap
+from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.tasks.set_prediction import images_of
+from maskclip_jax.zoo import Preset
+
+TRAINABLE = {
+  # The released code also moves the vector that all mask tokens start from.
+  'released': ('new_q_proj/.*', 'mask_embeddings'),
+  'paper': ('new_q_proj/.*',),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryTuningConfig:
+  """The labels and their loss.
+
+  Attributes:
+    rule: when a mask has the label of a segment; `ops.matching.LABEL_RULES` has both
+      profiles'.
+    label_size: side of the square at which masks are compared; 336 whatever the CLIP.
+    weight: of the loss.
+    void_weight: weight of masks that are background.
+    images_per_mean: images in one weighted mean.
+    trainable: which parameters train.
+  """
+
+  rule: LabelRule = LABEL_RULES['released']
+  label_size: int = 336
+  weight: float = 2.0
+  void_weight: float = 0.1
+  images_per_mean: int | None = 1
+  trainable: tuple[str, ...] = TRAINABLE['released']
+
+
+def profile(name: Literal['released', 'paper'], **changes) -> QueryTuningConfig:
+  """The config of a profile (spec section 12.1, rows 1 and 4)."""
+  config = QueryTuningConfig(rule=LABEL_RULES[name], trainable=TRAINABLE[name])
+  return dataclasses.replace(config, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryTuning:
+  """Classification of frozen proposals.
+
+  Attributes:
+    preset: a `masqclip` system.
+    config: labels and loss.
+    constants: the text bank.
+    dtype: compute type.
+    batched: how per-image work is spread over devices.
+    unused: CLIP's text tower.
+  """
+
+  preset: Preset
+  config: QueryTuningConfig
+  constants: Flat
+  dtype: jnp.dtype = jnp.float32
+  batched: Batched = whole_batch
+  unused: tuple[str, ...] = text_constants.UNUSED
+
+  def __post_init__(self):
+    if self.preset.system != 'masqclip':
+      raise ValueError(
+        f'MasQ-tuning trains a masqclip, not a {self.preset.system}: choose another '
+        'preset'
+      )
+
+  @property
+  def trainable(self) -> tuple[str, ...]:
+    return self.config.trainable
+
+  def modules(self) -> dict[str, nnx.Module]:
+    return {MODEL: text_constants.without_text_tower(self.preset, self.dtype)}
+
+  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
+    if 'mask_embeddings' not in fresh:
+      return flat
+    start = flat['clip/visual/positional_embedding'][0]
+    return {**flat, 'mask_embeddings': start}
+
+  def labels(
+    self, outputs: Outputs, images: Images, truth: GroundTruth, text: TextBank
+  ) -> tuple[Int[Array, 'b q'], Int[Array, 'b q']]:
+    """The class of every mask (void for background), and its row in the truth."""
+    void = jnp.argmax(text.void)
+    size = self.config.label_size
+
+    def one(inputs):
+      logits, mask_hw, truth, truth_hw, void = inputs
+      squashed = regions.squash_masks(logits[None], mask_hw[None], size)[0]
+      return labels_by_overlap(squashed > 0, truth, void, self.config.rule, truth_hw)
+
+    def all_images(*inputs):
+      return jax.lax.map(one, inputs)
+
+    batch = len(outputs.mask_logits)
+    return self.batched(all_images)(
+      jax.lax.stop_gradient(outputs.mask_logits),
+      outputs.mask_hw,
+      truth,
+      images.padded_hw,
+      jnp.full(batch, void),
+    )
+
+  def loss(
+    self,
+    modules: Mapping[str, nnx.Module],
+    constants: Flat,
+    batch: Mapping[str, Array],
+    key: Array,
+  ) -> tuple[Float[Array, ''], Terms]:
+    config, text = self.config, text_constants.from_constants(constants)
+    images, truth = images_of(batch), GroundTruth.from_batch(batch)
+    outputs = modules[MODEL](images, text)
+    labels, rows = self.labels(outputs, images, truth, text)
+    log_p = log_probabilities(outputs.class_logits, text.valid)
+    loss = config.weight * weighted_nll(
+      log_p, labels, jnp.argmax(text.void), config.void_weight, config.images_per_mean
+    )
+    found = rows >= 0
+    right = found & (log_p.argmax(-1) == labels)
+    return loss, {
+      'loss_ce': loss,
+      'labelled': found.sum(-1, dtype=jnp.float32).mean(),
+      'accuracy': right.sum() / jnp.maximum(found.sum(), 1),
+    }

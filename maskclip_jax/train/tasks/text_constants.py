@@ -1,0 +1,33 @@
+"""The text bank as constants of a task, and the parts of CLIP that only it needs."""
+
+import dataclasses
+
+from flax import nnx
+
+from maskclip_jax.io.restore import abstract_model
+from maskclip_jax.models.base import TextBank
+from maskclip_jax.train.task import Flat
+from maskclip_jax.zoo import Preset
+
+_PREFIX = 'text_bank/'
+# Class vectors are computed before training starts.
+UNUSED = ('clip/text/.*', 'clip/logit_scale')
+
+
+def to_constants(bank: TextBank) -> Flat:
+  """A text bank by path."""
+  fields = dataclasses.fields(bank)
+  return {f'{_PREFIX}{field.name}': getattr(bank, field.name) for field in fields}
+
+
+def from_constants(constants: Flat) -> TextBank:
+  """The inverse of `to_constants`."""
+  names = [field.name for field in dataclasses.fields(TextBank)]
+  return TextBank(**{name: constants[f'{_PREFIX}{name}'] for name in names})
+
+
+def without_text_tower(preset: Preset, dtype) -> nnx.Module:
+  """The abstract model of a preset without what `UNUSED` names."""
+  model = abstract_model(preset.system, preset.config, dtype=dtype)
+  del model.clip.text, model.clip.logit_scale
+  return model
