@@ -109,12 +109,12 @@ class MultiHeadAttention(nnx.Module):
     if width % heads:
       raise ValueError(f'width {width} is not a multiple of {heads} heads')
     shape: Sequence[int] = (heads, width // heads)
-    kw = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
-    self.query = nnx.LinearGeneral(width, shape, **kw)
-    self.key = nnx.LinearGeneral(width, shape, **kw)
-    self.value = nnx.LinearGeneral(width, shape, **kw)
-    kw['kernel_init'] = out_init
-    self.out = nnx.LinearGeneral(shape, width, axis=(-2, -1), **kw)
+    common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
+    self.query = nnx.LinearGeneral(width, shape, **common)
+    self.key = nnx.LinearGeneral(width, shape, **common)
+    self.value = nnx.LinearGeneral(width, shape, **common)
+    common['kernel_init'] = out_init
+    self.out = nnx.LinearGeneral(shape, width, axis=(-2, -1), **common)
     self.scale = (width // heads) ** -0.5
 
   def __call__(

@@ -182,15 +182,17 @@ class MaskedDecoder(nnx.Module):
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
-    kw = {'dtype': dtype, 'rngs': rngs}
+    common = {'dtype': dtype, 'rngs': rngs}
     each = range(layers)
     self.transformer_cross_attention_layers = nnx.List(
-      [CrossAttentionLayer(width, heads, **kw) for _ in each]
+      [CrossAttentionLayer(width, heads, **common) for _ in each]
     )
     self.transformer_self_attention_layers = nnx.List(
-      [SelfAttentionLayer(width, heads, **kw) for _ in each]
+      [SelfAttentionLayer(width, heads, **common) for _ in each]
     )
-    self.transformer_ffn_layers = nnx.List([FFNLayer(width, ffn, **kw) for _ in each])
+    self.transformer_ffn_layers = nnx.List(
+      [FFNLayer(width, ffn, **common) for _ in each]
+    )
     self.decoder_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
     def table(rows: int) -> nnx.Embed:
@@ -202,8 +204,8 @@ class MaskedDecoder(nnx.Module):
     if num_classes is None:
       self.class_embed = None
     else:
-      self.class_embed = _linear(width, num_classes + 1, **kw)
-    self.mask_embed = MLP(width, mask_dim, **kw)
+      self.class_embed = _linear(width, num_classes + 1, **common)
+    self.mask_embed = MLP(width, mask_dim, **common)
     self.remat = remat
     self.dtype = dtype
 

@@ -5,6 +5,9 @@ needed: shrinking by an even factor averages the four central pixels of each cel
 doubling mixes neighbours 3 to 1. Channels last.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -25,13 +28,13 @@ def _double_axis(
   x: Float[Array, 'b *n'], axis: int, size: Int[Array, ' b'] | None
 ) -> Float[Array, 'b *n']:
   length = x.shape[axis]
-  index = jnp.arange(length)
-  column = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-  after = jnp.take(x, jnp.minimum(index + 1, length - 1), axis=axis)
-  before = jnp.take(x, jnp.maximum(index - 1, 0), axis=axis)
+  part = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+  before = jnp.concatenate([part(0, 1), part(0, length - 1)], axis)
+  after = jnp.concatenate([part(1, length), part(length - 1, length)], axis)
   if size is not None:
-    last = index.reshape(column) == (size - 1).reshape(-1, *(1,) * (x.ndim - 1))
-    after = jnp.where(last, x, after)
+    index = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    last = size.reshape(-1, *(1,) * (x.ndim - 1)) - 1
+    after = jnp.where(index == last, x, after)
   pair = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
   return pair.reshape(*x.shape[:axis], 2 * length, *x.shape[axis + 1 :])
 
