@@ -17,5 +17,5 @@ echo "No trained weights are distributed with this package yet: the model below 
   "RANDOM weights. It shows the whole path from photo and words to masks, not what a" \
   "trained model finds. README.md tells how to convert the official weights."
 python -m maskclip_jax predict "$photo" --model masqclip_r50_vit_b16 \
-  --random_weights 0 --vocabulary "$words" --task panoptic --out "$out"
+  --random_weights 3 --object_threshold 0.2 --overlap_threshold 0 --vocabulary "$words" --task panoptic --out "$out"
 echo "Look at $out/coffee.overlay.png"
