@@ -19,10 +19,12 @@ import rich.progress
 from maskclip_jax.api import Segmenter
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.compare import comparison
+from maskclip_jax.eval.diagnose import check_diagnosable, diagnose
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
+from maskclip_jax.eval.report import conclusion, write_report
 from maskclip_jax.eval.runner import Progress, evaluate
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -43,6 +45,7 @@ class Request:
     vocabulary: other words for the protocol's classes: a file, a name or text.
     save_predictions: write results as PNG and COCO JSON.
     save_every: photos between two savings of the state.
+    diagnose: also find out what limits the model, and write a report.
   """
 
   evals: str
@@ -56,6 +59,7 @@ class Request:
   vocabulary: str | None = None
   save_predictions: bool = False
   save_every: int = 50
+  diagnose: bool = False
 
   def options(self) -> Options:
     """The same for the evaluator.
@@ -106,6 +110,10 @@ def run_evaluations(
     OSError: results cannot be written.
   """
   console = console or rich.console.Console()
+
+  def tell(path: pathlib.Path) -> None:
+    console.print(path, highlight=False, soft_wrap=True)
+
   planned = _plan(segmenter, request)
   entries = []
   for evaluator, source in planned:
@@ -117,8 +125,13 @@ def run_evaluations(
       )
     content = ledger.entry(found, subject, time.perf_counter() - start)
     if jax.process_index() == 0:
-      console.print(ledger.write(directory, content), highlight=False, soft_wrap=True)
+      tell(ledger.write(directory, content))
     entries.append(content)
+    if request.diagnose:
+      with _progress(console, f'{evaluator.name}, diagnosis') as on_progress:
+        diagnosis = diagnose(evaluator, source, on_progress=on_progress)
+      tell(write_report(diagnosis, directory))
+      console.print(conclusion(diagnosis), highlight=False, markup=False)
   if jax.process_index() == 0:
     table = comparison(entries, width=console.width)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
@@ -129,6 +142,8 @@ def _plan(segmenter: Segmenter, request: Request):
   """Evaluators and their examples; refuses what cannot work."""
   options = request.options()
   words = request.vocabulary and Vocabulary.parse(request.vocabulary)
+  if request.diagnose:
+    check_diagnosable(options)
   planned = []
   for protocol in find_protocols(request.evals):
     run = protocol.for_system(segmenter.preset.system)

@@ -14,7 +14,7 @@ from PIL import Image
 CHALLENGE = 'ADEChallengeData2016'
 # SceneParse150 class (0-based), its class in the instance challenge (1-based) or None.
 WALL, FLOOR, SKY, TREE, BED, WINDOW, PERSON, CAR = 0, 3, 2, 4, 7, 8, 12, 20
-OBJECTS = {BED: 1, WINDOW: 2, PERSON: 4, CAR: 8}
+OBJECTS = {BED: 1, WINDOW: 2, PERSON: 4, CAR: 9}
 STUFF = (WALL, FLOOR, SKY)
 CLASSES = (*STUFF, *OBJECTS)
 SIZES = ((96, 128), (120, 90), (80, 144))

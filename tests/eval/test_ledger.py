@@ -16,6 +16,7 @@ from maskclip_jax.eval.published import PUBLISHED, published
 
 
 def run(tmp_path, evals='ade150', name='toy', **changes):
+  """Evaluates the small model; returns the entries and what was shown."""
   request = Request(
     evals, tmp_path, data_dir=ade_run.data_dir(), batch_size=8, limit=3, **changes
   )
@@ -28,7 +29,7 @@ def run(tmp_path, evals='ade150', name='toy', **changes):
 @pytest.fixture(scope='module')
 def semantic(tmp_path_factory):
   folder = tmp_path_factory.mktemp('semantic')
-  return (folder, *run(folder, 'ade150_semantic'))
+  return (folder, *run(folder, 'ade150_semantic', diagnose=True))
 
 
 def test_results_are_written_and_shown(semantic):
@@ -42,6 +43,8 @@ def test_results_are_written_and_shown(semantic):
   assert found['model']['name'] == 'toy'
   assert found['examples'] == 3
   assert len(found['per_class']['class']) == len(found['per_class']['IoU']) == 150
+  assert 'Words for things that are not in the photo' in ' '.join(shown.split())
+  assert (folder / 'ade150_semantic+first=3' / 'report.html').is_file()
   # Classes that never occur have no number, and JSON no NaN.
   assert None in found['per_class']['IoU']
   assert found['settings']['preprocessing'] == {'short_edge': 512, 'long_edge': 2048}
@@ -103,6 +106,7 @@ def test_mistakes_are_refused_before_the_first_photo(tmp_path):
   for request, message in (
     ({'evals': 'ade15'}, "did you mean 'ade150'"),
     ({'evals': 'ade150', 'flip': True}, 'need a semantic task alone'),
+    ({'evals': 'ade150_semantic', 'flip': True, 'diagnose': True}, 'without flipping'),
     ({'evals': 'ade150', 'scales': 'big'}, 'scales must be numbers'),
     ({'evals': 'ade150', 'scales': '-1'}, 'scales must be positive'),
     ({'evals': 'ade150', 'tasks': 'sleeping'}, 'sleeping'),
