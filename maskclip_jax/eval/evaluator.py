@@ -133,6 +133,7 @@ class Evaluator:
         f'flipping and scales average class maps, so they need a semantic task alone, '
         f'and {run.protocol.name} judges {", ".join(self.tasks)}'
       )
+    check_model_options(segmenter, run)
     self.vocabulary = fitting_vocabulary(segmenter, run, words)
     self.bank = segmenter.text_bank(self.vocabulary)
     self.words = Words.of(self.bank)
@@ -240,6 +241,23 @@ class Evaluator:
       by_variant = [one.images() for one in running]
     for row, item in enumerate(batch):
       yield item, [images[row] for images in by_variant]
+
+
+def check_model_options(segmenter: Segmenter, run: Run) -> None:
+  """Refuses a model that was not made as the protocol asks.
+
+  Raises:
+    ValueError: an option of the protocol that the model's config lacks, or has
+      otherwise.
+  """
+  config = segmenter.model.config if run.settings.options else None
+  for name, wanted in run.settings.options.items():
+    found = getattr(config, name, None)
+    if found != wanted:
+      raise ValueError(
+        f'{run.protocol.name} is run with {name} {wanted}, and this model has '
+        f'{"no such option" if found is None else found}: use a model with that value'
+      )
 
 
 def fitting_vocabulary(

@@ -91,7 +91,7 @@ def evaluate(
     work.save()
   if writer is not None:
     suffix = f'-{host}-of-{hosts}' if hosts > 1 else ''
-    writer.collect([str(name) for name in work.names if name], suffix)
+    writer.collect([name for name in work.names if name], suffix)
   evaluation = work.result(partial.gather(work.state()), key)
   if path is not None:
     path.unlink()
@@ -104,11 +104,11 @@ class _Work:
   def __init__(self, evaluator, examples: int, path: pathlib.Path | None, key):
     self._evaluator, self._path, self._key = evaluator, path, key
     self._judge, self.watch = evaluator.judge(), Stopwatch()
-    self.done, self.names = np.zeros(examples, bool), np.zeros(examples, '<U64')
+    self.done, self.names = np.zeros(examples, bool), [''] * examples
     self._unsaved = 0
     state = None if path is None else partial.load(path, key)
     if state is not None:
-      self.done, self.names = state.pop('done'), state.pop('names')
+      self.done, self.names = state.pop('done'), state.pop('names').tolist()
       self.watch.seconds |= _seconds(state)
       self._judge.merge(state)
 
@@ -131,7 +131,7 @@ class _Work:
       **self._judge.state(),
       **seconds,
       'done': self.done,
-      'names': self.names,
+      'names': np.array(self.names, np.str_),
       'devices': np.array(self._evaluator.predictor.devices),
     }
 

@@ -36,7 +36,7 @@ class ColourModel(nnx.Module):
   """Queries that each look for a colour."""
 
   def __init__(self, colours):
-    self.clip = Text()
+    self.clip, self.config = Text(), None
     self.colours = nnx.Param(jnp.asarray(colours, jnp.float32))
     self.vectors = nnx.Param(jnp.zeros((len(colours), WIDTH)))
 

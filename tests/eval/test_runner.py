@@ -269,6 +269,12 @@ def test_other_words_for_the_same_classes():
   np.testing.assert_array_equal(found.vocabulary.things, own.things)
 
 
+def test_a_model_without_what_a_protocol_asks_for_is_refused():
+  run = PROTOCOLS['ade150'].for_system('ovseg')
+  with pytest.raises(ValueError, match=r'clip_ensemble_weight 0.7, and this model has'):
+    Evaluator(ade_run.segmenter(), run, devices=jax.local_devices()[:1])
+
+
 @pytest.mark.parametrize(
   ('name', 'options', 'message'),
   [
