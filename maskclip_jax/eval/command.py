@@ -25,7 +25,8 @@ from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
 from maskclip_jax.eval.report import conclusion, write_report
-from maskclip_jax.eval.runner import Progress, evaluate
+from maskclip_jax.eval.runner import Evaluation, Progress, evaluate
+from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -135,6 +136,52 @@ def run_evaluations(
   if jax.process_index() == 0:
     table = comparison(entries, width=console.width)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
+  return entries
+
+
+def judge_predictions(
+  directory: str | os.PathLike,
+  request: Request,
+  console: rich.console.Console | None = None,
+) -> list[dict[str, Any]]:
+  """Judges predictions that lie on disk; writes and shows the results.
+
+  Args:
+    directory: of the predictions; see `stored.py` for the files. With several
+      protocols, each has a folder of its name there.
+    request: what is asked for; only `evals`, `out`, `data_dir` and `tasks` matter.
+    console: where progress and tables appear.
+
+  Returns:
+    The entries of the ledger.
+
+  Raises:
+    FileNotFoundError: a dataset is not built, or predictions are missing.
+    ValueError: predictions that do not fit the protocol.
+  """
+  console = console or rich.console.Console()
+  protocols = find_protocols(request.evals)
+  tasks, entries = request.options().tasks, []
+  for protocol in protocols:
+    place = pathlib.Path(directory)
+    place = place if len(protocols) == 1 else place / protocol.name
+    run = protocol.for_system('')
+    source = ProtocolSource(run, request.data_dir, tasks=tasks)
+    start = time.perf_counter()
+    predictions = StoredPredictions(place, run, source.image_ids, tasks)
+    with _progress(console, protocol.name) as on_progress:
+      metrics = judge_stored(predictions, run, source, on_progress)
+    key = {'model': None, 'data': source.fingerprint, 'tasks': list(predictions.tasks)}
+    found = Evaluation(
+      protocol.name, run, metrics, run.class_names(), len(source), key, {}, 'none'
+    )
+    subject = ledger.Subject(f'predictions in {place}')
+    content = ledger.entry(found, subject, time.perf_counter() - start)
+    path = ledger.write(pathlib.Path(request.out) / protocol.name, content)
+    console.print(path, highlight=False, soft_wrap=True)
+    entries.append(content)
+  table = comparison(entries, width=console.width)
+  console.print(table, markup=False, highlight=False, soft_wrap=True)
   return entries
 
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from maskclip_jax.eval import findings, oracles
 from maskclip_jax.eval.evaluator import Evaluator, Item, Options
 from maskclip_jax.eval.examples import EvalExample, Truth
-from maskclip_jax.eval.judge import Judge, detections, predicted_segments
+from maskclip_jax.eval.judge import Found, Judge, detections, predicted_segments
 from maskclip_jax.eval.metrics import Metrics, mean
 from maskclip_jax.eval.overlaps import Regions, overlap
 from maskclip_jax.eval.panoptic import match
@@ -200,7 +200,7 @@ class _Work:
       evaluator.postprocessing,
       evaluator.tasks,
     )
-    self._judges[name].add(example, results)
+    self._judges[name].add(example, Found.of(results))
     return results
 
   def _add_oracle_masks(self, item: Item, outputs: ImageOutputs, regions: Regions):
@@ -212,7 +212,7 @@ class _Work:
       logits, regions, evaluator.words, top_k=evaluator.postprocessing.top_k
     )
     example = oracles.judged_regions(item.example, regions)
-    self._judges[ORACLE_MASKS].add(example, results)
+    self._judges[ORACLE_MASKS].add(example, Found.of(results))
 
   def result(self, examples: int) -> Diagnosis:
     evaluator, protocol = self._evaluator, self._evaluator.run.protocol

@@ -59,6 +59,10 @@ class EvalExample:
 class ProtocolSource(Sequence[EvalExample]):
   """The examples of a protocol, from a built dataset; may be read by many threads.
 
+  Attributes:
+    image_ids: of the examples, in their order.
+    fingerprint: what tells these examples from others.
+
   Args:
     run: the protocol as a system runs it.
     data_dir: where the built datasets lie; TFDS's own place by default.
@@ -88,7 +92,8 @@ class ProtocolSource(Sequence[EvalExample]):
       raise ValueError(f'{main.name}, split {split}, has no examples')
     sizes = np.stack([index.height, index.width], axis=1)[positions]
     self._records = RecordSource(data, positions, sizes)
-    names = '\n'.join(index.image_id[positions].tolist())
+    self.image_ids: tuple[str, ...] = tuple(index.image_id[positions].tolist())
+    names = '\n'.join(self.image_ids)
     build = built_path(main.dataset, data_dir) / 'build.json'
     self.fingerprint: dict[str, Any] = {
       'views': {task: view.name for task, view in self._views.items()},

@@ -1,13 +1,14 @@
-"""From post-processed results to the metrics of a protocol's tasks."""
+"""What a model found in photos, judged by the metrics of a protocol's tasks."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from maskclip_jax import result_files
-from maskclip_jax.eval.examples import EvalExample, Truth
+from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.instance import Detections, InstanceMetrics
 from maskclip_jax.eval.metrics import Metrics, State
 from maskclip_jax.eval.panoptic import PanopticMetrics, Segments
@@ -16,6 +17,31 @@ from maskclip_jax.eval.semantic import SemanticMetrics
 from maskclip_jax.ops.instances import Instances
 from maskclip_jax.ops.panoptic import Segment
 from maskclip_jax.ops.postprocess import Results, Task
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+  """What is judged of one photo; the rest is None.
+
+  Attributes:
+    semantic: class of each pixel; negative where there is none.
+    panoptic: segments.
+    instance: detections.
+  """
+
+  semantic: Int[np.ndarray, 'height width'] | None = None
+  panoptic: Segments | None = None
+  instance: Detections | None = None
+
+  @classmethod
+  def of(cls, results: Results) -> 'Found':
+    """What post-processing found."""
+    panoptic = instance = None
+    if results.panoptic is not None:
+      panoptic = predicted_segments(results.panoptic, results.segments)
+    if results.instances is not None:
+      instance = detections(results.instances)
+    return cls(results.semantic, panoptic, instance)
 
 
 class Judge:
@@ -45,22 +71,20 @@ class Judge:
         # Where objects have a list of their own, it begins the vocabulary.
         self.metrics[task] = InstanceMetrics(len(run.views[task].class_names()), groups)
 
-  def add(self, example: EvalExample, results: Results) -> None:
+  def add(self, example: EvalExample, found: Found) -> None:
     """Judges one photo.
 
     Raises:
-      ValueError: results of another size, or for another photo.
+      ValueError: results of another size, or the photo was judged before.
     """
-    truth: Truth = example.truth
+    truth = example.truth
     for task, metrics in self.metrics.items():
       if task == 'semantic':
-        metrics.add(results.semantic, truth.semantic)
+        metrics.add(found.semantic, truth.semantic)
       elif task == 'panoptic':
-        found = predicted_segments(results.panoptic, results.segments)
-        metrics.add(found, truth.panoptic)
+        metrics.add(found.panoptic, truth.panoptic)
       else:
-        found = detections(results.instances)
-        metrics.add(example.image_id, found, truth.instance)
+        metrics.add(example.image_id, found.instance, truth.instance)
 
   def state(self) -> State:
     return {

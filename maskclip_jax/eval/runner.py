@@ -17,6 +17,7 @@ import numpy as np
 from maskclip_jax.eval import partial
 from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
+from maskclip_jax.eval.judge import Found
 from maskclip_jax.eval.metrics import Metrics, State
 from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.written import PredictionWriter
@@ -116,7 +117,7 @@ class _Work:
     self, item: Item, results: Results, writer: PredictionWriter | None
   ) -> None:
     with self.watch.stage('metrics'):
-      self._judge.add(item.example, results)
+      self._judge.add(item.example, Found.of(results))
     if writer is not None:
       with self.watch.stage('writing'):
         writer.write(item.example, results)

@@ -22,7 +22,7 @@ from maskclip_jax.eval.diagnose import (
 )
 from maskclip_jax.eval.examples import Truth
 from maskclip_jax.eval.instance import Objects
-from maskclip_jax.eval.judge import Judge
+from maskclip_jax.eval.judge import Found, Judge
 from maskclip_jax.eval.overlaps import Regions, overlap, shared_pixels
 from maskclip_jax.eval.panoptic import Segments
 from maskclip_jax.eval.predictor import ImageOutputs, Variant, Words
@@ -197,7 +197,7 @@ def test_true_regions_with_true_names_are_perfect():
     logits = np.full((len(regions), 192), -50.0, np.float32)
     logits[np.arange(len(regions)), regions.classes] = 50
     results = oracles.named_regions(logits, regions, words())
-    judge.add(oracles.judged_regions(example, regions), results)
+    judge.add(oracles.judged_regions(example, regions), Found.of(results))
   values = judge.result().values
   assert values['mIoU_gt_or_pred'] == pytest.approx(100)
   assert values['AP'] == pytest.approx(100)

@@ -50,6 +50,25 @@ def test_results_are_written_and_shown(semantic):
   assert found['settings']['preprocessing'] == {'short_edge': 512, 'long_edge': 2048}
 
 
+@pytest.mark.slow
+def test_the_whole_of_ade150_by_its_own_sizes(tmp_path):
+  request = Request(
+    'ade150', tmp_path, data_dir=ade_run.data_dir(), batch_size=8, diagnose=True
+  )
+  console = rich.console.Console(file=io.StringIO(), width=120)
+  entry = run_evaluations(ade_run.segmenter(), ledger.Subject('toy'), request, console)[
+    0
+  ]
+  assert entry['settings']['preprocessing'] == {'short_edge': 640, 'long_edge': 2560}
+  assert entry['settings']['postprocessing']['object_threshold'] == 0.3
+  assert entry['examples'] == ade_run.PHOTOS
+  # The model is right about all but one of the classes.
+  assert entry['numbers']['ade150/PQ'] > 60
+  assert entry['numbers']['ade150/mIoU_gt'] > 60
+  assert (tmp_path / 'ade150' / 'report.html').is_file()
+  assert '23.3 MasQCLIP' in ' '.join(console.file.getvalue().split())
+
+
 def test_several_models_stand_side_by_side(semantic, tmp_path):
   folder, (entry,), _ = semantic
   other = json.loads(json.dumps(entry))

@@ -1,0 +1,176 @@
+"""Judging predictions that lie on disk, ours or those of other code.
+
+The formats are COCO's: `instances.json`, a list of detections (image_id, category_id,
+segmentation, score), and `panoptic.json` beside its PNG, as detectron2 writes them too;
+and `<image id>.semantic.png` with class indices. Ids are the dataset's own.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from maskclip_jax.eval.examples import EvalExample, ProtocolSource
+from maskclip_jax.eval.instance import Detections
+from maskclip_jax.eval.judge import Found, Judge
+from maskclip_jax.eval.metrics import Metrics
+from maskclip_jax.eval.panoptic import Segments
+from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.runner import Progress
+from maskclip_jax.ops.postprocess import Task
+
+INSTANCES, PANOPTIC, SEMANTIC = 'instances.json', 'panoptic.json', '.semantic.png'
+
+
+class StoredPredictions:
+  """Predictions in a directory.
+
+  Args:
+    directory: where they lie.
+    run: the protocol they are judged by.
+    tasks: the results that are looked for; all of the run's by default.
+    image_ids: the photos of the protocol.
+
+  Raises:
+    FileNotFoundError: a file is missing.
+    ValueError: a file is damaged, or holds photos or classes that the protocol does
+      not know.
+  """
+
+  def __init__(
+    self,
+    directory: str | os.PathLike,
+    run: Run,
+    image_ids: Sequence[str],
+    tasks: Sequence[Task] | None = None,
+  ):
+    self._directory = pathlib.Path(directory)
+    self.tasks = tuple(t for t in run.views if tasks is None or t in tasks)
+    known = {plain_id(image_id) for image_id in image_ids}
+    classes = run.vocabulary().classes
+    self._classes = {
+      i if category.id is None else category.id: i for i, category in enumerate(classes)
+    }
+    self._instances: dict[str, list[dict]] = {}
+    self._panoptic: dict[str, dict] = {}
+    if 'instance' in self.tasks:
+      for row in self._read(INSTANCES):
+        self._instances.setdefault(plain_id(row['image_id']), []).append(row)
+      self._check_known(INSTANCES, self._instances, known)
+    if 'panoptic' in self.tasks:
+      rows = self._read(PANOPTIC)['annotations']
+      self._panoptic = {plain_id(row['image_id']): row for row in rows}
+      self._check_known(PANOPTIC, self._panoptic, known)
+    if 'semantic' in self.tasks:
+      maps = self._directory.glob(f'*{SEMANTIC}')
+      found = {plain_id(path.name.removesuffix(SEMANTIC)): path for path in maps}
+      self._check_known(SEMANTIC, found, known)
+      self._semantic = found
+
+  def _read(self, name: str) -> Any:
+    path = self._directory / name
+    if not path.is_file():
+      raise FileNotFoundError(
+        f'{path} does not exist: choose --tasks without it, or write the predictions'
+      )
+    try:
+      return json.loads(path.read_text('utf-8'))
+    except ValueError as error:
+      raise ValueError(f'{path} is not valid JSON: {error}') from None
+
+  def _check_known(self, name: str, found: Mapping[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(found) - known):
+      more = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
+      raise ValueError(
+        f'{self._directory}: {name} holds photos that are not evaluated on: '
+        f'{unknown[0]}{more}; are they of another dataset or split?'
+      )
+
+  def found(self, example: EvalExample) -> Found:
+    """The predictions for one photo; no detections where none are listed.
+
+    Raises:
+      FileNotFoundError: there are none for this photo.
+      ValueError: they do not fit it.
+    """
+    key = plain_id(example.image_id)
+    return Found(
+      self._semantic_map(key) if 'semantic' in self.tasks else None,
+      self._segments(key) if 'panoptic' in self.tasks else None,
+      self._detections(key) if 'instance' in self.tasks else None,
+    )
+
+  def _class(self, category: int, key: str) -> int:
+    if category not in self._classes:
+      raise ValueError(
+        f'{self._directory}: photo {key} has category {category}, which the '
+        'vocabulary of the protocol does not know'
+      )
+    return self._classes[category]
+
+  def _semantic_map(self, key: str) -> Int[np.ndarray, 'h w']:
+    if key not in self._semantic:
+      raise FileNotFoundError(f'{self._directory} has no {key}{SEMANTIC}')
+    return np.asarray(Image.open(self._semantic[key])).astype(np.int32)
+
+  def _segments(self, key: str) -> Segments:
+    if key not in self._panoptic:
+      raise FileNotFoundError(f'{self._directory}: {PANOPTIC} lacks photo {key}')
+    entry = self._panoptic[key]
+    path = self._directory / entry['file_name']
+    if not path.is_file():
+      raise FileNotFoundError(f'{path} does not exist, but {PANOPTIC} names it')
+    colours = np.asarray(Image.open(path).convert('RGB')).astype(np.int32)
+    ids = colours @ np.array([1, 256, 65536])
+    rows = entry['segments_info']
+    try:
+      return Segments.from_ids(
+        ids,
+        [row['id'] for row in rows],
+        [self._class(row['category_id'], key) for row in rows],
+      )
+    except ValueError as error:
+      raise ValueError(f'{path}: {error}') from None
+
+  def _detections(self, key: str) -> Detections:
+    rows = self._instances.get(key, [])
+    return Detections(
+      [row['segmentation'] for row in rows],
+      np.array([self._class(row['category_id'], key) for row in rows], np.int32),
+      np.array([row['score'] for row in rows], np.float64),
+    )
+
+
+def plain_id(image_id: str | int) -> str:
+  """An image id without the zeros that file names put before numbers."""
+  text = str(image_id)
+  return str(int(text)) if text.isdecimal() else text
+
+
+def judge_stored(
+  predictions: StoredPredictions,
+  run: Run,
+  source: ProtocolSource,
+  on_progress: Progress | None = None,
+) -> Metrics:
+  """The numbers of stored predictions.
+
+  Raises:
+    FileNotFoundError: a photo has none.
+    ValueError: they do not fit the protocol.
+  """
+  judge = Judge(run, run.vocabulary().things, predictions.tasks)
+  for done, image_id in enumerate(source.image_ids, 1):
+    example = source[done - 1]
+    try:
+      judge.add(example, predictions.found(example))
+    except ValueError as error:
+      raise ValueError(f'photo {image_id}: {error}') from None
+    if on_progress is not None:
+      on_progress(done, len(source))
+  return judge.result()

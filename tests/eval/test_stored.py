@@ -1,0 +1,112 @@
+"""Predictions on disk: written by us and judged again, or made wrong by hand."""
+
+import io
+import json
+import shutil
+
+import ade_run
+import cv2
+import numpy as np
+import pytest
+import rich.console
+from PIL import Image
+
+from maskclip_jax.eval.command import Request, judge_predictions
+from maskclip_jax.eval.runner import evaluate
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('written')
+  found = evaluate(ade_run.evaluator(save_predictions=True), ade_run.source(), folder)
+  return folder / 'predictions', found.metrics.values
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+  return shutil.copytree(written[0], tmp_path / 'copy')
+
+
+def judged(predictions, tmp_path, **changes):
+  request = Request(
+    'ade150', tmp_path / 'out', data_dir=ade_run.data_dir(), batch_size=8, **changes
+  )
+  console = rich.console.Console(file=io.StringIO(), width=100)
+  return judge_predictions(predictions, request, console)[0]
+
+
+def test_our_files_have_the_numbers_of_the_run(written, tmp_path):
+  predictions, expected = written
+  entry = judged(predictions, tmp_path)
+  for name, value in expected.items():
+    found = entry['numbers'][f'ade150/{name}']
+    if found is None:
+      assert np.isnan(value), name
+    else:
+      # Scores are written with six decimals.
+      assert found == pytest.approx(value, abs=1e-6), name
+  assert (tmp_path / 'out' / 'ade150' / 'results.json').is_file()
+  assert entry['model']['fingerprint'] is None
+
+
+def test_photos_of_another_dataset_are_refused(copy, tmp_path):
+  path = copy / 'instances.json'
+  rows = json.loads(path.read_text())
+  rows[0]['image_id'] = 'ADE_val_00009999'
+  path.write_text(json.dumps(rows))
+  with pytest.raises(ValueError, match=r'not evaluated on: ADE_val_00009999; are they'):
+    judged(copy, tmp_path)
+  shutil.copy(copy / 'ADE_val_00000001.semantic.png', copy / 'frog.semantic.png')
+  with pytest.raises(ValueError, match='not evaluated on: frog'):
+    judged(copy, tmp_path, tasks='semantic')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_classes_of_another_vocabulary_are_refused(copy, tmp_path):
+  path = copy / 'instances.json'
+  rows = json.loads(path.read_text())
+  rows[0]['category_id'] = 901
+  path.write_text(json.dumps(rows))
+  with pytest.raises(ValueError, match='has category 901, which the vocabulary'):
+    judged(copy, tmp_path, tasks='instance')
+
+
+def test_missing_and_damaged_files_are_named(copy, tmp_path):
+  (copy / 'ADE_val_00000003.semantic.png').unlink()
+  with pytest.raises(FileNotFoundError, match=r'has no ADE_val_00000003.semantic'):
+    judged(copy, tmp_path, tasks='semantic')
+  (copy / 'ADE_val_00000002.panoptic.png').unlink()
+  with pytest.raises(FileNotFoundError, match=r'00000002.panoptic.png does not exist'):
+    judged(copy, tmp_path, tasks='panoptic')
+  path = copy / 'panoptic.json'
+  content = json.loads(path.read_text())
+  content['annotations'] = content['annotations'][:1]
+  path.write_text(json.dumps(content))
+  with pytest.raises(FileNotFoundError, match='lacks photo ADE_val'):
+    judged(copy, tmp_path, tasks='panoptic')
+  path.write_text('[')
+  with pytest.raises(ValueError, match='not valid JSON'):
+    judged(copy, tmp_path, tasks='panoptic')
+  path.unlink()
+  with pytest.raises(FileNotFoundError, match='choose --tasks without it'):
+    judged(copy, tmp_path, tasks='panoptic')
+
+
+def test_maps_that_do_not_fit_are_named(copy, tmp_path):
+  path = copy / 'ADE_val_00000001.semantic.png'
+  cv2.imwrite(str(path), np.zeros((5, 5), np.uint8))
+  with pytest.raises(ValueError, match='photo ADE_val_00000001: a prediction of'):
+    judged(copy, tmp_path, tasks='semantic')
+  path = copy / 'ADE_val_00000001.panoptic.png'
+  picture = np.asarray(Image.open(path)).copy()
+  picture[0, 0] = (9, 9, 0)
+  Image.fromarray(picture).save(path)
+  with pytest.raises(ValueError, match='ids that no segment has'):
+    judged(copy, tmp_path, tasks='panoptic')
+
+
+def test_a_photo_without_detections_has_none(copy, tmp_path):
+  path = copy / 'instances.json'
+  path.write_text('[]')
+  entry = judged(copy, tmp_path, tasks='instance')
+  assert entry['numbers']['ade150/AP'] == 0
