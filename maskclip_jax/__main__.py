@@ -1,4 +1,4 @@
-"""The command line: `python -m maskclip_jax predict|convert|export|models|data`.
+"""The command line: `python -m maskclip_jax predict|eval|convert|export|models|data`.
 
 Flags, environment variables and the choice of cache directories live here and nowhere
 below. Errors in what the user gave are one line on stderr and exit status 2; `--debug`
@@ -6,6 +6,7 @@ shows where they arose.
 """
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import sys
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     return child
 
   _predict_flags(command('predict', predict, 'Segment photos by words.'))
+  _eval_flags(command('eval', evaluate, 'Evaluate a model on published protocols.'))
   _convert_flags(
     command('convert', convert, 'Turn an official checkpoint into a bundle.')
   )
@@ -87,6 +89,36 @@ def _predict_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument('--top_k', type=int, help='most instances per photo')
   p.add_argument('--short_edge', type=int, help='resize the short side to this')
   p.add_argument('--long_edge', type=int, help='but the long side at most to this')
+  _model_flags(p)
+
+
+def _eval_flags(p: argparse.ArgumentParser) -> None:
+  p.add_argument('--evals', help='protocols, such as ade150,pc59; --list names them')
+  p.add_argument('--model', help='bundle directory or name')
+  p.add_argument('--predictions', help='judge the predictions in this folder instead')
+  p.add_argument('--compare', nargs='+', metavar='RESULTS', help='only show a table')
+  p.add_argument('--list', action='store_true', help='only list the protocols')
+  p.add_argument('--out', default='results', help='folder for results (%(default)s)')
+  p.add_argument('--data_dir', help='where built datasets lie (~/tensorflow_datasets)')
+  p.add_argument('--batch_size', type=int, help='photos a call (one a device)')
+  p.add_argument('--limit', type=int, help='only the first so many photos')
+  p.add_argument('--tasks', help='some of panoptic,semantic,instance')
+  p.add_argument('--flip', action='store_true', help='average with the mirror image')
+  p.add_argument('--scales', default='1', help='sizes to average, such as 0.75,1,1.25')
+  p.add_argument('--vocabulary', help="other words for the protocol's classes")
+  p.add_argument(
+    '--save_predictions', action='store_true', help='write PNG and COCO JSON as well'
+  )
+  p.add_argument(
+    '--save_every', type=int, default=50, help='photos between savings (%(default)s)'
+  )
+  p.add_argument(
+    '--diagnose', action='store_true', help='find out what limits the model: a report'
+  )
+  _model_flags(p)
+
+
+def _model_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument('--dtype', default='float32', help='float32 or bfloat16')
   p.add_argument(
     '--random_weights',
@@ -281,6 +313,40 @@ def _watch_compilation(cache_dir: pathlib.Path | None) -> _Compilation:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   return counter
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+  """`eval --model M --evals P,Q`, `eval --predictions DIR --evals P`,
+  `eval --compare A B`, `eval --list`."""
+  from maskclip_jax.eval import command
+  from maskclip_jax.eval.ledger import Subject
+
+  if arguments.list:
+    print(command.protocol_table())
+    return 0
+  if arguments.compare:
+    print(command.compare(arguments.compare))
+    return 0
+  if arguments.evals is None:
+    raise ValueError('which protocols? --evals ade150,pc59; `eval --list` names them')
+  names = [field.name for field in dataclasses.fields(command.Request)]
+  request = command.Request(**{name: getattr(arguments, name) for name in names})
+  if arguments.predictions is not None:
+    command.judge_predictions(arguments.predictions, request)
+    return 0
+  if arguments.model is None:
+    raise ValueError('what is to be evaluated? --model M, or --predictions DIR')
+  _watch_compilation(arguments.cache_dir)
+  segmenter = _segmenter(arguments)
+  named = arguments.random_weights is not None
+  subject = Subject(
+    arguments.model,
+    preset=arguments.model if named else None,
+    dtype=arguments.dtype,
+    seed=arguments.random_weights,
+  )
+  command.run_evaluations(segmenter, subject, request)
+  return 0
 
 
 def convert(arguments: argparse.Namespace) -> int:
