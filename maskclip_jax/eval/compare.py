@@ -6,6 +6,7 @@ from typing import Any
 
 import rich.console
 import rich.table
+import rich.text
 
 from maskclip_jax.eval.published import Published, published
 
@@ -41,7 +42,8 @@ def comparison(
   table = rich.table.Table(title='Evaluations, in percent', title_justify='left')
   table.add_column('number', overflow='fold')
   for model in models:
-    table.add_column(model, justify='right', overflow='fold')
+    heading = rich.text.Text(model)
+    table.add_column(heading, justify='right', overflow='fold')
   table.add_column('published', overflow='fold')
   notes = _notes(entries)
   for metric, found in rows.items():
@@ -49,7 +51,8 @@ def comparison(
     if any(_unknown_rule(p, metric) for p in papers) and _FOOTNOTE not in notes:
       notes.append(_FOOTNOTE)
     cells = [_cell(found.get(model)) for model in models]
-    table.add_row(metric, *cells, _papers(papers, metric))
+    # Names are shown as they are: 'AP50[base]' looks like markup.
+    table.add_row(rich.text.Text(metric), *cells, _papers(papers, metric))
   console = rich.console.Console(file=io.StringIO(), width=width or 200)
   console.print(table)
   return '\n'.join([console.file.getvalue().rstrip(), *notes])

@@ -332,7 +332,7 @@ _TABLE = (
     'COCO 2017 val, generalised: all 65 words; AP over base, novel and all',
     {'instance': 'coco/instances65'},
     {'': _COCO_INSTANCE},
-    ('AP50[base]', 'AP50[novel]', 'AP50'),
+    ('AP50', 'AP50[base]', 'AP50[novel]'),
     groups={'base': 'coco-base48', 'novel': 'coco-novel17'},
   ),
   _semantic(

@@ -98,6 +98,18 @@ def test_papers_stand_beside_a_whole_protocol(semantic):
   assert 'MasQCLIP' not in comparison([entry])
 
 
+def test_names_with_brackets_are_not_markup(semantic):
+  _, (entry,), _ = semantic
+  one = json.loads(json.dumps(entry))
+  metric = 'coco_instance48_17_generalised/AP50[novel]'
+  one['headline'], one['numbers'] = [metric], {metric: 30.0}
+  one['model']['name'] = 'run[3]'
+  text = comparison([one])
+  assert metric in text
+  assert 'run[3]' in text
+  assert '31.9 MasQCLIP' in text
+
+
 def test_published_numbers_are_of_protocols_that_exist():
   for one in PUBLISHED:
     protocol, _, metric = one.metric.partition('/')
