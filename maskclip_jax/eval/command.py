@@ -122,7 +122,12 @@ def run_evaluations(
     start = time.perf_counter()
     with _progress(console, evaluator.name) as on_progress:
       found = evaluate(
-        evaluator, source, directory, data=source.fingerprint, on_progress=on_progress
+        evaluator,
+        source,
+        directory,
+        data=source.fingerprint,
+        dtype=subject.dtype,
+        on_progress=on_progress,
       )
     content = ledger.entry(found, subject, time.perf_counter() - start)
     if jax.process_index() == 0:

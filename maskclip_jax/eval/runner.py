@@ -57,6 +57,7 @@ def evaluate(
   workdir: pathlib.Path | None = None,
   *,
   data: Mapping[str, Any] | None = None,
+  dtype: str = 'float32',
   on_progress: Progress | None = None,
 ) -> Evaluation:
   """Evaluates a model on the examples of its protocol.
@@ -66,6 +67,7 @@ def evaluate(
     source: the examples; the same on every host.
     workdir: where the state is saved, and predictions if asked for; None saves nothing.
     data: fingerprint of the examples.
+    dtype: compute type that the model was made with.
     on_progress: is told how many examples of this host are done, of how many.
 
   Raises:
@@ -75,7 +77,7 @@ def evaluate(
   if evaluator.options.save_predictions and workdir is None:
     raise ValueError('predictions need a directory to be saved in: give a workdir')
   host, hosts = jax.process_index(), jax.process_count()
-  key = evaluator.key(data)
+  key = {**evaluator.key(data), 'dtype': dtype}
   path = workdir and workdir / f'state-{host}-of-{hosts}.npz'
   work = _Work(evaluator, len(source), path, key)
   mine = np.arange(host, len(source), hosts)

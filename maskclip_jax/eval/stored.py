@@ -105,11 +105,11 @@ class StoredPredictions:
       self._detections(key) if 'instance' in self.tasks else None,
     )
 
-  def _class(self, category: int, key: str) -> int:
+  def _class(self, category: int) -> int:
     if category not in self._classes:
       raise ValueError(
-        f'{self._directory}: photo {key} has category {category}, which the '
-        'vocabulary of the protocol does not know'
+        f'category {category} is not in the vocabulary of the protocol; do the '
+        'predictions belong to another one?'
       )
     return self._classes[category]
 
@@ -132,7 +132,7 @@ class StoredPredictions:
       return Segments.from_ids(
         ids,
         [row['id'] for row in rows],
-        [self._class(row['category_id'], key) for row in rows],
+        [self._class(row['category_id']) for row in rows],
       )
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from None
@@ -141,7 +141,7 @@ class StoredPredictions:
     rows = self._instances.get(key, [])
     return Detections(
       [row['segmentation'] for row in rows],
-      np.array([self._class(row['category_id'], key) for row in rows], np.int32),
+      np.array([self._class(row['category_id']) for row in rows], np.int32),
       np.array([row['score'] for row in rows], np.float64),
     )
 

@@ -176,6 +176,8 @@ def test_a_state_of_another_evaluation_is_refused(tmp_path):
   )
   with pytest.raises(ValueError, match='another model:'):
     evaluate(model, ade_run.source(), tmp_path)
+  with pytest.raises(ValueError, match='another dtype:'):
+    evaluate(ade_run.evaluator(), ade_run.source(), tmp_path, dtype='bfloat16')
   path = tmp_path / 'state-0-of-1.npz'
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(ValueError, match='is damaged'):
