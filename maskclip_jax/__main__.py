@@ -97,6 +97,11 @@ def _eval_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument('--model', help='bundle directory or name')
   p.add_argument('--predictions', help='judge the predictions in this folder instead')
   p.add_argument('--compare', nargs='+', metavar='RESULTS', help='only show a table')
+  p.add_argument(
+    '--everything',
+    action='store_true',
+    help='compare: not only the numbers that are quoted',
+  )
   p.add_argument('--list', action='store_true', help='only list the protocols')
   p.add_argument('--out', default='results', help='folder for results (%(default)s)')
   p.add_argument('--data_dir', help='where built datasets lie (~/tensorflow_datasets)')
@@ -114,6 +119,11 @@ def _eval_flags(p: argparse.ArgumentParser) -> None:
   )
   p.add_argument(
     '--diagnose', action='store_true', help='find out what limits the model: a report'
+  )
+  p.add_argument(
+    '--distributed',
+    action='store_true',
+    help='one of several processes, on a pod or a cluster that jax recognises',
   )
   _model_flags(p)
 
@@ -318,6 +328,8 @@ def _watch_compilation(cache_dir: pathlib.Path | None) -> _Compilation:
 def evaluate(arguments: argparse.Namespace) -> int:
   """`eval --model M --evals P,Q`, `eval --predictions DIR --evals P`,
   `eval --compare A B`, `eval --list`."""
+  import jax
+
   from maskclip_jax.eval import command
   from maskclip_jax.eval.ledger import Subject
 
@@ -325,7 +337,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     print(command.protocol_table())
     return 0
   if arguments.compare:
-    print(command.compare(arguments.compare))
+    print(command.compare(arguments.compare, everything=arguments.everything))
     return 0
   if arguments.evals is None:
     raise ValueError('which protocols? --evals ade150,pc59; `eval --list` names them')
@@ -336,6 +348,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
   if arguments.model is None:
     raise ValueError('what is to be evaluated? --model M, or --predictions DIR')
+  if arguments.distributed:
+    jax.distributed.initialize()
   _watch_compilation(arguments.cache_dir)
   segmenter = _segmenter(arguments)
   named = arguments.random_weights is not None

@@ -1,0 +1,56 @@
+"""From raw files to a table of numbers, as a person types it."""
+
+import json
+
+import ade_scenes
+import pytest
+
+from maskclip_jax.__main__ import main
+
+MODEL = ['--model', 'masqclip_tiny', '--random_weights', '0', '--no_cache']
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  """Three scenes in ADE20K's official layout, built by the command line."""
+  folder = tmp_path_factory.mktemp('ade')
+  raw = ade_scenes.write(folder / 'raw', 3)
+  build = ['data', 'build', 'ade20k_150', '--raw', str(raw)]
+  assert main([*build, '--data_dir', str(folder / 'data')]) == 0
+  return str(folder / 'data')
+
+
+def test_build_eval_report_compare(data_dir, tmp_path, capsys):
+  place = ['--data_dir', data_dir, '--out', str(tmp_path)]
+  assert main(['eval', '--evals', 'ade150', '--diagnose', *place, *MODEL]) == 0
+  results = json.loads((tmp_path / 'ade150' / 'results.json').read_text())
+  assert set(results) >= {'numbers', 'model', 'versions', 'device'}
+  assert '<svg' in (tmp_path / 'ade150' / 'report.html').read_text()
+  capsys.readouterr()
+  assert main(['eval', '--compare', str(tmp_path), '--everything']) == 0
+  table = capsys.readouterr().out
+  assert 'ade150/PQ' in table
+  assert '23.3' in table  # MasQCLIP's published PQ.
+
+
+def test_mistakes_are_one_line(data_dir, tmp_path, capsys):
+  place = ['--data_dir', data_dir, '--out', str(tmp_path)]
+  for arguments, part in (
+    (['--evals', 'ade150', *place], '--model M'),
+    (MODEL, '--evals'),
+    (['--evals', 'ade151', *place, *MODEL], 'ade150'),
+    (['--evals', 'pc59', *place, *MODEL], 'data build pascal_context'),
+    (['--evals', 'ade150', '--scales', 'big', *place, *MODEL], 'scales'),
+    (['--evals', 'ade150', '--vocabulary', 'cat', *place, *MODEL], 'class'),
+    (['--compare', str(tmp_path / 'nothing')], 'nothing'),
+  ):
+    assert main(['eval', *arguments]) == 2, arguments
+    lines = capsys.readouterr().err.splitlines()
+    assert len([x for x in lines if 'RANDOM' not in x]) == 1, lines
+    assert part in lines[-1], lines
+  assert not (tmp_path / 'ade150').exists()
+
+
+def test_protocols_are_listed(capsys):
+  assert main(['eval', '--list']) == 0
+  assert 'coco_instance48_17_generalised' in capsys.readouterr().out
