@@ -178,6 +178,7 @@ PRESETS: dict[str, Preset] = {
     _SMALL_PHOTOS,
     _MASQ,
   ),
+  'proposals_tiny': Preset('mask2former', _TINY, _SMALL_PHOTOS, vocabulary='object'),
   'mask2former_tiny': Preset(
     'mask2former',
     dataclasses.replace(_TINY, num_classes=133),

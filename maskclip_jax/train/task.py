@@ -6,21 +6,31 @@ the same for all tasks.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.io import params
+from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.zoo import Preset
 
 Flat = Mapping[str, Array]
 Terms = Mapping[str, Float[Array, '']]
 
 MODEL = 'model'
+# Rows of the table of trained parameters before it is folded.
+_LONGEST_TABLE = 12
+
+
+class Make(Protocol):
+  """Builds a module of a system and its config."""
+
+  def __call__(self, system: str, config: Any, *, dtype: Any) -> nnx.Module: ...
 
 
 class Task(Protocol):
@@ -29,8 +39,8 @@ class Task(Protocol):
   Attributes:
     preset: the model that is trained and exported.
     trainable: regular expressions over its parameter paths.
-    unused: regular expressions over paths that this training never reads (CLIP's text
-      tower); they take no memory and are copied into the exported bundle.
+    unused: parts of the model that training never reads (CLIP's text tower); they take
+      no memory and are copied into the exported bundle.
     constants: arrays that are neither parameters nor part of a batch, by path.
   """
 
@@ -39,11 +49,11 @@ class Task(Protocol):
   unused: tuple[str, ...]
   constants: Flat
 
-  def modules(self) -> dict[str, nnx.Module]:
-    """Abstract modules: `model`, without its unused parts, and frozen helpers."""
+  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+    """The whole model, called `model`, and frozen helpers."""
 
-  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
-    """Starting values that follow from others, for paths that no file has given."""
+  def derive(self, values: Flat, path: str) -> Array | None:
+    """The starting value of a path that no file gives, if it follows from others."""
 
   def loss(
     self,
@@ -53,6 +63,25 @@ class Task(Protocol):
     key: Array,
   ) -> tuple[Float[Array, ''], Terms]:
     """The loss of a batch, and what is worth logging, scalars by name."""
+
+
+def flatten_modules(modules: Mapping[str, nnx.Module]) -> dict[str, Any]:
+  """Path -> value of every variable; a helper's paths start with its name."""
+  flat: dict[str, Any] = {}
+  for name, module in modules.items():
+    for path, leaf in params.flatten(module).items():
+      path = _join(name, path)
+      if path in flat:
+        raise ValueError(f'the model and a helper both have a parameter {path}')
+      flat[path] = leaf
+  return flat
+
+
+def _prune(module: nnx.Module, unused: Sequence[str]) -> None:
+  """Takes parts out of a module."""
+  for path in unused:
+    *parents, name = path.split('/')
+    delattr(functools.reduce(getattr, parents, module), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +107,10 @@ class Layout:
       ValueError: an expression of `trainable` matches no parameter, or two modules
         have the same path.
     """
-    parts = {name: nnx.split(module) for name, module in task.modules().items()}
-    shapes: dict[str, jax.ShapeDtypeStruct] = {}
-    for name, (_, state) in parts.items():
-      for path, leaf in params.flatten(state).items():
-        path = _join(name, path)
-        if path in shapes:
-          raise ValueError(f'the model and a helper both have a parameter {path}')
-        shapes[path] = leaf
+    modules = task.modules()
+    _prune(modules[MODEL], task.unused)
+    shapes = flatten_modules(modules)
+    parts = {name: nnx.split(module) for name, module in modules.items()}
     # Frozen statistics are variables, but no parameters.
     own = [
       params.path_name(path)
@@ -118,21 +143,24 @@ class Layout:
     }
 
   def table(self) -> str:
-    """The trained parameters, numbered layers folded, with their counts."""
+    """The trained parameters with their counts: layers folded, or parts if many."""
     groups: dict[str, list[int]] = {}
     for path in self.trained:
       name = re.sub(r'(^|/)\d+(?=/|$)', r'\1*', path)
       groups.setdefault(name, []).append(params.count({path: self.shapes[path]}))
+    if len(groups) > _LONGEST_TABLE:
+      parts: dict[str, list[int]] = {}
+      for name, sizes in groups.items():
+        parts.setdefault(f'{name.partition("/")[0]}/**', []).extend(sizes)
+      groups = parts
     width = max(len(name) for name in groups)
     lines = [
-      f'  {name:<{width}} {len(sizes):>4} x {sizes[0]:>12,}'
-      if len(set(sizes)) == 1
-      else f'  {name:<{width}} {len(sizes):>4}   {sum(sizes):>12,}'
+      f'  {name:<{width}}  {len(sizes):>4} arrays  {sum(sizes):>12,}'
       for name, sizes in groups.items()
     ]
     trained = params.count({p: self.shapes[p] for p in self.trained})
     frozen = params.count(self.shapes) - trained
-    return '\n'.join([f'{trained:,} parameters train, {frozen:,} are frozen', *lines])
+    return '\n'.join([f'{trained:,} parameters train, {frozen:,} are frozen:', *lines])
 
 
 def _join(module: str, path: str) -> str:

@@ -6,7 +6,7 @@ rounds take the last student as the next teacher.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from maskclip_jax.ops.distill import (
   extend,
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
-from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.task import MODEL, Flat, Make, Terms
 from maskclip_jax.train.tasks.set_prediction import (
   SetPrediction,
   SetPredictionConfig,
@@ -86,14 +86,13 @@ class Distill:
     config = SetPredictionConfig(self.config.criterion, self.config.trainable)
     return SetPrediction(self.preset, config, self.dtype, self.batched)
 
-  def modules(self) -> dict[str, nnx.Module]:
-    teacher = abstract_model('mask2former', self.preset.config, dtype=self.dtype)
-    return {**self.student.modules(), TEACHER: teacher}
+  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+    teacher = make('mask2former', self.preset.config, dtype=self.dtype)
+    return {**self.student.modules(make), TEACHER: teacher}
 
-  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
+  def derive(self, values: Flat, path: str) -> Array | None:
     # A student starts as its teacher.
-    own = [path for path in fresh if not path.startswith(f'{TEACHER}/')]
-    return {**flat, **{path: flat[f'{TEACHER}/{path}'] for path in own}}
+    return None if path.startswith(f'{TEACHER}/') else values[f'{TEACHER}/{path}']
 
   def pseudo_masks(
     self,

@@ -5,12 +5,13 @@ to one; unmatched queries have no class loss.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models.base import Outputs, TextBank
 from maskclip_jax.ops.criterion import (
   Batched,
@@ -22,7 +23,7 @@ from maskclip_jax.ops.criterion import (
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities
-from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.task import MODEL, Flat, Make, Terms
 from maskclip_jax.train.tasks import text_constants
 from maskclip_jax.train.tasks.set_prediction import images_of
 from maskclip_jax.zoo import Preset
@@ -78,11 +79,12 @@ class MaskAttention:
   def trainable(self) -> tuple[str, ...]:
     return self.config.trainable
 
-  def modules(self) -> dict[str, nnx.Module]:
-    return {MODEL: text_constants.without_text_tower(self.preset, self.dtype)}
+  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+    preset = self.preset
+    return {MODEL: make(preset.system, preset.config, dtype=self.dtype)}
 
-  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
-    return flat
+  def derive(self, values: Flat, path: str) -> Array | None:
+    return None
 
   def predictions(self, outputs: Outputs, text: TextBank) -> Predictions:
     """The final masks and, after them, those of every block that refined them."""

@@ -6,7 +6,7 @@ no object score.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -14,13 +14,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models import regions
 from maskclip_jax.models.base import Images, Outputs, TextBank
 from maskclip_jax.ops.criterion import Batched, whole_batch
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities, weighted_nll
 from maskclip_jax.ops.matching import LABEL_RULES, LabelRule, labels_by_overlap
-from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.task import MODEL, Flat, Make, Terms
 from maskclip_jax.train.tasks import text_constants
 from maskclip_jax.train.tasks.set_prediction import images_of
 from maskclip_jax.zoo import Preset
@@ -91,14 +92,14 @@ class QueryTuning:
   def trainable(self) -> tuple[str, ...]:
     return self.config.trainable
 
-  def modules(self) -> dict[str, nnx.Module]:
-    return {MODEL: text_constants.without_text_tower(self.preset, self.dtype)}
+  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+    preset = self.preset
+    return {MODEL: make(preset.system, preset.config, dtype=self.dtype)}
 
-  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
-    if 'mask_embeddings' not in fresh:
-      return flat
-    start = flat['clip/visual/positional_embedding'][0]
-    return {**flat, 'mask_embeddings': start}
+  def derive(self, values: Flat, path: str) -> Array | None:
+    if path != 'mask_embeddings':
+      return None
+    return values['clip/visual/positional_embedding'][0]
 
   def labels(
     self, outputs: Outputs, images: Images, truth: GroundTruth, text: TextBank

@@ -6,7 +6,7 @@ Mask2Former.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +24,7 @@ from maskclip_jax.ops.criterion import (
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities
-from maskclip_jax.train.task import MODEL, Flat, Terms
+from maskclip_jax.train.task import MODEL, Flat, Make, Terms
 from maskclip_jax.zoo import Preset
 
 
@@ -96,11 +96,11 @@ class SetPrediction:
   def trainable(self) -> tuple[str, ...]:
     return self.config.trainable
 
-  def modules(self) -> dict[str, nnx.Module]:
-    return {MODEL: abstract_model('mask2former', self.preset.config, dtype=self.dtype)}
+  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+    return {MODEL: make('mask2former', self.preset.config, dtype=self.dtype)}
 
-  def derive(self, flat: Flat, fresh: Sequence[str]) -> Flat:
-    return flat
+  def derive(self, values: Flat, path: str) -> Array | None:
+    return None
 
   def truth(self, batch: Mapping[str, Array]) -> GroundTruth:
     """The ground truth; class-agnostic networks know one class, 0."""

@@ -2,16 +2,12 @@
 
 import dataclasses
 
-from flax import nnx
-
-from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models.base import TextBank
 from maskclip_jax.train.task import Flat
-from maskclip_jax.zoo import Preset
 
 _PREFIX = 'text_bank/'
 # Class vectors are computed before training starts.
-UNUSED = ('clip/text/.*', 'clip/logit_scale')
+UNUSED = ('clip/text', 'clip/logit_scale')
 
 
 def to_constants(bank: TextBank) -> Flat:
@@ -24,10 +20,3 @@ def from_constants(constants: Flat) -> TextBank:
   """The inverse of `to_constants`."""
   names = [field.name for field in dataclasses.fields(TextBank)]
   return TextBank(**{name: constants[f'{_PREFIX}{name}'] for name in names})
-
-
-def without_text_tower(preset: Preset, dtype) -> nnx.Module:
-  """The abstract model of a preset without what `UNUSED` names."""
-  model = abstract_model(preset.system, preset.config, dtype=dtype)
-  del model.clip.text, model.clip.logit_scale
-  return model

@@ -1,0 +1,316 @@
+"""What a training run is made of, as frozen dataclasses, and how to read them.
+
+A configuration file returns plain values (`configs/*.py`); `read` turns them into a
+`TrainConfig` and names every field that is unknown or of a wrong type.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from maskclip_jax import zoo
+from maskclip_jax.data.pipeline import DatasetConfig
+from maskclip_jax.train.mesh import MeshConfig
+from maskclip_jax.train.optim import OptimConfig
+
+T = TypeVar('T')
+TASKS = ('set_prediction', 'distill', 'query_tuning', 'mask_attention')
+
+
+@dataclasses.dataclass(frozen=True)
+class StartFrom:
+  """Where some of the starting values come from.
+
+  Attributes:
+    source: a bundle, the workdir of a finished run, or a file of ImageNet weights for
+      the backbone.
+    take: the part of it that is taken, 'proposals'; everything by default.
+    at: the part of this model that it becomes, 'clip'; all of it by default. A helper
+      is a part too: 'teacher'.
+    leave: regular expressions over paths of this model that keep their random start,
+      although the source may have them (a class head of another size).
+    what: says what the source should be, for whoever has to give it.
+  """
+
+  source: str = ''
+  take: str = ''
+  at: str = ''
+  leave: tuple[str, ...] = ()
+  what: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """The training data.
+
+  Attributes:
+    datasets: mixture of built datasets.
+    data_dir: where they lie; TFDS's own place by default.
+    generated: use so many generated pictures instead, for trying things out.
+    mapper: published augmentation (`data.transforms.mappers.named`).
+    profile: of the mapper.
+    canvas: side of the square crops, in pixels.
+    batch_size: photos of all processes together.
+    max_segments: rows of the ground-truth table.
+    overlapping: segments may overlap, so masks are bit-packed (instance views).
+    same_orientation: groups of so many landscape or portrait photos; 0 for none.
+    on_error: what to do about a photo that cannot be read.
+    seed: of order and augmentation.
+    workers: processes that read; 0 reads in the training process.
+    threads: per process.
+    prefetch: batches each keeps ready.
+  """
+
+  datasets: tuple[DatasetConfig, ...] = ()
+  data_dir: str | None = None
+  generated: int = 0
+  mapper: str = 'coco_panoptic'
+  profile: Literal['released', 'paper'] = 'released'
+  canvas: int = 1024
+  batch_size: int = 16
+  max_segments: int = 100
+  overlapping: bool = False
+  same_orientation: int = 0
+  on_error: Literal['stop', 'skip'] = 'stop'
+  seed: int = 0
+  workers: int = 0
+  threads: int = 2
+  prefetch: int = 2
+
+  def __post_init__(self):
+    if bool(self.datasets) == bool(self.generated):
+      raise ValueError('give either data.datasets or a number of data.generated images')
+    if self.canvas % 32 or self.canvas < 32:
+      raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSettings:
+  """When checkpoints are written and which are kept.
+
+  Attributes:
+    every: steps; one is written at the end too, and when the run is told to stop.
+    keep: latest ones that stay.
+    best: a logged number whose best checkpoint stays as well; '' for none.
+    mode: whether its least or its largest value is best.
+  """
+
+  every: int = 1000
+  keep: int = 2
+  best: str = ''
+  mode: Literal['min', 'max'] = 'min'
+
+  def __post_init__(self):
+    if self.every < 1 or self.keep < 1:
+      raise ValueError('checkpoint.every and checkpoint.keep must be at least 1')
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSettings:
+  """What is to be seen of a run.
+
+  Attributes:
+    every: steps between lines.
+    pictures: steps between pictures of predicted masks; 0 for none.
+    profile_at: step at which a profiler trace begins; -1 for none.
+    profile_steps: how long it is.
+  """
+
+  every: int = 20
+  pictures: int = 0
+  profile_at: int = -1
+  profile_steps: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """One stage of training.
+
+  Attributes:
+    task: one of `TASKS`.
+    profile: 'released' or 'paper', where paper and released code differ.
+    settings: fields of the task's own config that differ from the profile.
+    preset: name of the model (`zoo.PRESETS`).
+    model: fields of the preset's config that differ.
+    vocabulary: words of the training data, for tasks that read text.
+    data: what to train on.
+    start: where the starting values come from, each under a name of your choice.
+    total_steps: length of the run; schedules are fractions of it.
+    optim: the optimiser.
+    mesh: how devices share the work.
+    checkpoint: what is kept.
+    log: what is shown.
+    dtype: compute type; parameters and losses are float32.
+    remat: recompute blocks of the proposal network in the backward pass.
+    seed: of starting values and of sampled points.
+  """
+
+  task: str
+  preset: str
+  total_steps: int
+  data: DataSettings
+  profile: Literal['released', 'paper'] = 'released'
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  vocabulary: str = ''
+  start: Mapping[str, StartFrom] = dataclasses.field(default_factory=dict)
+  optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+  mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+  checkpoint: CheckpointSettings = dataclasses.field(default_factory=CheckpointSettings)
+  log: LogSettings = dataclasses.field(default_factory=LogSettings)
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
+  remat: bool = False
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.task not in TASKS:
+      raise ValueError(f'task must be one of {", ".join(TASKS)}, not {self.task!r}')
+    if self.total_steps < 1:
+      raise ValueError(f'total_steps must be at least 1, not {self.total_steps}')
+    if self.data.batch_size % max(self.optim.accumulate, 1):
+      raise ValueError(
+        f'a batch of {self.data.batch_size} does not divide into '
+        f'{self.optim.accumulate} parts (optim.accumulate)'
+      )
+
+    for name, start in self.start.items():
+      if not start.source:
+        raise ValueError(
+          f'start.{name}.source is empty: set --config.start.{name}.source to '
+          f'{start.what or "a bundle"}'
+        )
+
+  def chosen_preset(self) -> zoo.Preset:
+    """The preset with the config's changes.
+
+    Raises:
+      ValueError: no such preset or field.
+    """
+    preset = zoo.find_preset(self.preset)
+    return dataclasses.replace(
+      preset, config=change(preset.config, self.model, 'model')
+    )
+
+
+def read(values: Mapping[str, Any]) -> TrainConfig:
+  """The configuration of plain values.
+
+  Raises:
+    ValueError: an unknown or missing field, or a wrong type, by its full name.
+  """
+  return _build(TrainConfig, values, 'config')
+
+
+def change(instance: T, values: Mapping[str, Any], where: str) -> T:
+  """A dataclass with some fields changed, nested ones too; errors as for `read`."""
+  hints = _hints(type(instance), values, where)
+  changed = {}
+  for name, value in values.items():
+    current = getattr(instance, name)
+    if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+      changed[name] = change(current, value, f'{where}.{name}')
+    else:
+      changed[name] = _convert(hints[name], value, f'{where}.{name}')
+  return _checked(lambda: dataclasses.replace(instance, **changed), where)
+
+
+def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+  hints = typing.get_type_hints(cls)
+  names = [field.name for field in dataclasses.fields(cls)]
+  for name in values:
+    if name not in names:
+      close = difflib.get_close_matches(name, names, 1)
+      hint = f'did you mean {close[0]}?' if close else f'there are {", ".join(names)}'
+      raise ValueError(f'{where}.{name} is no field of the configuration: {hint}')
+  return hints
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+  if not isinstance(values, Mapping):
+    raise ValueError(f'{where} must be a table of fields, not {values!r}')
+  hints = _hints(cls, values, where)
+  needed = [
+    field.name
+    for field in dataclasses.fields(cls)
+    if field.default is dataclasses.MISSING
+    and field.default_factory is dataclasses.MISSING
+    and field.name not in values
+  ]
+  if needed:
+    raise ValueError(f'{where} needs {", ".join(needed)}')
+  converted = {
+    name: _convert(hints[name], value, f'{where}.{name}')
+    for name, value in values.items()
+  }
+  return _checked(lambda: cls(**converted), where)
+
+
+def _checked(make, where: str):
+  """Says where a value is that a dataclass's own checks refuse."""
+  try:
+    return make()
+  except ValueError as error:
+    text = str(error)
+    raise ValueError(
+      text if text.startswith('config') else f'{where}: {text}'
+    ) from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+  """A plain value as the type of its field."""
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if isinstance(hint, types.UnionType) or origin is typing.Union:
+    if value is None and types.NoneType in arguments:
+      return None
+    others = [a for a in arguments if a is not types.NoneType]
+    # JSON has lists where Python has tuples.
+    value = tuple(value) if isinstance(value, list) else value
+    fits = (a for a in others if isinstance(value, typing.get_origin(a) or a))
+    return _convert(next(fits, others[0]), value, where)
+  if dataclasses.is_dataclass(hint):
+    return value if isinstance(value, hint) else _build(hint, value, where)
+  if origin is tuple:
+    return _convert_tuple(arguments, value, where)
+  if origin is Literal:
+    if value not in arguments:
+      choices = ', '.join(map(repr, arguments))
+      raise ValueError(f'{where} must be one of {choices}, not {value!r}')
+    return value
+  if origin is not None and issubclass(origin, Mapping):
+    if not isinstance(value, Mapping):
+      raise ValueError(f'{where} must be a table, not {value!r}')
+    inner = arguments[1]
+    return {name: _convert(inner, v, f'{where}.{name}') for name, v in value.items()}
+  if origin is not None or hint is Any:
+    return value
+  return _convert_scalar(hint, value, where)
+
+
+def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
+  if isinstance(value, str) or not isinstance(value, list | tuple):
+    raise ValueError(f'{where} must be a list, not {value!r}')
+  if len(arguments) == 2 and arguments[1] is Ellipsis:
+    arguments = arguments[:1] * len(value)
+  if len(arguments) != len(value):
+    raise ValueError(f'{where} must have {len(arguments)} entries, not {len(value)}')
+  return tuple(
+    _convert(hint, entry, f'{where}[{i}]')
+    for i, (hint, entry) in enumerate(zip(arguments, value, strict=True))
+  )
+
+
+def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+  # True is an int to Python, and a whole number is a fine float.
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    raise ValueError(f'{where} must be {hint.__name__}, not {value!r}')
+  return value
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+  """Plain JSON values; `read` takes them back."""
+  return dataclasses.asdict(config)

@@ -1,0 +1,86 @@
+"""From the data settings of a run to batches on devices."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from maskclip_jax.data.pipeline import (
+  DataConfig,
+  DatasetConfig,
+  Reading,
+  Stream,
+  train_stream,
+)
+from maskclip_jax.data.targets import Targets
+from maskclip_jax.data.transforms import mappers
+from maskclip_jax.train import mesh as meshes
+from maskclip_jax.train.config import DataSettings
+from maskclip_jax.train.generated import VIEW, GeneratedPictures
+
+# What the losses read; the rest of a batch stays on the host.
+ON_DEVICE = ('image', 'image_hw', 'class', 'valid', 'crowd', 'segments', 'masks')
+
+
+def data_config(settings: DataSettings) -> DataConfig:
+  """The pipeline's config of a run.
+
+  Raises:
+    ValueError: no such mapper, or settings that do not fit each other.
+  """
+  mapper = mappers.named(settings.mapper, settings.profile)
+  canvas = (settings.canvas, settings.canvas)
+  datasets = settings.datasets or (DatasetConfig(VIEW, 'generated'),)
+  if settings.data_dir is not None:
+    datasets = tuple(
+      dataclasses.replace(dataset, data_dir=settings.data_dir) for dataset in datasets
+    )
+  return DataConfig(
+    datasets=datasets,
+    mapper=dataclasses.replace(mapper, canvas=canvas),
+    batch_size=settings.batch_size,
+    targets=Targets(settings.max_segments, masks=settings.overlapping),
+    seed=settings.seed,
+    on_error=settings.on_error,
+    same_orientation=settings.same_orientation,
+    reading=Reading(settings.workers, settings.threads, settings.prefetch),
+  )
+
+
+def open_stream(settings: DataSettings, mesh: Mesh, step: int) -> Stream:
+  """This process's part of the batches from a step on."""
+  host, hosts = meshes.host_rows(mesh)
+  sources = None
+  if settings.generated:
+    sources = [GeneratedPictures(settings.generated, settings.canvas, settings.seed)]
+  config = data_config(settings)
+  return train_stream(config, step, host=host, hosts=hosts, sources=sources)
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """The arrays of a batch that the losses read, divided over the mesh."""
+  return meshes.to_devices({n: batch[n] for n in ON_DEVICE if n in batch}, mesh)
+
+
+def abstract_batch(settings: DataSettings) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes of a batch of all processes, for compiling without data."""
+  b, n, side = settings.batch_size, settings.max_segments, settings.canvas
+  shapes = {
+    'image': ((b, side, side, 3), np.uint8),
+    'image_hw': ((b, 2), np.int32),
+    'class': ((b, n), np.int32),
+    'valid': ((b, n), np.bool_),
+    'crowd': ((b, n), np.bool_),
+    'segments': ((b, side, side), np.int16),
+  }
+  if settings.overlapping:
+    shapes['masks'] = ((b, n, side, side // 8), np.uint8)
+  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def batches(stream: Stream, mesh: Mesh) -> Iterator[tuple[dict, np.ndarray]]:
+  """Batches on devices, with the image ids of this process's rows."""
+  for batch in stream:
+    yield to_devices(batch, mesh), batch['image_id']

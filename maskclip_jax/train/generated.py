@@ -1,0 +1,110 @@
+"""Generated pictures with segments, for tests and for trying a recipe out.
+
+Every picture is one of a few coloured shapes on two halves of background. The class of
+a shape is its kind and colour, so that there is something to learn.
+"""
+
+import dataclasses
+import functools
+import io
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from maskclip_jax.data import schema
+from maskclip_jax.data.views import find_view
+
+VIEW = 'coco/panoptic'
+_COLORS = ((220, 40, 40), (40, 180, 60), (50, 80, 220), (230, 200, 40))
+_GROUNDS = ((110, 110, 120), (170, 150, 130), (90, 120, 90))
+_SHAPES = ('square', 'disc')
+
+
+@functools.cache
+def _categories() -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Ids of some things and of some stuff of the view."""
+  classes = find_view(VIEW).words().classes
+  things = tuple(c.id for c in classes if c.thing)
+  stuff = tuple(c.id for c in classes if not c.thing)
+  return things[: len(_COLORS) * len(_SHAPES)], stuff[: len(_GROUNDS)]
+
+
+def _shape(
+  rng: np.random.Generator, side: int, kind: str
+) -> Bool[np.ndarray, 'side side']:
+  radius = side * rng.uniform(0.1, 0.22)
+  y, x = rng.uniform(0.2 * side, 0.8 * side, 2)
+  rows, columns = np.ogrid[:side, :side]
+  if kind == 'disc':
+    return (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+  return np.maximum(abs(rows - y), abs(columns - x)) <= radius
+
+
+def _png(array: np.ndarray) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(array).save(file, 'PNG')
+  return file.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedPictures:
+  """A source of records, as of a built dataset.
+
+  Attributes:
+    number: how many there are.
+    side: height and width in pixels.
+    seed: another seed, other pictures.
+  """
+
+  number: int
+  side: int
+  seed: int = 0
+
+  def __len__(self) -> int:
+    return self.number
+
+  def __getitem__(self, index: int) -> schema.Record:
+    rng = np.random.default_rng([self.seed, index])
+    things, stuff = _categories()
+    horizon = int(self.side * rng.uniform(0.35, 0.65))
+    ids = np.full((self.side, self.side), 1, np.uint16)
+    ids[horizon:] = 2
+    grounds = rng.permutation(len(_GROUNDS))[:2]
+    photo = np.array(_GROUNDS, float)[grounds][ids - 1]
+    categories = [stuff[ground] for ground in grounds]
+    for _ in range(int(rng.integers(1, 4))):
+      color, kind = rng.integers(len(_COLORS)), int(rng.integers(len(_SHAPES)))
+      mask = _shape(rng, self.side, _SHAPES[kind])
+      categories.append(things[color * len(_SHAPES) + kind])
+      ids[mask], photo[mask] = len(categories), _COLORS[color]
+    photo += rng.normal(0, 4, photo.shape)
+    return self._record(index, photo.clip(0, 255).astype(np.uint8), ids, categories)
+
+  def _record(
+    self, index: int, photo: UInt8[np.ndarray, 'h w 3'], ids, categories
+  ) -> schema.Record:
+    rows = [
+      {
+        'id': number,
+        'class': category,
+        'category_id': category,
+        'crowd': False,
+        'area': float((ids == number).sum()),
+        'bbox': [0, 0, self.side, self.side],
+      }
+      for number, category in enumerate(categories, start=1)
+    ]
+    return {
+      'image': _png(photo),
+      'image_id': f'generated-{index}',
+      'file_name': f'generated/{index}.png',
+      'height': self.side,
+      'width': self.side,
+      'segments': _png(ids),
+      'segments_info': schema.table(rows),
+      'semantic': b'',
+      'instances': schema.table([], masks=True),
+      'captions': [],
+      'subsets': [],
+    }

@@ -1,0 +1,95 @@
+"""Everything a run needs before its first step, assembled from its configuration."""
+
+import dataclasses
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from maskclip_jax.train import mesh as meshes
+from maskclip_jax.train.config import TrainConfig
+from maskclip_jax.train.optim import make_optimizer
+from maskclip_jax.train.starting import Starting, starting_values
+from maskclip_jax.train.state import (
+  Step,
+  TrainState,
+  abstract_state,
+  make_step,
+  new_state,
+)
+from maskclip_jax.train.task import Flat, Layout, Task
+from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.tasks.registry import READS_TEXT, make_task
+from maskclip_jax.train.words import make_text_bank
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A task laid out over a mesh, without any value.
+
+  Attributes:
+    config: of the run.
+    mesh: the devices.
+    task: the loss.
+    layout: which paths train.
+    tx: the optimiser.
+    placed: the sharding of every array of the state.
+    step: the compiled step, once it has run.
+  """
+
+  config: TrainConfig
+  mesh: Mesh
+  task: Task
+  layout: Layout
+  tx: optax.GradientTransformation
+  placed: TrainState
+  step: Step
+
+
+def make_program(config: TrainConfig, mesh: Mesh, constants: Flat) -> Program:
+  """Lays a configuration out over a mesh.
+
+  Args:
+    config: of the run.
+    mesh: the devices.
+    constants: the text bank by path (or shapes), for tasks that read text.
+
+  Raises:
+    ValueError: parts of the configuration that do not fit each other.
+  """
+  meshes.check_batch(mesh, config.data.batch_size, config.optim.accumulate)
+  task = make_task(config, constants, meshes.batched(mesh))
+  layout = Layout.of(task)
+  tx = make_optimizer(config.optim, layout.trained, config.total_steps)
+  placed = meshes.shardings(abstract_state(layout, constants, tx), mesh, config.mesh)
+  step = make_step(task, layout, tx, mesh, placed, accumulate=config.optim.accumulate)
+  return Program(config, mesh, task, layout, tx, placed, step)
+
+
+def read_start(config: TrainConfig) -> tuple[Starting, Flat]:
+  """Starting values of a run, and the constants that follow from them.
+
+  Raises:
+    FileNotFoundError, ValueError: see `starting.starting_values`; or no vocabulary.
+  """
+  task = make_task(config, {})
+  Layout.of(task)  # Names a wrong expression before files are read.
+  starting = starting_values(task, tuple(config.start.values()), config.seed)
+  if config.task not in READS_TEXT:
+    return starting, {}
+  if not config.vocabulary:
+    raise ValueError(f'the stage {config.task} reads words: set config.vocabulary')
+  bank = make_text_bank(config.vocabulary, task.preset, starting)
+  return starting, text_constants.to_constants(bank)
+
+
+def start_state(program: Program, starting: Starting) -> TrainState:
+  """The state before the first step."""
+  return new_state(
+    program.layout, starting, program.task.constants, program.tx, program.placed
+  )
+
+
+def run_key(config: TrainConfig) -> jax.Array:
+  """The key all randomness of the losses comes from."""
+  return jax.random.key(config.seed)

@@ -1,0 +1,159 @@
+"""The state of a run, and the step that changes it.
+
+State is explicit and flat: parameters by path, the optimiser's slots beside them, and
+what is frozen. Only trained parameters have gradients, slots and a place in
+checkpoints. The step is one program whose inputs and outputs lie where the mesh says.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from maskclip_jax.train import mesh as meshes
+from maskclip_jax.train.task import Flat, Layout, Task, Terms
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a step takes and gives.
+
+  Attributes:
+    step: updates made so far.
+    params: trained parameters by path.
+    opt: the optimiser's slots.
+    frozen: everything else the loss reads: frozen parameters and constants.
+  """
+
+  step: Int[Array, '']
+  params: dict[str, Array]
+  opt: optax.OptState
+  frozen: dict[str, Array]
+
+
+Step = Callable[
+  [TrainState, Mapping[str, Array], Array], tuple[TrainState, dict[str, Array]]
+]
+
+
+def abstract_state(
+  layout: Layout, constants: Mapping, tx: optax.GradientTransformation
+) -> TrainState:
+  """Shapes and types of a run's state."""
+
+  def shape(x) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+  trained = {path: shape(layout.shapes[path]) for path in layout.trained}
+  frozen = {path: shape(layout.shapes[path]) for path in layout.frozen}
+  frozen |= {path: shape(value) for path, value in constants.items()}
+  step = jax.ShapeDtypeStruct((), jnp.int32)
+  return TrainState(step, trained, jax.eval_shape(tx.init, trained), frozen)
+
+
+def new_state(
+  layout: Layout,
+  values: Mapping[str, np.ndarray],
+  constants: Flat,
+  tx: optax.GradientTransformation,
+  placed: TrainState,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    layout: which paths train.
+    values: of all paths.
+    constants: further frozen arrays.
+    tx: the optimiser.
+    placed: the sharding of every array.
+  """
+
+  def put(value, sharding: NamedSharding) -> Array:
+    value = np.asarray(value)
+    return jax.make_array_from_callback(
+      value.shape, sharding, lambda index: value[index]
+    )
+
+  trained = {path: put(values[path], placed.params[path]) for path in layout.trained}
+  frozen = {path: put(values[path], placed.frozen[path]) for path in layout.frozen}
+  frozen |= {path: put(value, placed.frozen[path]) for path, value in constants.items()}
+  opt = jax.jit(tx.init, out_shardings=placed.opt)(trained)
+  return TrainState(put(np.int32(0), placed.step), trained, opt, frozen)
+
+
+def make_step(
+  task: Task,
+  layout: Layout,
+  tx: optax.GradientTransformation,
+  mesh: Mesh,
+  placed: TrainState,
+  *,
+  accumulate: int = 1,
+) -> Step:
+  """The training step, to be compiled once.
+
+  Args:
+    task: the loss.
+    layout: how parameters become modules.
+    tx: the optimiser.
+    mesh: the devices.
+    placed: the sharding of every array of the state.
+    accumulate: parts of a batch that are worked off one after another; the gradient
+      is the mean of theirs.
+
+  Returns:
+    (state, batch, key) -> (state, what to log). The given state is used up. The key is
+    the run's: every step derives its own from it.
+  """
+
+  def loss(params, frozen, batch, key) -> tuple[Array, Terms]:
+    flat = {**frozen, **params}
+    value, terms = task.loss(layout.merge(flat), flat, batch, key)
+    return value, {**terms, 'loss': value}
+
+  gradient = jax.grad(loss, has_aux=True)
+
+  def train_step(state: TrainState, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    if accumulate == 1:
+      gradients, terms = gradient(state.params, state.frozen, batch, key)
+    else:
+      gradients, terms = _accumulated(gradient, state, batch, key, accumulate)
+    updates, opt = tx.update(gradients, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    terms = {**terms, 'grad_norm': optax.tree.norm(gradients)}
+    return TrainState(state.step + 1, params, opt, state.frozen), terms
+
+  rows, everywhere = meshes.batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    in_shardings=(placed, rows, everywhere),
+    out_shardings=(placed, everywhere),
+  )
+
+
+def _accumulated(gradient, state: TrainState, batch, key, parts: int):
+  """Means of gradients and terms over the parts of a batch."""
+
+  # Part j takes the rows j, j + parts, ...: each device works on its own rows.
+  def split(x: Array) -> Array:
+    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+  def step(total, inputs):
+    part, index = inputs
+    found = gradient(state.params, state.frozen, part, jax.random.fold_in(key, index))
+    return jax.tree.map(jnp.add, total, found), None
+
+  batches = jax.tree.map(split, batch)
+  first = jax.tree.map(lambda x: x[0], batches)
+  shapes = jax.eval_shape(gradient, state.params, state.frozen, first, key)
+  start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  total, _ = jax.lax.scan(step, start, (batches, jnp.arange(parts)))
+  return jax.tree.map(lambda x: x / parts, total)

@@ -1,0 +1,58 @@
+"""Class vectors for training: the text tower runs once, before the first step."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from maskclip_jax.io import params
+from maskclip_jax.io.restore import ConstantRngs
+from maskclip_jax.models.base import TextBank
+from maskclip_jax.nn.clip import CLIPConfig, TextTower
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.bank import class_vectors
+from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.zoo import Preset
+
+_PREFIX = 'clip/text/'
+# Prompts per call.
+_CHUNK = 64
+
+
+def make_text_bank(
+  vocabulary: str, preset: Preset, values: Mapping[str, np.ndarray]
+) -> TextBank:
+  """The class vectors of a vocabulary.
+
+  Args:
+    vocabulary: a name, a file or words.
+    preset: says how names become prompts, and the sizes of CLIP.
+    values: parameters of the model by path, `clip/text/...` among them.
+
+  Raises:
+    ValueError: no such vocabulary.
+  """
+  words = Vocabulary.parse(vocabulary).for_system(preset.words)
+  encode = _encoder(preset.config.clip, values)
+  vectors = class_vectors(words, encode)
+  return TextBank.build(vectors, words.things, void_last=words.void is not None)
+
+
+def _encoder(config: CLIPConfig, values: Mapping[str, np.ndarray]):
+  tower = params.abstract(lambda: TextTower(config, rngs=ConstantRngs()))
+  flat = {path: values[_PREFIX + path] for path in params.flatten(tower)}
+  graphdef, state = nnx.split(params.load_into(tower, flat))
+  program = jax.jit(lambda state, tokens: nnx.merge(graphdef, state)(tokens))
+
+  def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+    tokens = tokenizer.tokenize(prompts)
+    spare = -len(tokens) % _CHUNK
+    tokens = np.pad(tokens, ((0, spare), (0, 0)), mode='edge')
+    parts = [
+      program(state, tokens[i : i + _CHUNK]) for i in range(0, len(tokens), _CHUNK)
+    ]
+    return np.concatenate(jax.device_get(parts))[: len(prompts)]
+
+  return encode

@@ -1,0 +1,124 @@
+"""The directory of a run: what it was told, where it ran, and that it is one run.
+
+`config.json`, `command.sh` and `environment.json` say how to make the run again;
+`start.json` says which files it started from. A run resumes in its own directory only,
+with the same configuration; what changes no result may change.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from maskclip_jax._version import __version__
+from maskclip_jax.train.config import TrainConfig, to_dict
+
+CONFIG, START = 'config.json', 'start.json'
+# Fields that change speed, or what is shown and kept, and no result.
+_FREE = ('mesh', 'log', 'checkpoint', 'remat', 'data.workers', 'data.threads')
+_FREE += ('data.prefetch', 'data.data_dir')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def check(workdir: pathlib.Path, config: TrainConfig) -> None:
+  """Finds that a directory is free, or this run's already.
+
+  Raises:
+    ValueError: it belongs to a run of another configuration, or to something else.
+  """
+  path = workdir / CONFIG
+  if path.exists():
+    values = json.loads(json.dumps(to_dict(config)))
+    _compare(path, json.loads(path.read_text()), values)
+  elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    raise ValueError(
+      f'{workdir} exists and holds no run: choose an empty or a new --workdir'
+    )
+
+
+def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) -> None:
+  """Makes a directory this run's, if it is not already.
+
+  Args:
+    workdir: made if needed.
+    config: of the run.
+    command: what was typed, for the records.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  path = workdir / CONFIG
+  workdir.mkdir(parents=True, exist_ok=True)
+  if path.exists() or jax.process_index() != 0:
+    return
+  environment = {
+    'maskclip_jax': __version__,
+    'python': platform.python_version(),
+    'machine': platform.platform(),
+    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    'processes': jax.process_count(),
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  }
+  write_json(workdir / 'environment.json', environment)
+  quoted = ' '.join(f"'{word}'" if ' ' in word else word for word in command)
+  (workdir / 'command.sh').write_text(f'#!/bin/sh\n{quoted}\n')
+  write_json(path, to_dict(config))
+
+
+def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:
+  """Keeps what a run started from, or finds it unchanged.
+
+  Raises:
+    ValueError: a file that the run started from is another one now.
+  """
+  path, record = workdir / START, [dict(row) for row in record]
+  if not path.exists():
+    if jax.process_index() == 0:
+      write_json(path, record)
+    return
+  for before, now in zip(json.loads(path.read_text()), record, strict=False):
+    if before['fingerprint'] != now['fingerprint']:
+      raise ValueError(
+        f'{now["source"]} has changed since the run in {workdir} started from it: put '
+        'the old one back, or choose another --workdir'
+      )
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a file whole or not at all."""
+  partial = path.with_suffix('.partial')
+  partial.write_text(json.dumps(value, indent=2) + '\n')
+  os.replace(partial, path)
+
+
+def _compare(path: pathlib.Path, old: Any, new: Any) -> None:
+  changed = [
+    f'{name} is {_short(a)} there and {_short(b)} here'
+    for name, a, b in _differences(old, new)
+    if not any(name == free or name.startswith(f'{free}.') for free in _FREE)
+  ]
+  if changed:
+    more = f' and {len(changed) - 3} more' if len(changed) > 3 else ''
+    raise ValueError(
+      f'{path.parent} belongs to a run of another configuration: '
+      f'{"; ".join(changed[:3])}{more}: choose another --workdir'
+    )
+
+
+def _short(value: Any) -> str:
+  text = json.dumps(value)
+  return text if len(text) <= 60 else text[:57] + '...'
+
+
+def _differences(old: Any, new: Any, where: str = '') -> Iterator[tuple[str, Any, Any]]:
+  if isinstance(old, dict) and isinstance(new, dict):
+    for name in sorted(set(old) | set(new)):
+      inner = f'{where}.{name}' if where else name
+      yield from _differences(old.get(name), new.get(name), inner)
+  elif old != new:
+    yield where, old, new

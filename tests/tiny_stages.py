@@ -1,0 +1,56 @@
+"""Configurations of every stage that compile and run in seconds."""
+
+from typing import Any
+
+from maskclip_jax.train.config import TrainConfig, read
+
+# The smallest networks: one decoder layer (two predictions), one deformable layer.
+SMALL = {'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64}
+POINTS = {'sampling': {'points': 64}}
+
+STAGES: dict[str, dict[str, Any]] = {
+  'teacher': {
+    'task': 'set_prediction',
+    'preset': 'proposals_tiny',
+    'model': SMALL,
+    'settings': {'criterion': POINTS},
+  },
+  'student': {
+    'task': 'distill',
+    'preset': 'proposals_tiny',
+    'model': SMALL,
+    'settings': {'criterion': POINTS, 'rule': {'points': 64}},
+  },
+  'masq': {
+    'task': 'query_tuning',
+    'preset': 'masqclip_tiny',
+    'model': {'proposals': SMALL},
+    'vocabulary': 'red; green; blue; stuff:ground',
+    'settings': {'label_size': 64},
+  },
+  'rma': {
+    'task': 'mask_attention',
+    'preset': 'maskclip_tiny',
+    'model': {'proposals': SMALL, 'rma_blocks': [0, 1]},
+    'vocabulary': 'coco-panoptic-133',
+    'settings': {'criterion': POINTS},
+  },
+}
+
+
+def values(stage: str, **changes: Any) -> dict[str, Any]:
+  """Plain values of a stage; `data` is merged, other fields are replaced."""
+  data = {'generated': 8, 'canvas': 64, 'batch_size': 2, 'max_segments': 8}
+  base = {
+    'total_steps': 4,
+    'log': {'every': 1},
+    'checkpoint': {'every': 2},
+    **STAGES[stage],
+    **changes,
+  }
+  return {**base, 'data': {**data, **changes.get('data', {})}}
+
+
+def stage(name: str, **changes: Any) -> TrainConfig:
+  """A stage's configuration."""
+  return read(values(name, **changes))

@@ -1,0 +1,191 @@
+"""The loop on the smallest stage: files, resuming, stopping, and what goes wrong."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_stages
+
+from maskclip_jax.io import bundle
+from maskclip_jax.io.restore import load_model
+from maskclip_jax.train import loop, workdir
+from maskclip_jax.train import state as states
+from maskclip_jax.train.loop import Diverged, train
+
+MESH = {'mesh': {'data': 2, 'fsdp': 1, 'model': 4}}
+
+
+def masq(**changes):
+  return tiny_stages.stage('masq', **{**MESH, **changes})
+
+
+def rows(directory) -> list[dict]:
+  return [json.loads(line) for line in (directory / 'metrics.jsonl').open()]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """A run from beginning to end."""
+  directory = tmp_path_factory.mktemp('runs') / 'whole'
+  notes = []
+  config = masq(log={'every': 1, 'pictures': 4})
+  result = train(
+    config, directory, command=['train', '--config', 'a b'], say=notes.append
+  )
+  return directory, result, '\n'.join(notes)
+
+
+def test_a_run_ends_with_everything(whole):
+  directory, result, notes = whole
+  assert (result.step, result.finished) == (4, True)
+  assert [row['step'] for row in rows(directory)] == [1, 2, 3, 4]
+  assert re.search(r'mesh data 2 x fsdp 1 x model 4', notes)
+  assert re.search(r'49,664 parameters train, [\d,]+ are frozen', notes)
+  assert 'new_q_proj/*/kernel' in notes
+  assert {p.name for p in (directory / 'checkpoints').iterdir()} == {
+    'step_00000002',
+    'step_00000004',
+  }
+  assert (directory / 'pictures' / 'step_00000004.png').stat().st_size > 100
+  assert list((directory / 'events').iterdir())
+  assert "'a b'" in (directory / 'command.sh').read_text()
+  environment = json.loads((directory / 'environment.json').read_text())
+  assert {'jax', 'flax', 'python', 'devices'} <= set(environment)
+
+
+def test_the_bundle_is_the_trained_model(whole):
+  directory, result, _ = whole
+  model, preset, opened = load_model(directory / 'bundle')
+  assert preset.system == 'masqclip'
+  assert not preset.config.proposals.remat
+  np.testing.assert_array_equal(
+    model.new_q_proj[1].kernel[...], result.state.params['new_q_proj/1/kernel']
+  )
+  assert opened.text_fingerprint is not None
+  assert opened.source['trained']['step'] == 4
+  card = (directory / 'bundle' / bundle.CARD).read_text()
+  assert '4 of 4 steps' in card
+
+
+def test_frozen_parameters_do_not_move_by_one_bit(whole):
+  directory, result, _ = whole
+  flat = bundle.load(directory / 'bundle').parameters
+  start = loop.read_start(masq())[0]
+  moved = [path for path in flat if not np.array_equal(flat[path], start[path])]
+  assert sorted(moved) == sorted(result.state.params)
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
+  """SIGTERM after the third step: saved, and resumed from there."""
+  _, uninterrupted, _ = whole
+  real, calls = loop.feed.to_devices, []
+
+  def to_devices(batch, mesh):
+    calls.append(batch['image_id'])
+    if len(calls) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return real(batch, mesh)
+
+  monkeypatch.setattr(loop.feed, 'to_devices', to_devices)
+  before = signal.getsignal(signal.SIGTERM)
+  first = train(masq(), tmp_path, say=lambda _: None)
+  assert (first.step, first.finished, first.bundle) == (3, False, None)
+  assert signal.getsignal(signal.SIGTERM) is before
+  notes = []
+  # Another mesh, as if on other machines.
+  second = train(
+    masq(mesh={'data': 2, 'fsdp': 1, 'model': 4}), tmp_path, say=notes.append
+  )
+  assert 'resumed at step 3 of 4' in notes
+  assert second.finished
+  for path, value in uninterrupted.state.params.items():
+    np.testing.assert_array_equal(second.state.params[path], value, err_msg=path)
+  assert [row['step'] for row in rows(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_is_not_run_again(whole):
+  directory, result, _ = whole
+  again = train(masq(), directory, say=lambda _: None)
+  assert (again.step, again.finished) == (4, True)
+  np.testing.assert_array_equal(
+    again.state.params['mask_embeddings'], result.state.params['mask_embeddings']
+  )
+
+
+def test_nan_stops_with_step_term_and_images(tmp_path, monkeypatch):
+  real = states.make_step
+
+  def make_step(*args, **kwargs):
+    step = real(*args, **kwargs)
+
+    def broken(state, batch, key):
+      state, terms = step(state, batch, key)
+      if int(state.step) == 3:
+        terms = {**terms, 'loss_ce': jnp.float32(jnp.nan), 'loss': jnp.float32(jnp.nan)}
+      return state, terms
+
+    return broken
+
+  monkeypatch.setattr('maskclip_jax.train.run.make_step', make_step)
+  with pytest.raises(
+    Diverged, match=r'step 3: loss_ce is not finite.*generated-\d'
+  ) as e:
+    train(masq(), tmp_path, say=lambda _: None)
+  assert 'loss,' not in str(e.value)
+  # Nothing of the damaged state is kept.
+  kept = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
+  assert kept == ['step_00000002']
+
+
+def test_a_workdir_of_another_configuration(whole):
+  directory, *_ = whole
+  with pytest.raises(ValueError, match=r'optim\.lr is 0\.0001 there and 0\.001 here'):
+    train(masq(optim={'lr': 1e-3}), directory)
+  # What changes no result may differ.
+  workdir.check(directory, masq(log={'every': 7}, mesh={'data': 1}, remat=True))
+
+
+def test_a_directory_of_something_else(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('...')
+  with pytest.raises(ValueError, match='exists and holds no run'):
+    train(masq(), tmp_path)
+
+
+def test_sources_may_not_change_under_a_run(tmp_path):
+  record = [{'source': 'runs/a', 'fingerprint': '1'}]
+  workdir.check_start(tmp_path, record)
+  workdir.check_start(tmp_path, record)
+  with pytest.raises(ValueError, match='runs/a has changed since'):
+    workdir.check_start(tmp_path, [{'source': 'runs/a', 'fingerprint': '2'}])
+
+
+def test_a_batch_that_does_not_divide(tmp_path):
+  with pytest.raises(ValueError, match='batch of 2 does not divide over 8 devices'):
+    train(masq(mesh={'data': 8}), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_accumulation_is_the_mean_of_the_parts():
+  """The images' losses are independent here, so parts and whole agree."""
+  config = masq(mesh={'data': 1, 'model': 8}, data={'batch_size': 4})
+  starting, constants = loop.read_start(config)
+  results = []
+  for parts in (1, 2):
+    config = dataclasses.replace(
+      config, optim=dataclasses.replace(config.optim, accumulate=parts)
+    )
+    mesh = loop.make_mesh(config.mesh)
+    program = loop.make_program(config, mesh, constants)
+    state = loop.start_state(program, starting)
+    with loop.feed.open_stream(config.data, mesh, 0) as stream:
+      batch = loop.feed.to_devices(next(stream), mesh)
+    results.append(program.step(state, batch, jax.random.key(0)))
+  (_, whole_terms), (_, part_terms) = results
+  for name in ('loss', 'grad_norm'):
+    np.testing.assert_allclose(part_terms[name], whole_terms[name], rtol=1e-4)

@@ -1,0 +1,227 @@
+"""Configurations: what is refused, and in which words; all shipped ones are read."""
+
+import itertools
+import json
+import pathlib
+
+import pytest
+import tiny_stages
+
+from maskclip_jax.train import config_files
+from maskclip_jax.train.config import read, to_dict
+from maskclip_jax.train.optim import check_rules
+from maskclip_jax.train.pipeline import read_stages
+from maskclip_jax.train.task import Layout
+from maskclip_jax.train.tasks.registry import make_task
+
+CONFIGS = pathlib.Path(__file__).parent.parent.parent / 'configs'
+
+
+def test_values_survive_json():
+  config = tiny_stages.stage('student', optim={'lr_factors': [['backbone/.*', 0.1]]})
+  again = read(json.loads(json.dumps(to_dict(config))))
+  assert again == config
+  assert again.optim.lr_factors == (('backbone/.*', 0.1),)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'optm': {}},
+      r'config\.optm is no field of the configuration: did you mean optim',
+    ),
+    ({'optim': {'lrr': 1.0}}, r'config\.optim\.lrr is no field .* did you mean lr'),
+    ({'optim': {'lr': 'fast'}}, r"config\.optim\.lr must be float, not 'fast'"),
+    ({'total_steps': 2.5}, r'config\.total_steps must be int, not 2\.5'),
+    ({'remat': 1}, r'config\.remat must be bool, not 1'),
+    ({'profile': 'new'}, r"config\.profile must be one of 'released', 'paper'"),
+    ({'task': 'tune'}, r"task must be one of .*, not 'tune'"),
+    ({'optim': {'betas': [0.9]}}, r'config\.optim\.betas must have 2 entries, not 1'),
+    ({'data': {'canvas': 100}}, r'data\.canvas must be a multiple of 32, not 100'),
+    ({'data': {'generated': 0}}, r'give either data\.datasets or'),
+    (
+      {'data': {'datasets': [{'split': 'train'}]}},
+      r'config\.data\.datasets\[0\] needs view',
+    ),
+    (
+      {'start': {'clip': {'what': 'a CLIP'}}},
+      r'--config\.start\.clip\.source to a CLIP',
+    ),
+    ({'optim': {'accumulate': 3}}, r'a batch of 2 does not divide into 3 parts'),
+  ],
+)
+def test_mistakes_are_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_stages.stage('masq', **changes)
+
+
+def test_a_missing_field_is_named():
+  values = tiny_stages.values('masq')
+  del values['preset']
+  with pytest.raises(ValueError, match='config needs preset'):
+    read(values)
+
+
+@pytest.mark.parametrize(
+  ('stage', 'changes', 'message'),
+  [
+    ('masq', {'settings': {'rul': {}}}, r'config\.settings\.rul is no field'),
+    ('masq', {'preset': 'maskclip_tiny', 'model': {}}, 'MasQ-tuning trains a masqclip'),
+    ('rma', {'model': {'rma_blocks': []}}, 'relative mask attention: choose'),
+    ('student', {'preset': 'mask2former_tiny'}, 'class-agnostic mask2former'),
+    ('teacher', {'preset': 'masqclip_tiny', 'model': {}}, 'trains a mask2former'),
+    ('teacher', {'model': {'queris': 5}}, r'model\.queris is no field .* queries'),
+  ],
+)
+def test_parts_that_do_not_fit_each_other(stage, changes, message):
+  with pytest.raises(ValueError, match=message):
+    make_task(tiny_stages.stage(stage, **changes), {})
+
+
+def test_an_expression_that_matches_nothing():
+  config = tiny_stages.stage('masq', settings={'trainable': ['new_k_proj/.*']})
+  with pytest.raises(ValueError, match=r"no parameter matches 'new_k_proj/\.\*'"):
+    Layout.of(make_task(config, {}))
+
+
+def test_statistics_never_train():
+  layout = Layout.of(make_task(tiny_stages.stage('teacher'), {}))
+  assert not any(
+    path.startswith('backbone/') and '/norm/' in path for path in layout.trained
+  )
+  assert 'backbone/stem/conv1/norm/var' in layout.frozen
+
+
+def test_profiles_train_what_they_should():
+  def trained(profile):
+    return Layout.of(make_task(tiny_stages.stage('masq', profile=profile), {})).trained
+
+  released, paper = set(trained('released')), set(trained('paper'))
+  assert released - paper == {'mask_embeddings'}
+  assert all(path.startswith('new_q_proj/') for path in paper)
+
+
+def shipped() -> list[str]:
+  masqclip = [
+    f'masqclip.py:stage={stage},setting={setting},profile={profile}'
+    for stage, setting, profile in itertools.product(
+      ('teacher', 'student', 'masq'), ('cross', 'base_novel'), ('released', 'paper')
+    )
+  ]
+  maskclip = [
+    f'maskclip.py:stage={stage},profile={profile}'
+    for stage, profile in itertools.product(('proposals', 'rma'), ('released', 'paper'))
+  ]
+  return [*masqclip, *maskclip, 'mask2former.py:']
+
+
+@pytest.mark.parametrize('spec', shipped())
+@pytest.mark.parametrize('runlocal', ['', 'runlocal'])
+def test_every_shipped_configuration_fits_its_model(spec, runlocal):
+  """All but the arrays: fields, presets, expressions over paths, batch and mesh."""
+  comma = '' if spec.endswith(':') else ','
+  values = config_files.load(f'{CONFIGS}/{spec}{comma if runlocal else ""}{runlocal}')
+  for start in values['start'].values():
+    start['source'] = 'somewhere'
+  config = read(values)
+  layout = Layout.of(make_task(config, {}))
+  check_rules(layout.trained, config.optim)
+  if runlocal:
+    assert (config.total_steps, config.data.generated) == (2, 8)
+
+
+def test_published_numbers_of_parameters():
+  """Spec section 13, 1."""
+
+  def trained(spec):
+    values = config_files.load(f'{CONFIGS}/{spec}')
+    for start in values['start'].values():
+      start['source'] = 'somewhere'
+    layout = Layout.of(make_task(read(values), {}))
+    return layout.table().splitlines()[0]
+
+  assert trained('masqclip.py:stage=teacher').startswith('43,949,954 parameters train')
+  # 24 query projections of 25,190,400 in all, and the vector of the mask tokens.
+  assert trained('masqclip.py:stage=masq').startswith('25,191,424 parameters train')
+  assert trained('maskclip.py:stage=rma').startswith('5,817,104 parameters train')
+
+
+def test_recipes_of_the_papers():
+  """Spec section 5.6."""
+
+  def of(arg):
+    return config_files.load(f'{CONFIGS}/masqclip.py:{arg}')
+
+  teacher = of('stage=teacher,setting=base_novel')
+  assert (teacher['total_steps'], teacher['data']['batch_size']) == (100_000, 16)
+  assert of('stage=teacher')['total_steps'] == 200_000
+  assert of('stage=student')['optim']['lr'] == 1e-5
+  assert of('stage=student,setting=base_novel')['optim']['lr'] == 1e-4
+  masq = of('stage=masq,setting=base_novel')
+  assert masq['vocabulary'] == 'coco-base48'
+  assert masq['data']['overlapping']
+  assert list(masq['optim']['schedule']['milestones']) == [0.9]
+
+
+def test_pipeline_stages_follow_each_other(tmp_path):
+  values = config_files.load(f'{CONFIGS}/masqclip.py:stage=pipeline,rounds=2,runlocal')
+  stages = read_stages(values, tmp_path)
+  assert list(stages) == ['teacher', 'student_1', 'student_2', 'masq']
+  assert stages['student_2'].start['teacher'].source == f'{tmp_path}/student_1'
+  assert stages['masq'].start['proposals'].source == f'{tmp_path}/student_2'
+
+
+def test_pipeline_names_the_stage_of_a_mistake(tmp_path):
+  spec = f'{CONFIGS}/masqclip.py:stage=pipeline'
+  with pytest.raises(
+    ValueError, match=r'stage teacher: .*stages\.teacher\.start\.backbone'
+  ):
+    read_stages(config_files.load(spec), tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'message'),
+  [
+    ('masqclip.py:stage=tune', "stage must be one of teacher, .*, not 'tune'"),
+    ('masqclip.py:stge=masq', "unknown argument 'stge'.* there are stage,"),
+    ('masqclip.py:rounds=two', "rounds is a whole number, not 'two'"),
+    ('masqclip.py:runlocal=maybe', "runlocal is true or false, not 'maybe'"),
+  ],
+)
+def test_arguments_are_read_strictly(spec, message):
+  with pytest.raises(ValueError, match=message):
+    config_files.load(f'{CONFIGS}/{spec}')
+
+
+def test_files_that_are_no_configuration(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'no\.py does not exist'):
+    config_files.load('no.py')
+  (tmp_path / 'empty.py').write_text('x = 1\n')
+  with pytest.raises(ValueError, match=r'has no get_config'):
+    config_files.load(str(tmp_path / 'empty.py'))
+
+
+def test_overrides():
+  argv, overrides = config_files.split_overrides(
+    ['train', '--config', 'a.py', '--config.optim.lr=3e-4', '--workdir', 'w']
+  )
+  assert argv == ['train', '--config', 'a.py', '--workdir', 'w']
+  values = config_files.load(
+    f'{CONFIGS}/masqclip.py:runlocal',
+    [
+      *overrides,
+      '--config.data.data_dir=/data/1',
+      '--config.start.clip.source=7',
+      '--config.remat=true',
+      '--config.mesh.fsdp=2',
+    ],
+  )
+  assert values['optim']['lr'] == 3e-4
+  assert values['data']['data_dir'] == '/data/1'
+  assert values['remat'] is True
+  assert values['mesh'] == {'fsdp': 2}
+  with pytest.raises(ValueError, match='has no value: write'):
+    config_files.load(f'{CONFIGS}/masqclip.py:runlocal', ['--config.remat'])
+  with pytest.raises(ValueError, match='is a value, not a table'):
+    config_files.load(f'{CONFIGS}/masqclip.py:runlocal', ['--config.task.x=1'])
