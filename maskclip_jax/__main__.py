@@ -1,4 +1,4 @@
-"""The command line: `python -m maskclip_jax predict|eval|convert|export|models|data`.
+"""The command line: `python -m maskclip_jax predict|train|eval|convert|export|...`.
 
 Flags, environment variables and the choice of cache directories live here and nowhere
 below. Errors in what the user gave are one line on stderr and exit status 2; `--debug`
@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 
 from maskclip_jax._version import __version__
+from maskclip_jax.train.command import train_flags
+from maskclip_jax.train.config_files import is_override
 
 PROGRAM = 'maskclip_jax'
 
@@ -21,7 +23,10 @@ PROGRAM = 'maskclip_jax'
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status."""
   parser = _parser()
-  arguments = parser.parse_args(argv)
+  arguments, overrides = parser.parse_known_args(argv)
+  if unknown := [o for o in overrides if not (_trains(arguments) and is_override(o))]:
+    parser.error(f'unrecognized arguments: {" ".join(unknown)}')
+  arguments.overrides = overrides
   try:
     return arguments.run(arguments) or 0
   except KeyboardInterrupt:
@@ -32,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise
     print(f'{PROGRAM}: {_one_line(error)}', file=sys.stderr)
     return 2
+
+
+def _trains(arguments: argparse.Namespace) -> bool:
+  return arguments.run is train
 
 
 def _one_line(error: Exception) -> str:
@@ -60,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     return child
 
   _predict_flags(command('predict', predict, 'Segment photos by words.'))
+  train_flags(command('train', train, 'Train a stage, or a pipeline of stages.'))
   _eval_flags(command('eval', evaluate, 'Evaluate a model on published protocols.'))
   _convert_flags(
     command('convert', convert, 'Turn an official checkpoint into a bundle.')
@@ -185,14 +195,18 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
 
 
 def _export_flags(p: argparse.ArgumentParser) -> None:
-  p.add_argument('--model', required=True, help='bundle directory')
-  p.add_argument('--to', required=True, type=pathlib.Path, help='file to write')
+  p.add_argument('--model', required=True, help='bundle directory, or a workdir')
+  p.add_argument(
+    '--to', required=True, type=pathlib.Path, help='file or directory to write'
+  )
   p.add_argument(
     '--format',
     default='official',
-    choices=['official'],
-    help="'official': the layout of the PyTorch code (.safetensors, or .pth)",
+    choices=['official', 'bundle'],
+    help="'official': the layout of the PyTorch code (.safetensors, or .pth); "
+    "'bundle': of a checkpoint in a workdir",
   )
+  p.add_argument('--step', help="bundle: which checkpoint, a number or 'best'")
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -325,6 +339,20 @@ def _watch_compilation(cache_dir: pathlib.Path | None) -> _Compilation:
   return counter
 
 
+def train(arguments: argparse.Namespace) -> int:
+  """`train --config FILE:ARG --workdir DIR [--config.field=value ...]`."""
+  if arguments.topology is not None:
+    # The TPU compiler works here; there is no TPU to look for.
+    os.environ |= {
+      'JAX_PLATFORMS': 'cpu',
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+    }
+  from maskclip_jax.train import command
+
+  return command.run(arguments, arguments.overrides)
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
   """`eval --model M --evals P,Q`, `eval --predictions DIR --evals P`,
   `eval --compare A B`, `eval --list`."""
@@ -379,7 +407,12 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-  """`export --model DIR --format official --to FILE`."""
+  """`export --model DIR --format official|bundle --to PLACE`."""
+  if arguments.format == 'bundle':
+    from maskclip_jax.train.export import export_checkpoint
+
+    print(export_checkpoint(arguments.model, arguments.to, arguments.step))
+    return 0
   from maskclip_jax.io.official import export_official
 
   print(export_official(arguments.model, arguments.to))

@@ -23,7 +23,7 @@ from PIL import Image
 
 from maskclip_jax import images as photos
 from maskclip_jax import zoo
-from maskclip_jax.io import restore
+from maskclip_jax.io import bundle, restore
 from maskclip_jax.io.random_weights import random_model
 from maskclip_jax.models.base import BUCKETS, Images, Outputs, TextBank
 from maskclip_jax.ops import postprocess
@@ -65,7 +65,9 @@ def find_bundle(
   """The directory of a model named by its path or by its name in the zoo."""
   path = pathlib.Path(model)
   if path.is_dir():
-    return path
+    # The directory of a training run holds the bundle it ended with.
+    trained = path / 'bundle'
+    return trained if bundle.is_bundle(trained) and not bundle.is_bundle(path) else path
   if str(model) in zoo.PRESETS:
     if cache_dir is not None:
       kept = pathlib.Path(cache_dir) / 'models' / str(model)

@@ -1,22 +1,14 @@
-"""`python -m maskclip_jax train`: flags, processes, and what the exit status says.
-
-Hooked into the command line by `split_overrides` (before flags are parsed), `add_flags`
-and `run`.
-"""
+"""`python -m maskclip_jax train`: flags, processes, and what the exit status says."""
 
 import argparse
 import pathlib
 import sys
 
-from maskclip_jax.train.config_files import split_overrides
-
-__all__ = ['INTERRUPTED', 'add_flags', 'run', 'split_overrides']
-
 # 128 + SIGTERM: the run was told to stop, has saved, and resumes when started again.
 INTERRUPTED = 143
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def train_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `train`."""
   parser.add_argument(
     '--config',
@@ -64,7 +56,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
   Args:
     arguments: the flags.
-    overrides: from `split_overrides`.
+    overrides: words such as '--config.optim.lr=3e-4'.
 
   Raises:
     FileNotFoundError, ValueError, OSError: what is wrong, in one line.

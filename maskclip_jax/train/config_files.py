@@ -10,10 +10,9 @@ from typing import Any
 PREFIX = '--config.'
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Takes '--config.a.b=value' out of what was typed."""
-  overrides = [word for word in argv if word.startswith(PREFIX)]
-  return [word for word in argv if not word.startswith(PREFIX)], overrides
+def is_override(word: str) -> bool:
+  """Whether a word of the command line changes a field: '--config.a.b=value'."""
+  return word.startswith(PREFIX)
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From a run to a bundle."""
 
+import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -9,10 +10,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from maskclip_jax.io import bundle
 from maskclip_jax.io.params import count
-from maskclip_jax.train.config import TrainConfig, to_dict
+from maskclip_jax.train.checkpoint import Checkpoints
+from maskclip_jax.train.config import TrainConfig, read, to_dict
+from maskclip_jax.train.mesh import MeshConfig, make_mesh
+from maskclip_jax.train.run import make_program, read_start, start_state
 from maskclip_jax.train.starting import Starting
 from maskclip_jax.train.state import TrainState
 from maskclip_jax.train.task import MODEL, Task, flatten_modules
+from maskclip_jax.train.workdir import CONFIG
 
 
 class _Trained(Mapping[str, np.ndarray]):
@@ -72,6 +77,47 @@ def save_bundle(
     source=source,
     card=_card(config, int(state.step), starting, count(shapes)),
   )
+
+
+def export_checkpoint(
+  workdir: str | pathlib.Path, to: str | pathlib.Path, step: str | None = None
+) -> str:
+  """Makes a bundle of a checkpoint of a run; the run need not be over.
+
+  Args:
+    workdir: of the run.
+    to: the bundle's directory.
+    step: a number, or 'best'; the latest by default.
+
+  Returns:
+    What was done, in one line.
+
+  Raises:
+    FileNotFoundError, ValueError: no run, no such checkpoint, or no place for it.
+  """
+  workdir, to = pathlib.Path(workdir), pathlib.Path(to)
+  if not (workdir / CONFIG).is_file():
+    raise FileNotFoundError(f'{workdir} is no directory of a run: it has no {CONFIG}')
+  if step not in (None, 'best') and not step.isdigit():
+    raise ValueError(f"--step is a number or 'best', not {step!r}")
+  bundle.check_target(to)
+  config = read(json.loads((workdir / CONFIG).read_text()))
+  mesh = make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
+  starting, constants = read_start(config)
+  program = make_program(config, mesh, constants)
+  checkpoints = Checkpoints(workdir, config.checkpoint)
+  try:
+    chosen = checkpoints.best() if step == 'best' else step
+    if step == 'best' and chosen is None:
+      raise ValueError(
+        f'the run in {workdir} keeps no best: set config.checkpoint.best'
+      )
+    state = start_state(program, starting)
+    state = checkpoints.restore(state, None if chosen is None else int(chosen))
+  finally:
+    checkpoints.close()
+  save_bundle(to, config, program.task, state, starting, mesh)
+  return f'{to}: {config.preset} after {int(state.step)} of {config.total_steps} steps'
 
 
 def _card(config: TrainConfig, step: int, starting: Starting, parameters: int) -> str:

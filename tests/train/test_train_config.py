@@ -203,14 +203,10 @@ def test_files_that_are_no_configuration(tmp_path):
 
 
 def test_overrides():
-  argv, overrides = config_files.split_overrides(
-    ['train', '--config', 'a.py', '--config.optim.lr=3e-4', '--workdir', 'w']
-  )
-  assert argv == ['train', '--config', 'a.py', '--workdir', 'w']
   values = config_files.load(
     f'{CONFIGS}/masqclip.py:runlocal',
     [
-      *overrides,
+      '--config.optim.lr=3e-4',
       '--config.data.data_dir=/data/1',
       '--config.start.clip.source=7',
       '--config.remat=true',
