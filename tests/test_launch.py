@@ -1,0 +1,99 @@
+"""The launch scripts: what they would do, and what they refuse."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TRAIN = ['--', '--config', 'configs/masqclip.py:stage=masq', '--workdir', '/shared/a b']
+
+
+def launch(script: str, *arguments: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [f'launch/{script}', *arguments], cwd=ROOT, capture_output=True, text=True
+  )
+
+
+def dry(script: str, *arguments: str) -> list[str]:
+  done = launch(script, '--dry_run', *arguments)
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize('script', sorted(p.name for p in ROOT.glob('launch/*.sh')))
+def test_scripts_are_valid(script):
+  subprocess.run(['bash', '-n', ROOT / 'launch' / script], check=True)
+
+
+def test_tpu_pod():
+  archive, copy, install, start = dry(
+    'tpu_pod.sh', '--tpu', 'pod', '--zone', 'us-east5-a', '--project', 'p', *TRAIN
+  )
+  assert archive.startswith('git archive --format tar.gz')
+  for line in (copy, install, start):
+    assert 'gcloud compute tpus tpu-vm' in line
+    assert '--zone us-east5-a --worker all --project p' in line
+  assert 'pod:maskclip_jax.tar.gz' in copy
+  assert 'requirements.txt' in install
+  assert 'train' in start
+  assert '--distributed' in start
+  # Words with blanks survive two shells.
+  assert 'a\\\\\\ b' in start
+
+
+def test_xpk():
+  (line,) = dry(
+    'xpk.sh',
+    *('--cluster', 'c', '--tpu_type', 'v5litepod-256', '--image', 'i', '--name', 'n'),
+    *TRAIN,
+  )
+  assert line.startswith('xpk workload create --cluster c --workload n')
+  assert '--tpu-type v5litepod-256 --num-slices 1 --docker-image i' in line
+  assert '--distributed' in line
+
+
+def test_slurm():
+  (line,) = dry('slurm.sh', '--nodes', '4', '--gpus', '8', '--time', '9:00:00', *TRAIN)
+  assert line.startswith('sbatch --nodes 4 --ntasks-per-node 1 --gpus-per-node 8')
+  assert '--requeue' in line
+  assert '--signal TERM@120' in line
+  assert '--time 9:00:00' in line
+  assert 'scontrol' in line
+  assert '143' in line
+
+
+def test_image():
+  build, push = dry(
+    'image.sh', '--tag', 't', '--accelerator', 'cuda13', '--push', 'yes'
+  )
+  assert build == (
+    'docker build --file launch/Dockerfile --tag t --build-arg ACCELERATOR=cuda13 . '
+  )
+  assert push.startswith('docker push t')
+
+
+def test_the_image_copies_files_that_exist():
+  text = (ROOT / 'launch' / 'Dockerfile').read_text()
+  for line in re.findall(r'^COPY (.*)$', text, re.MULTILINE):
+    *sources, _ = line.split()
+    for source in sources:
+      assert (ROOT / source).exists(), source
+
+
+@pytest.mark.parametrize(
+  ('script', 'arguments', 'message'),
+  [
+    ('tpu_pod.sh', ['--zone', 'z', *TRAIN], '--tpu is needed'),
+    ('tpu_pod.sh', ['--tpu', 't', '--zone', 'z'], 'say what to train after --'),
+    ('slurm.sh', ['--node', '4', *TRAIN], 'unknown or incomplete flag --node'),
+    ('xpk.sh', ['--cluster'], 'unknown or incomplete flag --cluster'),
+    ('xpk.sh', ['--config', 'x'], 'unknown or incomplete flag --config'),
+    ('slurm.sh', ['configs/masqclip.py'], 'put the flags of train after --'),
+  ],
+)
+def test_mistakes(script, arguments, message):
+  done = launch(script, *arguments)
+  assert done.returncode == 2
+  assert message in done.stderr
