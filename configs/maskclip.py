@@ -69,7 +69,6 @@ def _rma(a):
     'task': 'mask_attention',
     'profile': a.profile,
     'preset': 'maskclip_r50_vit_l14_336',
-    'vocabulary': 'coco-panoptic-133',
     'settings': {'criterion': common.criterion(1, sampling=points)},
     'start': {
       'proposals': {

@@ -32,7 +32,6 @@ Batch sizes, lengths and learning rates: spec section 5.6.
 from configs import common
 
 _VIEWS = {'cross': 'coco/panoptic', 'base_novel': 'coco/base48'}
-_WORDS = {'cross': 'coco-panoptic-133', 'base_novel': 'coco-base48'}
 _CLIPS = {
   'vit_l14_336': 'masqclip_r50_vit_l14_336',
   'vit_b16': 'masqclip_r50_vit_b16',
@@ -122,7 +121,6 @@ def _masq(a, **changes):
     'task': 'query_tuning',
     'profile': a.profile,
     'preset': common.choose('clip', a.clip, _CLIPS),
-    'vocabulary': _WORDS[a.setting],
     'start': start,
     'data': _data(a, 4),
     'total_steps': 10_000,
@@ -131,11 +129,8 @@ def _masq(a, **changes):
     **changes,
   }
   if a.runlocal:
-    words = 'coco-panoptic-133'
     start = {k: v for k, v in config['start'].items() if k in changes.get('start', {})}
-    return common.for_trying_out(
-      config, preset='masqclip_tiny', vocabulary=words, start=start
-    )
+    return common.for_trying_out(config, preset='masqclip_tiny', start=start)
   return common.finished(config)
 
 

@@ -25,14 +25,12 @@ STAGES: dict[str, dict[str, Any]] = {
     'task': 'query_tuning',
     'preset': 'masqclip_tiny',
     'model': {'proposals': SMALL},
-    'vocabulary': 'red; green; blue; stuff:ground',
     'settings': {'label_size': 64},
   },
   'rma': {
     'task': 'mask_attention',
     'preset': 'maskclip_tiny',
     'model': {'proposals': SMALL, 'rma_blocks': [0, 1]},
-    'vocabulary': 'coco-panoptic-133',
     'settings': {'criterion': POINTS},
   },
 }

@@ -17,15 +17,14 @@ import jax
 import jax.numpy as jnp
 
 from maskclip_jax.models.base import BUCKETS
-from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import feed
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.mesh import make_mesh
-from maskclip_jax.train.run import make_program
+from maskclip_jax.train.run import check_classes, make_program
 from maskclip_jax.train.state import abstract_state
 from maskclip_jax.train.tasks.registry import READS_TEXT, abstract_constants
 
-# High-bandwidth memory of a chip (of a core for v2 and v3), in GiB.
+# High-bandwidth memory of a chip, in GiB.
 HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v6 lite': 32, 'TPU7x': 192}
 _COLLECTIVE = re.compile(
   r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)'
@@ -106,8 +105,12 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
     return jax.devices()
   from jax.experimental import topologies
 
+  # Programs see the two cores of a v4 chip as one.
+  options = {'chip_config_name': 'megacore'} if topology.startswith('v4:') else {}
   try:
-    found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+    found = topologies.get_topology_desc(
+      platform='tpu', topology_name=topology, **options
+    )
   except (RuntimeError, ValueError, NotImplementedError) as error:
     text = str(error).partition('\n')[0]
     raise ValueError(
@@ -118,7 +121,7 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
 
 
 def _columns(config: TrainConfig) -> int:
-  words = Vocabulary.parse(config.vocabulary).for_system(config.chosen_preset().words)
+  words = check_classes(config)
   needed = len(words) + (words.void is not None)
   return next(size for size in BUCKETS if size >= needed)
 

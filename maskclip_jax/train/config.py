@@ -135,7 +135,8 @@ class TrainConfig:
     settings: fields of the task's own config that differ from the profile.
     preset: name of the model (`zoo.PRESETS`).
     model: fields of the preset's config that differ.
-    vocabulary: words of the training data, for tasks that read text.
+    vocabulary: words of the classes of the training data, in their order, for tasks
+      that read text; by default those of the data.
     data: what to train on.
     start: where the starting values come from, each under a name of your choice.
     total_steps: length of the run; schedules are fractions of it.

@@ -16,12 +16,17 @@ from maskclip_jax.data.pipeline import (
 )
 from maskclip_jax.data.targets import Targets
 from maskclip_jax.data.transforms import mappers
+from maskclip_jax.data.views import find_view
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import DataSettings
 from maskclip_jax.train.generated import VIEW, GeneratedPictures
 
 # What the losses read; the rest of a batch stays on the host.
 ON_DEVICE = ('image', 'image_hw', 'class', 'valid', 'crowd', 'segments', 'masks')
+
+
+def _datasets(settings: DataSettings) -> tuple[DatasetConfig, ...]:
+  return settings.datasets or (DatasetConfig(VIEW, 'generated'),)
 
 
 def data_config(settings: DataSettings) -> DataConfig:
@@ -32,7 +37,7 @@ def data_config(settings: DataSettings) -> DataConfig:
   """
   mapper = mappers.named(settings.mapper, settings.profile)
   canvas = (settings.canvas, settings.canvas)
-  datasets = settings.datasets or (DatasetConfig(VIEW, 'generated'),)
+  datasets = _datasets(settings)
   if settings.data_dir is not None:
     datasets = tuple(
       dataclasses.replace(dataset, data_dir=settings.data_dir) for dataset in datasets
@@ -47,6 +52,26 @@ def data_config(settings: DataSettings) -> DataConfig:
     same_orientation=settings.same_orientation,
     reading=Reading(settings.workers, settings.threads, settings.prefetch),
   )
+
+
+def class_count(settings: DataSettings) -> int:
+  """How many classes the ground truth of a run has.
+
+  Raises:
+    ValueError: the datasets of a mixture have different classes.
+  """
+  views = {dataset.view: find_view(dataset.view) for dataset in _datasets(settings)}
+  names = {name: view.class_names() for name, view in views.items()}
+  if len(set(names.values())) > 1:
+    raise ValueError(
+      f'the datasets {", ".join(names)} have different classes: a run needs one list'
+    )
+  return len(next(iter(names.values())))
+
+
+def own_vocabulary(settings: DataSettings) -> str:
+  """The vocabulary that the class indices of the ground truth follow."""
+  return find_view(_datasets(settings)[0].view).vocabulary
 
 
 def open_stream(settings: DataSettings, mesh: Mesh, step: int) -> Stream:

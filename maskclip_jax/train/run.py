@@ -6,6 +6,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.train import feed
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.optim import make_optimizer
@@ -20,7 +22,7 @@ from maskclip_jax.train.state import (
 from maskclip_jax.train.task import Flat, Layout, Task
 from maskclip_jax.train.tasks import text_constants
 from maskclip_jax.train.tasks.registry import READS_TEXT, make_task
-from maskclip_jax.train.words import make_text_bank
+from maskclip_jax.train.words import make_text_bank, training_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +76,31 @@ def read_start(config: TrainConfig) -> tuple[Starting, Flat]:
   """
   task = make_task(config, {})
   Layout.of(task)  # Names a wrong expression before files are read.
+  words = check_classes(config)
   starting = starting_values(task, tuple(config.start.values()), config.seed)
-  if config.task not in READS_TEXT:
+  if words is None:
     return starting, {}
-  if not config.vocabulary:
-    raise ValueError(f'the stage {config.task} reads words: set config.vocabulary')
-  bank = make_text_bank(config.vocabulary, task.preset, starting)
+  bank = make_text_bank(words, task.preset, starting)
   return starting, text_constants.to_constants(bank)
+
+
+def check_classes(config: TrainConfig) -> Vocabulary | None:
+  """The words of the training data's classes, for a task that reads text.
+
+  Raises:
+    ValueError: words or a class head that do not fit the classes of the data.
+  """
+  preset, classes = config.chosen_preset(), feed.class_count(config.data)
+  if config.task in READS_TEXT:
+    named = config.vocabulary or feed.own_vocabulary(config.data)
+    return training_words(named, classes, preset)
+  head = preset.config.num_classes
+  if head not in (None, 1, classes):
+    raise ValueError(
+      f'the model tells {head} classes and the training data has {classes}: set '
+      'config.model.num_classes'
+    )
+  return None
 
 
 def start_state(program: Program, starting: Starting) -> TrainState:

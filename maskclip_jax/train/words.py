@@ -21,20 +21,36 @@ _PREFIX = 'clip/text/'
 _CHUNK = 64
 
 
+def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
+  """The words of a run's classes, as its system reads them.
+
+  Args:
+    vocabulary: a name, a file or words.
+    classes: how many the ground truth has.
+    preset: says how names become prompts.
+
+  Raises:
+    ValueError: no such vocabulary, or one of another length.
+  """
+  words = Vocabulary.parse(vocabulary)
+  if len(words) != classes:
+    raise ValueError(
+      f'config.vocabulary {vocabulary!r} has {len(words)} classes and the training '
+      f'data has {classes}: their order must be the same, one to one'
+    )
+  return words.for_system(preset.words)
+
+
 def make_text_bank(
-  vocabulary: str, preset: Preset, values: Mapping[str, np.ndarray]
+  words: Vocabulary, preset: Preset, values: Mapping[str, np.ndarray]
 ) -> TextBank:
   """The class vectors of a vocabulary.
 
   Args:
-    vocabulary: a name, a file or words.
-    preset: says how names become prompts, and the sizes of CLIP.
+    words: from `training_words`.
+    preset: tells the sizes of CLIP.
     values: parameters of the model by path, `clip/text/...` among them.
-
-  Raises:
-    ValueError: no such vocabulary.
   """
-  words = Vocabulary.parse(vocabulary).for_system(preset.words)
   encode = _encoder(preset.config.clip, values)
   vectors = class_vectors(words, encode)
   return TextBank.build(vectors, words.things, void_last=words.void is not None)

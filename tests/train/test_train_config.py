@@ -11,9 +11,11 @@ from maskclip_jax.train import config_files
 from maskclip_jax.train.config import read, to_dict
 from maskclip_jax.train.optim import check_rules
 from maskclip_jax.train.pipeline import read_stages
+from maskclip_jax.train.run import check_classes
 from maskclip_jax.train.task import Layout
 from maskclip_jax.train.tasks.registry import make_task
 
+MIXTURE = ('coco/panoptic', 'coco/base48')
 CONFIGS = pathlib.Path(__file__).parent.parent.parent / 'configs'
 
 
@@ -77,6 +79,33 @@ def test_a_missing_field_is_named():
 def test_parts_that_do_not_fit_each_other(stage, changes, message):
   with pytest.raises(ValueError, match=message):
     make_task(tiny_stages.stage(stage, **changes), {})
+
+
+@pytest.mark.parametrize(
+  ('stage', 'changes', 'message'),
+  [
+    (
+      'masq',
+      {'vocabulary': 'cat; dog'},
+      r'has 2 classes and the training data has 133',
+    ),
+    ('teacher', {'model': {'num_classes': 80}}, r'tells 80 classes and .* has 133'),
+    (
+      'masq',
+      {'data': {'generated': 0, 'datasets': [{'view': v} for v in MIXTURE]}},
+      'coco/panoptic, coco/base48 have different classes',
+    ),
+  ],
+)
+def test_words_and_heads_must_fit_the_data(stage, changes, message):
+  with pytest.raises(ValueError, match=message):
+    check_classes(tiny_stages.stage(stage, **changes))
+
+
+def test_words_are_those_of_the_data():
+  words = check_classes(tiny_stages.stage('masq'))
+  assert (len(words), words.void) == (133, 'background')
+  assert check_classes(tiny_stages.stage('teacher')) is None
 
 
 def test_an_expression_that_matches_nothing():
@@ -159,7 +188,7 @@ def test_recipes_of_the_papers():
   assert of('stage=student')['optim']['lr'] == 1e-5
   assert of('stage=student,setting=base_novel')['optim']['lr'] == 1e-4
   masq = of('stage=masq,setting=base_novel')
-  assert masq['vocabulary'] == 'coco-base48'
+  assert masq['data']['datasets'][0]['view'] == 'coco/base48'
   assert masq['data']['overlapping']
   assert list(masq['optim']['schedule']['milestones']) == [0.9]
 

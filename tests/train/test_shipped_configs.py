@@ -1,0 +1,68 @@
+"""Every shipped configuration runs: `:runlocal`, from the command line, two steps."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from maskclip_jax.io import bundle
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+# Two steps need no optimised program.
+ENVIRONMENT = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+
+
+def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [
+      *(sys.executable, '-m', 'maskclip_jax', 'train'),
+      *('--config', f'configs/{spec}', '--workdir', str(workdir), *overrides),
+    ],
+    cwd=ROOT,
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.mark.parametrize(
+  'spec',
+  [
+    'maskclip.py:stage=proposals,runlocal',
+    'maskclip.py:stage=rma,profile=paper,runlocal',
+    'mask2former.py:runlocal',
+  ],
+)
+def test_a_stage(spec, tmp_path):
+  done = train(spec, tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert 'step 2/2' in done.stdout
+  assert bundle.is_bundle(tmp_path / 'bundle')
+
+
+def test_the_pipeline_and_its_resumption(tmp_path):
+  """Teacher, two students and MasQ-tuning; interrupted before the last stage."""
+  spec = 'masqclip.py:stage=pipeline,rounds=2,profile=paper,runlocal'
+  broken = train(spec, tmp_path, '--config.stages.masq.preset=maskclip_tiny')
+  assert broken.returncode == 2
+  assert broken.stderr.splitlines()[-1].startswith('maskclip_jax: ')
+  assert 'MasQ-tuning trains a masqclip' in broken.stderr
+  done = [p.name for p in tmp_path.iterdir() if bundle.is_bundle(p / 'bundle')]
+  assert sorted(done) == ['student_1', 'student_2', 'teacher']
+  resumed = train(spec, tmp_path)
+  assert resumed.returncode == 0, resumed.stderr
+  assert resumed.stdout.count('done before') == 3
+  # The students started from the stage before them.
+  start = json.loads((tmp_path / 'student_2' / 'start.json').read_text())
+  (first,) = start
+  assert first['source'] == str(tmp_path / 'student_1')
+  assert first['fingerprint'] == bundle.load(tmp_path / 'student_1/bundle').fingerprint
+  proposals = bundle.load(tmp_path / 'student_2' / 'bundle').parameters
+  final = bundle.load(tmp_path / 'masq' / 'bundle').parameters
+  path = 'predictor/query_feat/embedding'
+  assert (final[f'proposals/{path}'] == proposals[path]).all()

@@ -1,0 +1,137 @@
+"""Every stage learns eight generated pictures by heart, each from the one before.
+
+Reached on a CPU: the teacher's loss falls from 13.0 to 1.7 and its proposals fit the
+segments with a mean IoU of 0.974; the student, who is told two segments of each picture
+and takes 1.9 more from its teacher, keeps 0.968; MasQ-tuning falls from 46 to 4.4 and
+names 70 % of the labelled masks; relative mask attention falls from 52 to 27. The tests
+ask for a little less.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_stages
+
+from maskclip_jax.io import bundle
+from maskclip_jax.io.restore import load_model
+from maskclip_jax.models.base import Images
+from maskclip_jax.ops.resize import resize
+from maskclip_jax.train import feed
+from maskclip_jax.train.loop import train
+from maskclip_jax.train.mesh import MeshConfig, make_mesh
+
+pytestmark = pytest.mark.slow
+
+FAST = {'lr': 1e-3, 'clip_norm': 1.0, 'weight_decay': 0.0}
+
+
+def run(stage: str, workdir, steps: int, **changes):
+  """Trains on all eight pictures at once; returns (result, rows of metrics)."""
+  config = tiny_stages.stage(
+    stage,
+    data={'batch_size': 8, **changes.pop('data', {})},
+    total_steps=steps,
+    optim=FAST,
+    log={'every': 10},
+    checkpoint={'every': steps},
+    **changes,
+  )
+  result = train(config, workdir, say=lambda _: None)
+  rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
+  return result, rows
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('stages') / 'teacher'
+  return workdir, *run('teacher', workdir, 200)
+
+
+def pictures():
+  """The training pictures and their ground truth, as batches see them."""
+  settings = tiny_stages.stage('teacher', data={'batch_size': 8}).data
+  with feed.open_stream(settings, make_mesh(MeshConfig()), 0) as stream:
+    return next(stream)
+
+
+def best_ious(workdir) -> np.ndarray:
+  """The IoU of every segment with the proposal that fits it best."""
+  model, _, _ = load_model(workdir / 'bundle')
+  batch = pictures()
+  images = Images(jnp.asarray(batch['image']), jnp.asarray(batch['image_hw']))
+  found = jax.jit(lambda: model(images))()
+  masks = np.array(resize(found.mask_logits, batch['segments'].shape[1:]) > 0)
+  masks &= np.asarray(found.objectness > np.log(0.5))[..., None, None]
+  ious = []
+  for segments, valid, proposals in zip(
+    batch['segments'], batch['valid'], masks, strict=True
+  ):
+    for row in np.flatnonzero(valid):
+      truth = segments == row
+      if not truth.any():
+        continue  # Hidden behind others.
+      shared = (proposals & truth).sum((1, 2))
+      ious.append((shared / (proposals | truth).sum((1, 2))).max())
+  return np.array(ious)
+
+
+def test_the_teacher_finds_the_segments(teacher):
+  workdir, _, rows = teacher
+  assert rows[-1]['loss'] < 0.2 * rows[0]['loss']
+  ious = best_ious(workdir)
+  print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}, IoU {ious.mean():.3f}')
+  assert ious.mean() > 0.9
+
+
+def test_the_student_keeps_what_is_not_annotated(teacher, tmp_path):
+  """Only the two largest segments are annotated; the teacher knows the others."""
+  start = {'teacher': {'source': str(teacher[0]), 'at': 'teacher'}}
+  settings = {'criterion': tiny_stages.POINTS, 'rule': {'points': 64, 'limit': 0.5}}
+  data = {'max_segments': 2}
+  _, rows = run('student', tmp_path, 60, start=start, settings=settings, data=data)
+  ious = best_ious(tmp_path)
+  pseudo = rows[-1]['pseudo_targets']
+  print(
+    f'{pseudo:.1f} pseudo masks, loss {rows[-1]["loss"]:.2f}, IoU {ious.mean():.3f}'
+  )
+  assert rows[-1]['targets'] == 2
+  assert pseudo > 0.5
+  # Starts as its teacher, and stays as good on all segments.
+  assert rows[0]['loss'] < 0.3 * teacher[2][0]['loss']
+  assert ious.mean() > 0.9
+
+
+def from_teacher(teacher) -> dict:
+  return {'proposals': {'source': str(teacher[0]), 'at': 'proposals'}}
+
+
+def frozen_unchanged(workdir, teacher, result) -> None:
+  """The proposals in the bundle are the teacher's, to the bit."""
+  before = bundle.load(teacher[0] / 'bundle').parameters
+  after = bundle.load(workdir / 'bundle').parameters
+  for path in before:
+    np.testing.assert_array_equal(after[f'proposals/{path}'], before[path], path)
+  assert all(not path.startswith('proposals/') for path in result.state.params)
+
+
+def test_masq_tuning_names_the_masks(teacher, tmp_path):
+  result, rows = run('masq', tmp_path, 200, start=from_teacher(teacher))
+  print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['accuracy'])
+  assert rows[-1]['labelled'] > 2
+  assert rows[-1]['loss'] < 0.2 * rows[0]['loss']
+  assert rows[-1]['accuracy'] > 0.5
+  frozen_unchanged(tmp_path, teacher, result)
+
+
+def test_relative_mask_attention_learns(teacher, tmp_path):
+  start = from_teacher(teacher)
+  start['proposals']['leave'] = ['proposals/predictor/class_embed/.*']
+  result, rows = run('rma', tmp_path, 150, start=start)
+  print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['loss_ce'])
+  assert rows[-1]['loss'] < 0.6 * rows[0]['loss']
+  assert rows[-1]['loss_ce'] < 0.6 * rows[0]['loss_ce']
+  moved = {path.split('/')[0] for path in result.state.params}
+  assert moved == {'rma'}
