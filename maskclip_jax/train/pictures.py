@@ -15,9 +15,8 @@ from maskclip_jax.models.base import Outputs, TextBank
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.palette import class_colors
 from maskclip_jax.train.state import TrainState
-from maskclip_jax.train.task import MODEL, Layout
+from maskclip_jax.train.task import MODEL, Layout, images_of
 from maskclip_jax.train.tasks import text_constants
-from maskclip_jax.train.tasks.set_prediction import images_of
 
 _TRANSPARENCY = 0.4
 Draw = Callable[[TrainState, Mapping[str, Array]], UInt8[np.ndarray, 'h w3 3']]

@@ -3,24 +3,46 @@
 A task owns a model, frozen helpers (a teacher), constants (text vectors) and a loss,
 and says by regular expressions which parameters train. Everything else of training is
 the same for all tasks.
+
+To write a task, put a file in `train/tasks/` with
+
+1. a config, a frozen dataclass with at least a field `trainable`;
+2. a frozen dataclass that derives from `Task`, says which `system` it trains, and has
+   `defaults` (the config of a profile) and `loss`. A frozen helper is one more module
+   (`modules`, and `derive` if trained parameters start from it; `tasks/distill.py`); a
+   task whose loss compares with class vectors sets `reads_text` and finds them with
+   `tasks.text_constants` (`tasks/query_tuning.py`);
+
+and its name in `tasks.registry` and `train.config.TASKS`. `config.settings` of a run
+changes fields of the task's config. The loss must be a mean over the photos of a batch
+that does not depend on how they are laid over devices; work that gathers or loops by
+photo runs inside `self.batched`.
 """
 
+import abc
 import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from maskclip_jax.io import params
 from maskclip_jax.io.restore import abstract_model
+from maskclip_jax.models.base import Images
+from maskclip_jax.ops.criterion import Batched, whole_batch
 from maskclip_jax.zoo import Preset
 
 Flat = Mapping[str, Array]
+Modules = Mapping[str, nnx.Module]
+Batch = Mapping[str, Array]
 Terms = Mapping[str, Float[Array, '']]
+# The loss of a batch, and what is worth logging, scalars by name.
+Judged = tuple[Float[Array, ''], Terms]
 
 MODEL = 'model'
 # Rows of the table of trained parameters before it is folded.
@@ -33,36 +55,79 @@ class Make(Protocol):
   def __call__(self, system: str, config: Any, *, dtype: Any) -> nnx.Module: ...
 
 
-class Task(Protocol):
-  """One stage of training.
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+  """One stage of training; the module's docstring says how to write one.
 
   Attributes:
     preset: the model that is trained and exported.
-    trainable: regular expressions over its parameter paths.
-    unused: parts of the model that training never reads (CLIP's text tower); they take
-      no memory and are copied into the exported bundle.
+    config: the task's own settings.
     constants: arrays that are neither parameters nor part of a batch, by path.
+    dtype: compute type.
+    batched: how per-image work is spread over devices.
+
+  Raises:
+    ValueError: the preset is none that this task trains.
   """
 
+  title: ClassVar[str]
+  system: ClassVar[str]
+  reads_text: ClassVar[bool] = False
+  # Parts of the model that training never reads (CLIP's text tower): they take no
+  # memory and are copied into the exported bundle.
+  unused: ClassVar[tuple[str, ...]] = ()
+
   preset: Preset
-  trainable: tuple[str, ...]
-  unused: tuple[str, ...]
-  constants: Flat
+  config: Any
+  constants: Flat = dataclasses.field(default_factory=dict)
+  dtype: jnp.dtype = jnp.float32
+  batched: Batched = whole_batch
+
+  def __post_init__(self):
+    if self.preset.system != self.system:
+      raise ValueError(
+        f'{self.title} trains a {self.system}, not a {self.preset.system}: choose '
+        'another preset'
+      )
+
+  @classmethod
+  @abc.abstractmethod
+  def defaults(cls, profile: str) -> Any:
+    """The task's config in a profile, 'released' or 'paper'."""
+
+  @property
+  def trainable(self) -> tuple[str, ...]:
+    """Regular expressions over the parameter paths of the model."""
+    return self.config.trainable
 
   def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
     """The whole model, called `model`, and frozen helpers."""
+    return {MODEL: make(self.system, self.preset.config, dtype=self.dtype)}
 
   def derive(self, values: Flat, path: str) -> Array | None:
     """The starting value of a path that no file gives, if it follows from others."""
+    return None
 
-  def loss(
-    self,
-    modules: Mapping[str, nnx.Module],
-    constants: Flat,
-    batch: Mapping[str, Array],
-    key: Array,
-  ) -> tuple[Float[Array, ''], Terms]:
-    """The loss of a batch, and what is worth logging, scalars by name."""
+  @abc.abstractmethod
+  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+    """The loss of a batch.
+
+    Args:
+      modules: with parameters.
+      constants: of this task, among other arrays.
+      batch: from `data.pipeline`.
+      key: all randomness of this step.
+    """
+
+
+def images_of(batch: Batch) -> Images:
+  """The photos of a training batch; crops fill their canvas, so nothing is masked."""
+  return Images(batch['image'], batch['image_hw'], batch.get('padded_hw'))
+
+
+def rows_per_photo(rows: Bool[Array, 'b n']) -> Float[Array, '']:
+  """How many rows of a table are set, on average; for the log."""
+  return rows.sum(-1, dtype=jnp.float32).mean()
 
 
 def flatten_modules(modules: Mapping[str, nnx.Module]) -> dict[str, Any]:

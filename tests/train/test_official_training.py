@@ -229,7 +229,8 @@ def distillation():
   weights = seeded.seeded_array('criterion.empty_weight', (2,), seed=1)
   sampling = PointSampling(400)
   config = DistillConfig(
-    CriterionConfig(void_weight=float(weights[1] / weights[0]), sampling=sampling), rule
+    CriterionConfig(void_weight=float(weights[1] / weights[0]), sampling=sampling),
+    rule=rule,
   )
   task = Distill(Preset('mask2former', mask2former_golden.CONFIG), config)
   teacher = mask2former_golden.model()

@@ -8,12 +8,12 @@ import pytest
 import tiny_stages
 
 from maskclip_jax.train import config_files
-from maskclip_jax.train.config import read, to_dict
+from maskclip_jax.train.config import TASKS, read, to_dict
 from maskclip_jax.train.optim import check_rules
 from maskclip_jax.train.pipeline import read_stages
 from maskclip_jax.train.run import check_classes
 from maskclip_jax.train.task import Layout
-from maskclip_jax.train.tasks.registry import make_task
+from maskclip_jax.train.tasks.registry import REGISTRY, make_task
 
 MIXTURE = ('coco/panoptic', 'coco/base48')
 CONFIGS = pathlib.Path(__file__).parent.parent.parent / 'configs'
@@ -106,6 +106,10 @@ def test_words_are_those_of_the_data():
   words = check_classes(tiny_stages.stage('masq'))
   assert (len(words), words.void) == (133, 'background')
   assert check_classes(tiny_stages.stage('teacher')) is None
+
+
+def test_every_task_has_a_name_that_a_configuration_may_give():
+  assert set(TASKS) == set(REGISTRY)
 
 
 def test_an_expression_that_matches_nothing():

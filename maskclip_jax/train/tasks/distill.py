@@ -6,7 +6,6 @@ rounds take the last student as the next teacher.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models.base import Images
-from maskclip_jax.ops.criterion import Batched, CriterionConfig, whole_batch
 from maskclip_jax.ops.distill import (
   PSEUDO_MASK_RULES,
   PseudoMaskRule,
@@ -24,71 +22,52 @@ from maskclip_jax.ops.distill import (
   extend,
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
-from maskclip_jax.train.task import MODEL, Flat, Make, Terms
-from maskclip_jax.train.tasks.set_prediction import (
-  SetPrediction,
-  SetPredictionConfig,
+from maskclip_jax.train.task import (
+  MODEL,
+  Batch,
+  Flat,
+  Judged,
+  Make,
+  Modules,
   images_of,
+  rows_per_photo,
 )
-from maskclip_jax.zoo import Preset
+from maskclip_jax.train.tasks.set_prediction import SetPrediction, SetPredictionConfig
 
 TEACHER = 'teacher'
 
 
 @dataclasses.dataclass(frozen=True)
-class DistillConfig:
+class DistillConfig(SetPredictionConfig):
   """The student's loss, and when a teacher's mask is a target.
 
   Attributes:
-    criterion: matching and losses of the student.
     rule: thresholds; `ops.distill.PSEUDO_MASK_RULES` has both profiles'.
-    trainable: which parameters of the student train; all by default.
   """
 
-  criterion: CriterionConfig = dataclasses.field(default_factory=CriterionConfig)
   rule: PseudoMaskRule = PSEUDO_MASK_RULES['released']
-  trainable: tuple[str, ...] = ('.*',)
 
 
 @dataclasses.dataclass(frozen=True)
-class Distill:
-  """A student and its frozen teacher, class-agnostic networks of one size.
+class Distill(SetPrediction):
+  """Set prediction whose targets a frozen teacher of the same size adds to."""
 
-  Attributes:
-    preset: a `mask2former` system with one class.
-    config: loss and thresholds.
-    dtype: compute type.
-    batched: how per-image work is spread over devices.
-    constants: none.
-    unused: nothing.
-  """
-
-  preset: Preset
-  config: DistillConfig
-  dtype: jnp.dtype = jnp.float32
-  batched: Batched = whole_batch
-  constants: Flat = dataclasses.field(default_factory=dict)
-  unused: tuple[str, ...] = ()
+  title = 'distillation'
 
   def __post_init__(self):
-    if getattr(self.preset.config, 'num_classes', None) != 1:
+    super().__post_init__()
+    if self.preset.config.num_classes != 1:
       raise ValueError(
         'distillation needs a class-agnostic mask2former (num_classes=1) as preset'
       )
 
-  @property
-  def trainable(self) -> tuple[str, ...]:
-    return self.config.trainable
-
-  @property
-  def student(self) -> SetPrediction:
-    """The student's own task."""
-    config = SetPredictionConfig(self.config.criterion, self.config.trainable)
-    return SetPrediction(self.preset, config, self.dtype, self.batched)
+  @classmethod
+  def defaults(cls, profile: str) -> DistillConfig:
+    return DistillConfig(rule=PSEUDO_MASK_RULES[profile])
 
   def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
-    teacher = make('mask2former', self.preset.config, dtype=self.dtype)
-    return {**self.student.modules(make), TEACHER: teacher}
+    teacher = make(self.system, self.preset.config, dtype=self.dtype)
+    return {**super().modules(make), TEACHER: teacher}
 
   def derive(self, values: Flat, path: str) -> Array | None:
     # A student starts as its teacher.
@@ -133,23 +112,16 @@ class Distill:
       points,
     )
 
-  def loss(
-    self,
-    modules: Mapping[str, nnx.Module],
-    constants: Flat,
-    batch: Mapping[str, Array],
-    key: Array,
-  ) -> tuple[Float[Array, ''], Terms]:
-    images, student = images_of(batch), self.student
-    truth = student.truth(batch)
+  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+    images, truth = images_of(batch), self.truth(batch)
     pseudo_key, key = jax.random.split(key)
     shape = (len(batch['image']), 2, self.config.rule.points, 2)
     points = jax.random.uniform(pseudo_key, shape)
     masks, chosen = self.pseudo_masks(modules[TEACHER], images, truth, points)
     extended = extend(truth, masks, chosen)
-    loss, terms = student.judge(modules[MODEL], images, extended, key)
+    loss, terms = self.judge(modules[MODEL], images, extended, key)
     counts = {
-      'targets': truth.valid.sum(-1, dtype=jnp.float32).mean(),
-      'pseudo_targets': chosen.sum(-1, dtype=jnp.float32).mean(),
+      'targets': rows_per_photo(truth.valid),
+      'pseudo_targets': rows_per_photo(chosen),
     }
     return loss, {**terms, **counts}

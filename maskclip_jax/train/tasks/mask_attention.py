@@ -5,28 +5,30 @@ to one; unmatched queries have no class loss.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models.base import Outputs, TextBank
 from maskclip_jax.ops.criterion import (
-  Batched,
   CriterionConfig,
   Points,
   Predictions,
   set_criterion,
-  whole_batch,
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities
-from maskclip_jax.train.task import MODEL, Flat, Make, Terms
+from maskclip_jax.train.task import (
+  MODEL,
+  Batch,
+  Flat,
+  Judged,
+  Modules,
+  Task,
+  images_of,
+  rows_per_photo,
+)
 from maskclip_jax.train.tasks import text_constants
-from maskclip_jax.train.tasks.set_prediction import images_of
-from maskclip_jax.zoo import Preset
 
 # Only the final output has a class loss, and unmatched queries weigh nothing in it.
 CRITERION = CriterionConfig(void_weight=0.0, label_every_layer=False)
@@ -49,42 +51,25 @@ class MaskAttentionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskAttention:
-  """Classes and masks refined by relative mask attention.
+class MaskAttention(Task):
+  """Classes and masks refined by relative mask attention."""
 
-  Attributes:
-    preset: a `maskclip` system with relative mask attention.
-    config: losses.
-    constants: the text bank.
-    dtype: compute type.
-    batched: how per-image work is spread over devices.
-    unused: CLIP's text tower.
-  """
-
-  preset: Preset
-  config: MaskAttentionConfig
-  constants: Flat
-  dtype: jnp.dtype = jnp.float32
-  batched: Batched = whole_batch
-  unused: tuple[str, ...] = text_constants.UNUSED
+  title = 'relative mask attention'
+  system = 'maskclip'
+  reads_text = True
+  unused = text_constants.UNUSED
 
   def __post_init__(self):
-    if self.preset.system != 'maskclip' or not self.preset.config.rma_blocks:
+    super().__post_init__()
+    if not self.preset.config.rma_blocks:
       raise ValueError(
         'this stage trains a maskclip with relative mask attention: choose another '
         'preset'
       )
 
-  @property
-  def trainable(self) -> tuple[str, ...]:
-    return self.config.trainable
-
-  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
-    preset = self.preset
-    return {MODEL: make(preset.system, preset.config, dtype=self.dtype)}
-
-  def derive(self, values: Flat, path: str) -> Array | None:
-    return None
+  @classmethod
+  def defaults(cls, profile: str) -> MaskAttentionConfig:
+    return MaskAttentionConfig(intermediate_masks=profile == 'paper')
 
   def predictions(self, outputs: Outputs, text: TextBank) -> Predictions:
     """The final masks and, after them, those of every block that refined them."""
@@ -103,7 +88,7 @@ class MaskAttention:
     text: TextBank,
     truth: GroundTruth,
     source: Array | Points,
-  ) -> tuple[Float[Array, ''], Terms]:
+  ) -> Judged:
     """The loss of outputs, with a key or with recorded points."""
     return set_criterion(
       self.predictions(outputs, text),
@@ -114,17 +99,9 @@ class MaskAttention:
       batched=self.batched,
     )
 
-  def loss(
-    self,
-    modules: Mapping[str, nnx.Module],
-    constants: Flat,
-    batch: Mapping[str, Array],
-    key: Array,
-  ) -> tuple[Float[Array, ''], Terms]:
-    text, truth = (
-      text_constants.from_constants(constants),
-      GroundTruth.from_batch(batch),
-    )
+  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+    text = text_constants.from_constants(constants)
+    truth = GroundTruth.from_batch(batch)
     outputs = modules[MODEL](images_of(batch), text)
     loss, terms = self.judge(outputs, text, truth, key)
-    return loss, {**terms, 'targets': truth.valid.sum(-1, dtype=jnp.float32).mean()}
+    return loss, {**terms, 'targets': rows_per_photo(truth.valid)}

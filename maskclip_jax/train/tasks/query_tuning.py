@@ -6,25 +6,27 @@ no object score.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models import regions
 from maskclip_jax.models.base import Images, Outputs, TextBank
-from maskclip_jax.ops.criterion import Batched, whole_batch
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities, weighted_nll
 from maskclip_jax.ops.matching import LABEL_RULES, LabelRule, labels_by_overlap
-from maskclip_jax.train.task import MODEL, Flat, Make, Terms
+from maskclip_jax.train.task import (
+  MODEL,
+  Batch,
+  Flat,
+  Judged,
+  Modules,
+  Task,
+  images_of,
+  rows_per_photo,
+)
 from maskclip_jax.train.tasks import text_constants
-from maskclip_jax.train.tasks.set_prediction import images_of
-from maskclip_jax.zoo import Preset
 
 TRAINABLE = {
   # The released code also moves the vector that all mask tokens start from.
@@ -55,46 +57,19 @@ class QueryTuningConfig:
   trainable: tuple[str, ...] = TRAINABLE['released']
 
 
-def profile(name: Literal['released', 'paper'], **changes) -> QueryTuningConfig:
-  """The config of a profile (spec section 12.1, rows 1 and 4)."""
-  config = QueryTuningConfig(rule=LABEL_RULES[name], trainable=TRAINABLE[name])
-  return dataclasses.replace(config, **changes)
-
-
 @dataclasses.dataclass(frozen=True)
-class QueryTuning:
-  """Classification of frozen proposals.
+class QueryTuning(Task):
+  """Classification of frozen proposals by the class vectors of a text bank."""
 
-  Attributes:
-    preset: a `masqclip` system.
-    config: labels and loss.
-    constants: the text bank.
-    dtype: compute type.
-    batched: how per-image work is spread over devices.
-    unused: CLIP's text tower.
-  """
+  title = 'MasQ-tuning'
+  system = 'masqclip'
+  reads_text = True
+  unused = text_constants.UNUSED
 
-  preset: Preset
-  config: QueryTuningConfig
-  constants: Flat
-  dtype: jnp.dtype = jnp.float32
-  batched: Batched = whole_batch
-  unused: tuple[str, ...] = text_constants.UNUSED
-
-  def __post_init__(self):
-    if self.preset.system != 'masqclip':
-      raise ValueError(
-        f'MasQ-tuning trains a masqclip, not a {self.preset.system}: choose another '
-        'preset'
-      )
-
-  @property
-  def trainable(self) -> tuple[str, ...]:
-    return self.config.trainable
-
-  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
-    preset = self.preset
-    return {MODEL: make(preset.system, preset.config, dtype=self.dtype)}
+  @classmethod
+  def defaults(cls, profile: str) -> QueryTuningConfig:
+    # Spec section 12.1, rows 1 and 4.
+    return QueryTuningConfig(rule=LABEL_RULES[profile], trainable=TRAINABLE[profile])
 
   def derive(self, values: Flat, path: str) -> Array | None:
     if path != 'mask_embeddings':
@@ -125,13 +100,7 @@ class QueryTuning:
       jnp.full(batch, void),
     )
 
-  def loss(
-    self,
-    modules: Mapping[str, nnx.Module],
-    constants: Flat,
-    batch: Mapping[str, Array],
-    key: Array,
-  ) -> tuple[Float[Array, ''], Terms]:
+  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     config, text = self.config, text_constants.from_constants(constants)
     images, truth = images_of(batch), GroundTruth.from_batch(batch)
     outputs = modules[MODEL](images, text)
@@ -144,6 +113,6 @@ class QueryTuning:
     right = found & (log_p.argmax(-1) == labels)
     return loss, {
       'loss_ce': loss,
-      'labelled': found.sum(-1, dtype=jnp.float32).mean(),
+      'labelled': rows_per_photo(found),
       'accuracy': right.sum() / jnp.maximum(found.sum(), 1),
     }

@@ -7,24 +7,23 @@ import jax
 import jax.numpy as jnp
 
 from maskclip_jax.ops.criterion import Batched, whole_batch
-from maskclip_jax.ops.distill import PSEUDO_MASK_RULES
 from maskclip_jax.train.config import TrainConfig, change
 from maskclip_jax.train.task import Flat, Task
-from maskclip_jax.train.tasks import query_tuning
-from maskclip_jax.train.tasks.distill import Distill, DistillConfig
-from maskclip_jax.train.tasks.mask_attention import MaskAttention, MaskAttentionConfig
+from maskclip_jax.train.tasks.distill import Distill
+from maskclip_jax.train.tasks.mask_attention import MaskAttention
 from maskclip_jax.train.tasks.query_tuning import QueryTuning
-from maskclip_jax.train.tasks.set_prediction import SetPrediction, SetPredictionConfig
+from maskclip_jax.train.tasks.set_prediction import SetPrediction
 from maskclip_jax.zoo import Preset
 
-# Tasks whose loss compares with class vectors.
-READS_TEXT = ('query_tuning', 'mask_attention')
-_TASKS = {
+# By the names of `train.config.TASKS`.
+REGISTRY: dict[str, type[Task]] = {
   'set_prediction': SetPrediction,
   'distill': Distill,
   'query_tuning': QueryTuning,
   'mask_attention': MaskAttention,
 }
+# Tasks whose loss compares with class vectors.
+READS_TEXT = tuple(name for name, task in REGISTRY.items() if task.reads_text)
 
 
 def task_config(config: TrainConfig) -> Any:
@@ -33,16 +32,8 @@ def task_config(config: TrainConfig) -> Any:
   Raises:
     ValueError: an unknown field.
   """
-  match config.task:
-    case 'set_prediction':
-      base = SetPredictionConfig()
-    case 'distill':
-      base = DistillConfig(rule=PSEUDO_MASK_RULES[config.profile])
-    case 'query_tuning':
-      base = query_tuning.profile(config.profile)
-    case 'mask_attention':
-      base = MaskAttentionConfig(intermediate_masks=config.profile == 'paper')
-  return change(base, config.settings, 'config.settings')
+  defaults = REGISTRY[config.task].defaults(config.profile)
+  return change(defaults, config.settings, 'config.settings')
 
 
 def make_task(
@@ -52,7 +43,7 @@ def make_task(
 
   Args:
     config: of the run.
-    constants: the text bank by path, for tasks that read text.
+    constants: the text bank by path, for tasks that read text; else none.
     batched: how per-image work is spread over devices.
 
   Raises:
@@ -60,10 +51,7 @@ def make_task(
   """
   preset = with_recomputation(config.chosen_preset(), config.remat)
   own, dtype = task_config(config), jnp.dtype(config.dtype)
-  kwargs = {'dtype': dtype, 'batched': batched}
-  if config.task in READS_TEXT:
-    kwargs['constants'] = constants
-  return _TASKS[config.task](preset, own, **kwargs)
+  return REGISTRY[config.task](preset, own, constants, dtype, batched)
 
 
 def with_recomputation(preset: Preset, remat: bool) -> Preset:

@@ -6,31 +6,30 @@ Mask2Former.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from maskclip_jax.io.restore import abstract_model
 from maskclip_jax.models.base import Images, Outputs
 from maskclip_jax.ops.criterion import (
-  Batched,
   CriterionConfig,
   Points,
   Predictions,
   set_criterion,
-  whole_batch,
 )
 from maskclip_jax.ops.ground_truth import GroundTruth
 from maskclip_jax.ops.losses import log_probabilities
-from maskclip_jax.train.task import MODEL, Flat, Make, Terms
-from maskclip_jax.zoo import Preset
-
-
-def images_of(batch: Mapping[str, Array]) -> Images:
-  """The photos of a training batch; crops fill their canvas, so nothing is masked."""
-  return Images(batch['image'], batch['image_hw'], batch.get('padded_hw'))
+from maskclip_jax.train.task import (
+  MODEL,
+  Batch,
+  Flat,
+  Judged,
+  Modules,
+  Task,
+  images_of,
+  rows_per_photo,
+)
 
 
 def stacked(outputs: Outputs) -> Predictions:
@@ -66,43 +65,17 @@ class SetPredictionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SetPrediction:
-  """Queries and segments are matched one to one in every decoder layer.
+class SetPrediction(Task):
+  """Queries and segments are matched one to one in every decoder layer."""
 
-  Attributes:
-    preset: a `mask2former` system.
-    config: the loss.
-    dtype: compute type.
-    batched: how per-image work is spread over devices.
-    constants: none.
-    unused: nothing.
-  """
+  title = 'set prediction'
+  system = 'mask2former'
 
-  preset: Preset
-  config: SetPredictionConfig
-  dtype: jnp.dtype = jnp.float32
-  batched: Batched = whole_batch
-  constants: Flat = dataclasses.field(default_factory=dict)
-  unused: tuple[str, ...] = ()
+  @classmethod
+  def defaults(cls, profile: str) -> SetPredictionConfig:
+    return SetPredictionConfig()
 
-  def __post_init__(self):
-    if self.preset.system != 'mask2former':
-      raise ValueError(
-        f'this stage trains a mask2former, not a {self.preset.system}: choose another '
-        'preset'
-      )
-
-  @property
-  def trainable(self) -> tuple[str, ...]:
-    return self.config.trainable
-
-  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
-    return {MODEL: make('mask2former', self.preset.config, dtype=self.dtype)}
-
-  def derive(self, values: Flat, path: str) -> Array | None:
-    return None
-
-  def truth(self, batch: Mapping[str, Array]) -> GroundTruth:
+  def truth(self, batch: Batch) -> GroundTruth:
     """The ground truth; class-agnostic networks know one class, 0."""
     truth = GroundTruth.from_batch(batch)
     if self.preset.config.num_classes == 1:
@@ -115,7 +88,7 @@ class SetPrediction:
     images: Images,
     truth: GroundTruth,
     source: Array | Points,
-  ) -> tuple[Float[Array, ''], Terms]:
+  ) -> Judged:
     """The loss of the model's predictions, with a key or with recorded points."""
     outputs = model(images, aux=True)
     predictions = with_extent(stacked(outputs), outputs, images)
@@ -123,13 +96,7 @@ class SetPrediction:
       predictions, truth, source, self.config.criterion, batched=self.batched
     )
 
-  def loss(
-    self,
-    modules: Mapping[str, nnx.Module],
-    constants: Flat,
-    batch: Mapping[str, Array],
-    key: Array,
-  ) -> tuple[Float[Array, ''], Terms]:
+  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     truth = self.truth(batch)
     loss, terms = self.judge(modules[MODEL], images_of(batch), truth, key)
-    return loss, {**terms, 'targets': jnp.mean(truth.valid.sum(-1, dtype=jnp.float32))}
+    return loss, {**terms, 'targets': rows_per_photo(truth.valid)}
