@@ -347,6 +347,8 @@ def train(arguments: argparse.Namespace) -> int:
       'JAX_PLATFORMS': 'cpu',
       'TPU_SKIP_MDS_QUERY': '1',
       'TPU_WORKER_HOSTNAMES': 'localhost',
+      # Nothing here is held, so other compilers need not wait.
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
     }
   from maskclip_jax.train import command
 
@@ -456,8 +458,6 @@ def data(arguments: argparse.Namespace) -> int:
       page=arguments.page,
     )
     return 0 if report.ok else 1
-  if arguments.raw is None:
-    raise ValueError(f'data build {arguments.name} needs --raw: where its files lie')
   console.build_with_progress(
     arguments.name,
     arguments.raw,

@@ -16,7 +16,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from array_record.python import array_record_module
 
@@ -78,25 +78,28 @@ class _Shard:
 
 def build(
   name: str,
-  raw: str | os.PathLike,
+  raw: str | os.PathLike | None,
   data_dir: str | os.PathLike,
   *,
   parts: Sequence[str] | None = None,
   workers: int | None = None,
   examples_per_shard: int = 1000,
   progress: Progress | None = None,
+  **options: Any,
 ) -> Built:
   """Builds a dataset from the owners' files, as ArrayRecord that TFDS can read.
 
   Args:
     name: one of `list_datasets()`.
-    raw: folder with the files that the dataset's card names, archived or extracted.
+    raw: folder with the files that the dataset's card names, archived or extracted;
+      None for a dataset that needs none.
     data_dir: where datasets live; gets `name/version/`.
     parts: parts of the dataset to build (see the builder); by default all that are
       demanded and all others that are found.
     workers: threads; as many as there are cores by default.
     examples_per_shard: size of the files, and how much work a stop can cost.
     progress: called with split, examples done, and examples in the split.
+    **options: for the builder of this dataset, such as `sizes` of 'miniature'.
 
   Raises:
     FileNotFoundError: files are missing; says which.
@@ -105,7 +108,7 @@ def build(
   """
   builder_class = registry.find_dataset(name).builder_class()
   final = dataset_path(name, data_dir)
-  builder = builder_class(data_dir=final.parent.parent, parts=parts)
+  builder = builder_class(data_dir=final.parent.parent, parts=parts, **options)
   if final.exists():
     counts = {key: split.num_examples for key, split in builder.info.splits.items()}
     left_out = read_summary(final)['left_out']

@@ -86,7 +86,7 @@ def _show_card(
 
 def build_with_progress(
   name: str,
-  raw: str | os.PathLike,
+  raw: str | os.PathLike | None,
   data_dir: str | os.PathLike,
   *,
   parts: Sequence[str] | None = None,
@@ -99,7 +99,10 @@ def build_with_progress(
     As `build`; BuildError also when it is stopped by Ctrl-C.
   """
   console = console or Console()
-  console.print(f'reading the lists and annotations of {name} in {raw}', soft_wrap=True)
+  if raw is not None:
+    console.print(
+      f'reading the lists and annotations of {name} in {raw}', soft_wrap=True
+    )
   try:
     with _bars(console) as progress:
       result = build(

@@ -75,15 +75,16 @@ def built_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.
     FileNotFoundError: it is not built, or not to the end.
     ValueError: there is no such dataset.
   """
-  registry.find_dataset(name)
+  card = registry.find_dataset(name)
   path = dataset_path(name, data_dir)
   if path.is_dir():
     return path
   started = path.with_name(path.name + '.building').exists()
   state = 'was not built to the end' if started else 'is not built'
+  raw = '--raw DIR ' if card.downloads else ''
   raise FileNotFoundError(
     f'{name} {state} in {path.parent.parent}: run python -m maskclip_jax data build '
-    f'{name} --raw DIR --data_dir {path.parent.parent}'
+    f'{name} {raw}--data_dir {path.parent.parent}'
   )
 
 

@@ -144,6 +144,14 @@ _VIEWS = (
   ),
   View('voc2012/20', 'semantic', 'semantic', 'voc-20'),
   View('voc2012/21', 'semantic', 'semantic', 'voc-20', background=True, ignored=(255,)),
+  View('miniature/panoptic', 'panoptic', 'segments', 'miniature-116'),
+  # Novel things are void: their pixels are neither learned nor judged.
+  View('miniature/base', 'panoptic', 'segments', 'miniature-base'),
+  View('miniature/semantic', 'semantic', 'semantic', 'miniature-116'),
+  _INSTANCES('miniature/instances', vocabulary='miniature-things'),
+  _INSTANCES('miniature/base_instances', vocabulary='miniature-base-things'),
+  _INSTANCES('miniature/novel_instances', vocabulary='miniature-novel'),
+  View('miniature/captions', 'caption', 'captions'),
   # Datasets that TFDS prepared itself (`catalogue.py`).
   View('tfds_coco/panoptic', 'panoptic', 'segments', _COCO),
   View('tfds_coco/semantic', 'semantic', 'segments', _COCO),

@@ -42,7 +42,8 @@ def _digests(folder):
 
 
 def test_every_dataset_has_a_generated_one():
-  assert [card.name for card in list_datasets()] == list(WRITERS)
+  read = [card.name for card in list_datasets() if card.downloads]
+  assert read == list(WRITERS)
 
 
 def _build_elsewhere(raw, data_dir):

@@ -89,8 +89,14 @@ class SegmentationBuilder(
       disable_shuffling=True,
     )
 
-  def open_raw(self, root: str | os.PathLike) -> RawFiles:
-    """Lists the owners' files under a folder."""
+  def open_raw(self, root: str | os.PathLike | None) -> RawFiles:
+    """Lists the owners' files under a folder.
+
+    Raises:
+      ValueError: no folder was given.
+    """
+    if root is None:
+      raise ValueError(f'data build {self.name} needs --raw: where its files lie')
     return RawFiles(root, (*self.card.archives, *self.ARCHIVES))
 
   @abc.abstractmethod

@@ -108,6 +108,7 @@ _ALL = (
     background=0,
     frequent=(BACKGROUND,),
   ),
+  Expectations('miniature', 'miniature/semantic'),
 )
 
 

@@ -1,0 +1,97 @@
+"""Outlines of the shapes of things, in a box from -1 to 1."""
+
+import functools
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from maskclip_jax.data.world.words import SHAPES
+
+Outline = Float[np.ndarray, 'points 2']
+
+# Points are given to OpenCV in 1/256 pixel.
+_BITS = 8
+
+
+def _round(radius: float) -> Outline:
+  turns = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+  return radius * np.stack([np.cos(turns), np.sin(turns)], 1)
+
+
+def _star() -> Outline:
+  turns = np.arange(10) * np.pi / 5 - np.pi / 2
+  radii = np.where(np.arange(10) % 2, 0.5, 1.12)
+  return radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
+
+
+def _cross() -> Outline:
+  a, b = 0.36, 1.0
+  corner = np.array([[a, -b], [a, -a], [b, -a]])
+  turn = np.array([[0, 1], [-1, 0]])
+  return np.concatenate([corner @ np.linalg.matrix_power(turn, n) for n in range(4)])
+
+
+@functools.cache
+def outlines(shape: int) -> tuple[Outline, ...]:
+  """The closed lines around a shape; a second one is a hole."""
+  return {
+    'disk': lambda: (_round(1.0),),
+    'square': lambda: (0.88 * np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]),),
+    'triangle': lambda: (np.array([[0, -1.0], [1.06, 0.86], [-1.06, 0.86]]),),
+    'star': lambda: (_star(),),
+    'cross': lambda: (_cross(),),
+    'ring': lambda: (_round(1.0), _round(0.5)[::-1]),
+  }[SHAPES[shape].name]()
+
+
+@functools.cache
+def area(shape: int) -> float:
+  """Area in units of the square of half the box."""
+  first, *holes = (
+    abs(
+      np.sum(
+        line[:, 0] * np.roll(line[:, 1], -1) - line[:, 1] * np.roll(line[:, 0], -1)
+      )
+    )
+    / 2
+    for line in outlines(shape)
+  )
+  return float(first - sum(holes))
+
+
+def placed(
+  shape: int, centre: tuple[float, float], half: float, angle: float
+) -> list[Outline]:
+  """The outlines of a thing, in pixels (x, y) from the corner of the first pixel.
+
+  Args:
+    shape: which one.
+    centre: x and y, pixels.
+    half: half the side of its box, pixels.
+    angle: radians, clockwise as seen.
+  """
+  cos, sin = np.cos(angle), np.sin(angle)
+  turn = half * np.array([[cos, sin], [-sin, cos]])
+  return [line @ turn + centre for line in outlines(shape)]
+
+
+def fill(
+  lines: list[Outline], height: int, width: int, fine: int = 1
+) -> UInt8[np.ndarray, 'height width']:
+  """Draws what outlines enclose: 255 inside, 0 outside.
+
+  Args:
+    lines: outlines in pixels; what is inside two of them is outside.
+    height, width: pixels.
+    fine: samples per pixel and direction; above 1, borders are smooth.
+  """
+  mask = np.zeros((height * fine, width * fine), np.uint8)
+  # OpenCV's whole numbers are centres of pixels.
+  points = [
+    np.rint((line * fine - 0.5) * (1 << _BITS)).astype(np.int32) for line in lines
+  ]
+  cv2.fillPoly(mask, points, 255, shift=_BITS)
+  if fine == 1:
+    return mask
+  return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
