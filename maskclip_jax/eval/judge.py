@@ -69,7 +69,10 @@ class Judge:
         self.metrics[task] = PanopticMetrics(thing, groups)
       else:
         # Where objects have a list of their own, it begins the vocabulary.
-        self.metrics[task] = InstanceMetrics(len(run.views[task].class_names()), groups)
+        objects = len(run.views[task].class_names())
+        own = {group: tuple(k for k in g if k < objects) for group, g in groups.items()}
+        own = {group: members for group, members in own.items() if members}
+        self.metrics[task] = InstanceMetrics(objects, own)
 
   def add(self, example: EvalExample, found: Found) -> None:
     """Judges one photo.

@@ -62,7 +62,9 @@ class Protocol:
       first are the vocabulary; those of the others must be its first classes.
     settings: by system; '' for the others.
     headline: the metrics that the literature quotes.
-    groups: by group, the vocabulary that lists its classes.
+    groups: by group, the vocabulary that lists its classes; ':things' or ':stuff'
+      behind it leaves out the others. Every task reports its numbers by group, over
+      those of the group's classes that it judges.
     split: of the dataset.
   """
 
@@ -126,8 +128,7 @@ class Run:
     """
     names = self.class_names()
     members = {
-      group: tuple(c.name for c in Vocabulary.named(vocabulary).classes)
-      for group, vocabulary in self.protocol.groups.items()
+      group: _group_names(listed) for group, listed in self.protocol.groups.items()
     }
     if self.settings.training is not None:
       training = Vocabulary.named(self.settings.training)
@@ -152,6 +153,25 @@ class Run:
     if order is None:
       order = 'scores_first' if set(self.views) == {'semantic'} else 'masks_first'
     return dataclasses.replace(config, semantic_order=order)
+
+
+def _group_names(listed: str) -> tuple[str, ...]:
+  """Names of the classes that 'coco-base48' or 'miniature-116:stuff' lists.
+
+  Raises:
+    ValueError: what stands behind the colon is neither 'things' nor 'stuff'.
+  """
+  vocabulary, _, kind = listed.partition(':')
+  kinds = {'': (True, False), 'things': (True,), 'stuff': (False,)}
+  if kind not in kinds:
+    raise ValueError(f'a group is of things or of stuff, not as in {listed!r}')
+  wanted = kinds[kind]
+  words = Vocabulary.named(vocabulary)
+  return tuple(
+    category.name
+    for category, thing in zip(words.classes, words.things.tolist(), strict=True)
+    if thing in wanted
+  )
 
 
 def _replaced(config, settings: Settings, names: tuple[str, ...]):
@@ -188,6 +208,7 @@ def find_protocols(names: str) -> tuple[Protocol, ...]:
 
 _MIOU = ('mIoU_gt_or_pred', 'mIoU_gt')
 _PANOPTIC = 'coco-panoptic-133'
+_BASE_NOVEL = ('[base]', '[base_things]', '[novel]')
 
 
 def _masks(
@@ -232,6 +253,37 @@ def _semantic(
   name: str, about: str, view: str, settings: dict[str, Settings]
 ) -> Protocol:
   return Protocol(name, about, {'semantic': view}, settings, _MIOU)
+
+
+def _miniature(name: str, split: str, about: str) -> Protocol:
+  """The generated world: all 116 words compete, whether trained on or not.
+
+  Sizes and thresholds are the model's own. Base words hold all stuff, novel ones are
+  things only, so what compares with 'novel' is 'base_things'.
+  """
+  return Protocol(
+    name,
+    about,
+    {
+      'panoptic': 'miniature/panoptic',
+      'semantic': 'miniature/semantic',
+      'instance': 'miniature/instances',
+    },
+    {'': Settings()},
+    (
+      *(f'PQ{part}' for part in ('', 'th', 'st', *_BASE_NOVEL)),
+      *(f'mIoU_gt{part}' for part in ('', *_BASE_NOVEL)),
+      *(f'{ap}{part}' for ap in ('AP', 'AP50') for part in ('', '[base]', '[novel]')),
+    ),
+    groups={
+      'base': 'miniature-base',
+      'base_things': 'miniature-base:things',
+      'novel': 'miniature-novel',
+      'things': 'miniature-116:things',
+      'stuff': 'miniature-116:stuff',
+    },
+    split=split,
+  )
 
 
 _ADE_TRUTH: dict[Task, str] = {
@@ -340,6 +392,17 @@ _TABLE = (
     'COCO 2017 val, 80 objects and background, nothing ignored (COCO-Object)',
     'coco/object81',
     {'': _masks(800, 1333), 'segclip': _segclip(0.65)},
+  ),
+  _miniature(
+    'miniature',
+    'test',
+    'the generated world, 250 scenes like those of training, 116 words of which 36 are '
+    'never trained on',
+  ),
+  _miniature(
+    'miniature_shifted',
+    'shifted',
+    'the generated world in other light and other styles, 250 scenes, the same words',
   ),
 )
 
