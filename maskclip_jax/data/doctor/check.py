@@ -103,7 +103,10 @@ class _Split:
     total = len(self._index)
     chosen = np.unique(np.linspace(0, total - 1, min(images or total, total)).round())
     self._decode(chosen.astype(int).tolist(), progress)
-    self._findings.extend(check_split(self._index, self._facts, counts))
+    labelled = self._split not in self._facts.captioned
+    self._findings.extend(
+      check_split(self._index, self._facts, counts, labelled=labelled)
+    )
     index = self._index
     return _Result(
       self._split,

@@ -24,6 +24,7 @@ class Expectations:
     covered: stuff may be covered by objects: its row keeps the area and the box of the
       whole mask, and may have no pixel left (spec section 9.2).
     merged: stuff classes of panoptic and semantic maps differ: compare things only.
+    captioned: splits that are meant to have captions and no labels.
   """
 
   dataset: str
@@ -34,6 +35,7 @@ class Expectations:
   frequent: tuple[str, ...] = ()
   covered: bool = False
   merged: bool = False
+  captioned: tuple[str, ...] = ()
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
@@ -108,7 +110,7 @@ _ALL = (
     background=0,
     frequent=(BACKGROUND,),
   ),
-  Expectations('miniature', 'miniature/semantic'),
+  Expectations('miniature', 'miniature/semantic', captioned=('pairs',)),
 )
 
 

@@ -14,7 +14,7 @@ _MANY = 0.3
 
 
 def check_split(
-  index: Index, facts: Expectations, counts: Counts | None
+  index: Index, facts: Expectations, counts: Counts | None, *, labelled: bool = True
 ) -> Iterator[Finding]:
   """What the index of a split alone tells.
 
@@ -22,6 +22,7 @@ def check_split(
     index: of the split.
     facts: about the dataset.
     counts: the published sizes, if there are any.
+    labelled: whether the split is meant to have labels.
   """
   if counts is not None:
     yield from _counts(index, counts)
@@ -29,7 +30,8 @@ def check_split(
   if (times > 1).any():
     example = str(names[times > 1][0])
     yield Finding('twice', f'{int((times > 1).sum())} photos', example)
-  yield from _unlabelled(index, facts)
+  if labelled:
+    yield from _unlabelled(index, facts)
   yield from _unused(index, facts)
   uncaptioned = index.captions == 0
   if uncaptioned.any() and not uncaptioned.all():

@@ -1,22 +1,26 @@
-"""Drawing a plan: any square of it, at any number of pixels."""
+"""Drawing a plan: any square part of it, at any number of pixels."""
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int8, UInt8
 
 from maskclip_jax.data.world import shapes, textures
-from maskclip_jax.data.world.plans import Plan, Thing
+from maskclip_jax.data.world.plans import WHOLE, Ground, Plan, Square, Thing, reach
 from maskclip_jax.data.world.styles import Style
 from maskclip_jax.data.world.words import COLOURS, PATTERNS
 
-# Side of a scene, to which the widths of a style refer.
+# Side of a scene in pixels, to which the lengths of a style refer.
 SCENE = 256
+# Samples per pixel and direction at the edges of things.
 _FINE = 3
-_LUMINANCE = np.array((0.299, 0.587, 0.114), np.float32)
+_LUMINANCE = np.array((0.299, 0.587, 0.114))
+# Highlights go this far towards white.
+_GLOSS = 0.75
 
-Square = tuple[float, float, float]
+Canvas = Float32[np.ndarray, 'side side 3']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,165 +42,223 @@ def draw(
   plan: Plan,
   style: Style,
   rng: np.random.Generator,
-  square: Square = (0.0, 0.0, 1.0),
+  square: Square = WHOLE,
   side: int = SCENE,
 ) -> Drawing:
-  """Draws a square of a scene.
+  """Draws a part of a scene.
 
   Args:
     plan: the scene.
     style: how it looks.
     rng: for the noise.
-    square: x, y and side of what is drawn, as shares of the scene.
+    square: which part.
     side: pixels.
   """
   canvas, regions = _draw_grounds(plan, style, square, side)
   owners = np.full((side, side), -1, np.int8)
   for number, thing in enumerate(plan.things):
-    _draw_thing(thing, number, style, square, canvas, owners)
+    placed = _Placed.of(thing, square, side)
+    _cast_shadow(placed, style, canvas)
+    _draw_thing(placed, number, style, canvas, owners)
   return Drawing(_develop(canvas, style, rng, square), owners, regions)
 
 
-def _draw_grounds(plan: Plan, style: Style, square: Square, side: int):
+def _draw_grounds(
+  plan: Plan, style: Style, square: Square, side: int
+) -> tuple[Canvas, Int8[np.ndarray, 'side side']]:
   x, y, extent = square
-  steps = (np.arange(side, dtype=np.float32) + 0.5) / side * extent
-  columns, rows = (x + steps)[None, :], (y + steps)[:, None]
+  centres = (np.arange(side, dtype=np.float32) + 0.5) / side * extent
+  columns, rows = (x + centres)[None, :], (y + centres)[:, None]
   canvas = _texture(plan.grounds[0], style, square, side)
   regions = np.zeros((side, side), np.int8)
-  for number, border in enumerate(plan.borders, 1):
-    distance = border.side(columns, rows) * (side / extent)
-    inside = distance > 0
-    if number == 2:
-      inside &= regions == 1
-      distance = np.where(regions >= 1, distance, -1.0)
-    # One pixel of transition.
-    weight = np.clip(distance + 0.5, 0, 1).astype(np.float32)[..., None]
+  distances = reach(plan.borders, columns, rows)
+  for ground, distance in zip(plan.grounds[1:], distances, strict=True):
+    # The transition is one pixel wide.
+    weight = np.clip(distance * (side / extent) + 0.5, 0, 1)
     if weight.any():
-      canvas += (_texture(plan.grounds[number], style, square, side) - canvas) * weight
-      regions[inside] = number
+      texture = _texture(ground, style, square, side)
+      canvas += (texture - canvas) * weight[..., None]
+      regions += distance > 0
   return canvas, regions
 
 
-def _texture(ground, style: Style, square: Square, side: int):
+def _texture(ground: Ground, style: Style, square: Square, side: int) -> Canvas:
   """The part of a ground's texture that a square shows."""
   x, y, extent = square
   # Pixels of the tile per pixel of the picture.
   step = SCENE * extent / side / (ground.scale * style.texture)
-  cos, sin = step * np.cos(ground.angle), step * np.sin(ground.angle)
-  start = np.array((ground.x, ground.y)) * textures.SIDE
-  corner = np.array((x, y)) * side / extent
+  cos, sin = step * math.cos(ground.angle), step * math.sin(ground.angle)
   turn = np.array([[cos, -sin], [sin, cos]])
-  matrix = np.concatenate([turn, (start + turn @ corner)[:, None]], 1)
-  tile = textures.tile(ground.stuff)
-  if step > 1.3:
-    tile, matrix = textures.reduced_tile(ground.stuff), matrix / 2
-  return cv2.warpAffine(
-    tile,
-    matrix,
+  start = np.array((ground.x, ground.y)) * textures.SIDE
+  start += turn @ np.array((x, y)) * (side / extent)
+  matrix = np.concatenate([turn, start[:, None]], 1)
+  small = step > 1.3
+  part = cv2.warpAffine(
+    textures.tile(ground.stuff, half=small),
+    matrix / 2 if small else matrix,
     (side, side),
     flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     borderMode=cv2.BORDER_WRAP,
   )
+  return part.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Placed:
+  """A thing in a picture.
+
+  Attributes:
+    thing: which.
+    lines: its outlines, pixels.
+    centre: pixels.
+    half: half the side of its box, pixels.
+    unit: pixels per 1/256 of the scene.
+  """
+
+  thing: Thing
+  lines: list[shapes.Outline]
+  centre: tuple[float, float]
+  half: float
+  unit: float
+
+  @classmethod
+  def of(cls, thing: Thing, square: Square, side: int) -> '_Placed':
+    scale = side / square[2]
+    centre = ((thing.x - square[0]) * scale, (thing.y - square[1]) * scale)
+    half = thing.size * scale / 2
+    lines = shapes.placed(thing.kind.shape, centre, half, thing.angle)
+    return cls(thing, lines, centre, half, scale / SCENE)
+
+
+def _fill(
+  lines: list[shapes.Outline], part: tuple[slice, slice], fine: int
+) -> Float32[np.ndarray, 'h w']:
+  """How much of each pixel outlines enclose, 0 to 1."""
+  return shapes.fill(lines, part, fine).astype(np.float32) / np.float32(255)
+
+
+def _cast_shadow(placed: _Placed, style: Style, canvas: Canvas) -> None:
+  fall = 3.0 * placed.unit + 0.07 * placed.half
+  shift = -fall * np.array((math.cos(style.light), math.sin(style.light)))
+  blur = 1.2 * placed.unit + 0.05 * placed.half
+  lines = [line + shift for line in placed.lines]
+  part = shapes.window(lines, len(canvas), 3 * blur + 1)
+  if canvas[part].size and style.shadow:
+    shade = cv2.GaussianBlur(_fill(lines, part, fine=1), (0, 0), blur)
+    canvas[part] *= (1 - style.shadow * shade)[..., None]
 
 
 def _draw_thing(
-  thing: Thing, number: int, style: Style, square: Square, canvas, owners
+  placed: _Placed,
+  number: int,
+  style: Style,
+  canvas: Canvas,
+  owners: Int8[np.ndarray, 'side side'],
 ) -> None:
-  side = len(canvas)
-  scale = side / square[2]
-  centre = ((thing.x - square[0]) * scale, (thing.y - square[1]) * scale)
-  half = thing.size * scale / 2
-  unit = scale / SCENE
-  away = np.array((np.cos(style.light), np.sin(style.light))) * -1
-  drop = away * (3.0 * unit + 0.07 * half)
-  reach = 1.5 * half + np.abs(drop).max() + 8 * unit
-  left, top = (max(0, int(c - reach)) for c in centre)
-  right, bottom = (min(side, int(c + reach) + 2) for c in centre)
-  if right - left < 2 or bottom - top < 2:
+  part = shapes.window(placed.lines, len(canvas))
+  if not canvas[part].size:
     return
-  height, width = bottom - top, right - left
-  local = (centre[0] - left, centre[1] - top)
-  lines = shapes.placed(thing.kind.shape, local, half, thing.angle)
-  mask = shapes.fill(lines, height, width, _FINE).astype(np.float32) / 255
-  roi = canvas[top:bottom, left:right]
-  if style.shadow:
-    shade = shapes.fill([line + drop for line in lines], height, width)
-    spread = 1.2 * unit + 0.05 * half
-    shade = cv2.GaussianBlur(shade.astype(np.float32), (0, 0), spread)
-    roi *= (1 - style.shadow / 255 * shade)[..., None]
-  paint = _paint(thing, style, mask, local, half, unit)
-  roi += (paint - roi) * mask[..., None]
-  owners[top:bottom, left:right][mask >= 0.5] = number
+  mask = _fill(placed.lines, part, _FINE)
+  rows, columns = part
+  middle_x, middle_y = placed.centre
+  across = np.arange(columns.start, columns.stop, dtype=np.float32)
+  down = np.arange(rows.start, rows.stop, dtype=np.float32)
+  x = ((across + 0.5 - middle_x) / placed.half)[None, :]
+  y = ((down + 0.5 - middle_y) / placed.half)[:, None]
+  paint = _paint(placed, style, mask, x, y)
+  canvas[part] += (paint - canvas[part]) * mask[..., None]
+  owners[part][mask >= 0.5] = number
 
 
 def _paint(
-  thing: Thing,
+  placed: _Placed,
   style: Style,
   mask: Float32[np.ndarray, 'h w'],
-  centre: tuple[float, float],
-  half: float,
-  unit: float,
+  x: Float32[np.ndarray, '1 w'],
+  y: Float32[np.ndarray, 'h 1'],
 ) -> Float32[np.ndarray, 'h w 3']:
-  """The colours of a thing: fill, marks, light and outline."""
-  height, width = mask.shape
-  x = ((np.arange(width, dtype=np.float32) + 0.5 - centre[0]) / half)[None, :]
-  y = ((np.arange(height, dtype=np.float32) + 0.5 - centre[1]) / half)[:, None]
-  colour = COLOURS[thing.kind.colour]
-  jitter = np.array(thing.jitter, np.float32)
+  """The colours of a thing: fill, marks, outline and light.
+
+  Args:
+    placed: the thing.
+    style: of the scene.
+    mask: its pixels, 0 to 1.
+    x, y: of the pixels, from -1 to 1 over its box.
+  """
+  colour = COLOURS[placed.thing.kind.colour]
+  jitter = np.array(placed.thing.jitter, np.float32)
   paint = np.array(colour.fill, np.float32) + jitter
-  marks = _marks(thing, x, y, half)
-  light = np.array((np.cos(style.light), np.sin(style.light)), np.float32)
-  shade = 1 + 0.13 * style.relief * (light[0] * x + light[1] * y)
-  soft = cv2.GaussianBlur(mask, (0, 0), 0.10 * half + 0.4)
-  slope_x = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
-  slope_y = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
-  bevel = -(light[0] * slope_x + light[1] * slope_y) * (0.10 * half + 0.4)
-  shade = np.clip(shade + 0.95 * style.relief * bevel, 0.5, 1.5)
+  marks = _marks(placed.thing, x, y, placed.half)
   if marks is not None:
     mark = np.array(colour.mark, np.float32) + jitter
     paint = paint + (mark - paint) * marks[..., None]
-  paint = paint * np.minimum(shade, 1)[..., None]
-  # Highlights go towards white and do not change the hue.
-  paint = paint + (255 - paint) * (0.75 * np.maximum(shade - 1, 0))[..., None]
+  shade = _shade(style, mask, x, y, placed.half)
+  dark = np.minimum(shade, 1)
   if style.outline:
-    size = max(3, 2 * round(style.outline * unit) + 1)
+    size = max(3, 2 * round(style.outline * placed.unit) + 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    rim = mask - cv2.erode(mask, kernel)
-    paint = paint * (1 - 0.85 * rim)[..., None]
-  return paint
+    dark = dark * (1 - 0.85 * (mask - cv2.erode(mask, kernel)))
+  paint = paint * dark[..., None]
+  # Towards white, so that bright places keep their hue.
+  gloss = _GLOSS * np.maximum(shade - 1, 0)
+  return paint + (255 - paint) * gloss[..., None]
 
 
-def _marks(thing: Thing, x, y, half: float):
-  """How much each pixel is stripe or dot, or None."""
+def _shade(
+  style: Style,
+  mask: Float32[np.ndarray, 'h w'],
+  x: Float32[np.ndarray, '1 w'],
+  y: Float32[np.ndarray, 'h 1'],
+  half: float,
+) -> Float32[np.ndarray, 'h w']:
+  """Light on a thing with rounded edges; 1 is as painted."""
+  cos, sin = math.cos(style.light), math.sin(style.light)
+  width = 0.10 * half + 0.4
+  soft = cv2.GaussianBlur(mask, (0, 0), width)
+  slope_x = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=cos * width / 8)
+  slope_y = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=sin * width / 8)
+  flat = (0.13 * cos) * x + (0.13 * sin) * y
+  return np.clip(1 + style.relief * (flat - 0.95 * (slope_x + slope_y)), 0.5, 1.5)
+
+
+def _marks(
+  thing: Thing,
+  x: Float32[np.ndarray, '1 w'],
+  y: Float32[np.ndarray, 'h 1'],
+  half: float,
+) -> Float32[np.ndarray, 'h w'] | None:
+  """How much of each pixel is stripe or dot; None for plain things."""
   pattern = PATTERNS[thing.kind.pattern].name
   if not pattern:
     return None
-  cos, sin = np.cos(thing.slant), np.sin(thing.slant)
-  u, v = cos * x + sin * y, cos * y - sin * x
+  cos, sin = math.cos(thing.slant), math.sin(thing.slant)
+  along, down = cos * x + sin * y, cos * y - sin * x
+  # Small things have fewer and larger marks.
+  period = 0.64 * (0.25 / thing.size) ** 0.35
+  first, second = thing.phase
   if pattern == 'striped':
-    period = 0.62
-    into = np.abs((u / period + thing.phase[0]) % 1 - 0.5) * period
-    distance = 0.2 * period - into
+    distance = 0.21 * period - abs((along / period + first) % 1 - 0.5) * period
   else:
-    width, height = 0.62, 0.62 * np.sqrt(3)
-    near = []
+    nearest = None
+    high = period * math.sqrt(3)
     for shift in (0.0, 0.5):
-      a = ((u / width + thing.phase[0] + shift) % 1 - 0.5) * width
-      b = ((v / height + thing.phase[1] + shift) % 1 - 0.5) * height
-      near.append(a * a + b * b)
-    distance = 0.2 - np.sqrt(np.minimum(*near))
-  return np.clip(distance * half + 0.5, 0, 1).astype(np.float32)
+      a = ((along / period + (first + shift)) % 1 - 0.5) * period
+      b = ((down / high + (second + shift)) % 1 - 0.5) * high
+      square = a * a + b * b
+      nearest = square if nearest is None else np.minimum(nearest, square)
+    distance = 0.33 * period - np.sqrt(nearest)
+  return np.clip(distance * half + 0.5, 0, 1)
 
 
 def _develop(
-  canvas, style: Style, rng: np.random.Generator, square: Square
+  canvas: Canvas, style: Style, rng: np.random.Generator, square: Square
 ) -> UInt8[np.ndarray, 'side side 3']:
   """Light, colour, blur and noise of the whole picture."""
   side = len(canvas)
   x, y, extent = square
-  steps = np.arange(side, dtype=np.float32) / side * extent
-  cos, sin = np.float32(np.cos(style.light)), np.float32(np.sin(style.light))
-  ramp = cos * (x + steps - 0.5)[None, :] + sin * (y + steps - 0.5)[:, None]
+  steps = np.arange(side, dtype=np.float32) / side * extent - 0.5
+  cos, sin = math.cos(style.light), math.sin(style.light)
+  ramp = cos * (x + steps)[None, :] + sin * (y + steps)[:, None]
   canvas *= (1 + style.slope * ramp)[..., None]
   # Colours become paler, then take the light's colour: one matrix.
   matrix = style.saturation * np.eye(3) + (1 - style.saturation) * _LUMINANCE
@@ -205,7 +267,7 @@ def _develop(
   sigma = style.blur * side / extent / SCENE
   if sigma > 0.25:
     canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
-  top, left = rng.integers(0, textures.SIDE - side + 1, 2)
+  top, left = rng.integers(0, textures.SIDE - side + 1, 2).tolist()
   noise = textures.grain()[top : top + side, left : left + side]
   canvas = cv2.scaleAdd(noise, style.noise, canvas)
-  return cv2.convertScaleAbs(np.maximum(canvas, 0))
+  return np.clip(canvas, 0, 255).astype(np.uint8)

@@ -1,40 +1,50 @@
 """Pairs of a small picture and sentences, as CLIP is trained on.
 
-A picture is a window of a scene that was drawn for it alone: around one thing, of the
-ground, or most of the scene. About a quarter is drawn in the styles of the shifted
+A picture is a window of a scene that was invented for it alone: around one thing, of
+the ground, or most of the scene. About a quarter is drawn in the styles of the shifted
 scenes or between, since the CLIP that this stands for has seen pictures of all sorts.
 """
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from maskclip_jax.data import schema
 from maskclip_jax.data.world import captions
-from maskclip_jax.data.world.drawing import SCENE, Square, draw
-from maskclip_jax.data.world.plans import Plan, draw_plan
+from maskclip_jax.data.world.drawing import SCENE, draw
+from maskclip_jax.data.world.layout import draw_plan
+from maskclip_jax.data.world.plans import WHOLE, Plan, Square
 from maskclip_jax.data.world.scenes import chance, jpeg, turn
-from maskclip_jax.data.world.styles import draw_style
+from maskclip_jax.data.world.styles import Style, draw_style
 from maskclip_jax.data.world.words import STUFF, THINGS
 
 SIDE = 112
-# Of 20 pairs: around a thing, of the ground; the others are of scenes.
+# Of every 20 pairs, so many are around a thing and of the ground; the rest is scenes.
 _THING, _STUFF, _ALL = 11, 3, 20
-# Things of which less is seen are not named.
-_SEEN = 0.5
+_SHIFTED = 0.27
+# Side of a window around a thing, in sides of its box.
+_WIDEST = 3.2
+# What is named: things of which half is seen, stuff that has a tenth of the picture.
+_SEEN, _SHARE = 0.5, 0.1
+
+_Window = tuple[Plan, Square, list[str]]
 
 
 def pair(seed: int, index: int) -> schema.Record:
-  """A pair; its first caption says the most."""
+  """A pair: a record with four captions and no labels; the first says the most.
+
+  Its `subsets` are 'thing', 'stuff' or 'scene', and 'shifted' where the style is.
+  """
   rng = chance(seed, 'pairs', index)
   sort = turn(seed, 'pairs', index, _ALL)
   if sort < _THING:
-    subset, make = 'thing', _around_thing
+    subset, window = 'thing', _around_thing(seed, index, rng)
   elif sort < _THING + _STUFF:
-    subset, make = 'stuff', _of_stuff
+    subset, window = 'stuff', _of_stuff(seed, index, rng)
   else:
-    subset, make = 'scene', _of_scene
-  plan, square, texts = make(seed, index, rng)
-  strength = rng.uniform(0.2, 1.0) if rng.random() < 0.27 else 0.0
+    subset, window = 'scene', _of_scene(seed, index, rng)
+  plan, square, texts = window
+  strength = rng.uniform(0.2, 1.0) if rng.random() < _SHIFTED else 0.0
   style = draw_style(rng, strength)
   name = f'pairs-{index:06d}'
   return {
@@ -52,97 +62,99 @@ def pair(seed: int, index: int) -> schema.Record:
   }
 
 
-def _picture(plan: Plan, style, rng: np.random.Generator, square: Square):
+def _picture(
+  plan: Plan, style: Style, rng: np.random.Generator, square: Square
+) -> UInt8[np.ndarray, 'side side 3']:
   """Half of the windows are cut from a photo, half are drawn large and made smaller."""
   cut = round(SCENE * square[2])
   side = cut if rng.random() < 0.5 else 2 * SIDE
   image = draw(plan, style, rng, square, side).image
-  shrink = side >= SIDE
-  how = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+  how = cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC
   return cv2.resize(image, (SIDE, SIDE), interpolation=how)
 
 
-def _around_thing(seed: int, index: int, rng: np.random.Generator):
-  """A window around one thing, close or far."""
-  # As `turn` by kind, whatever the sort of the neighbours.
-  number = turn(seed + 1, 'pairs', index, THINGS)
+def _around_thing(seed: int, index: int, rng: np.random.Generator) -> _Window:
+  """A window around one thing, near or far."""
+  number = turn(seed, 'pairs', index, THINGS)
   while True:
     plan = draw_plan(rng, number, most=int(rng.integers(1, 7)))
-    sides = [t.size for t in plan.things if t.kind.number == number]
-    if not sides:
+    at = [n for n, thing in enumerate(plan.things) if thing.kind.number == number]
+    if not at:
       continue
-    at = next(n for n, t in enumerate(plan.things) if t.kind.number == number)
-    thing = plan.things[at]
-    framing = 3.2 ** rng.uniform(0, 1)
-    side = min(1.0, thing.size * framing)
-    # Off the centre as far as the thing stays whole, and a little further.
-    slack = max(0.0, (side - thing.size) / 2) + 0.08 * thing.size
-    x = thing.x - side / 2 + rng.uniform(-slack, slack)
-    y = thing.y - side / 2 + rng.uniform(-slack, slack)
-    square = (*np.clip((x, y), 0, 1 - side).tolist(), side)
-    if plan.visible(square)[at] >= _SEEN:
+    thing = plan.things[at[0]]
+    side = min(1.0, thing.size * _WIDEST ** rng.uniform(0, 1))
+    # Off the centre until it nearly touches the border, or is cut a little.
+    slack = 0.75 * max(0.0, side - thing.size) / 2 + 0.08 * thing.size
+    corner = np.array((thing.x, thing.y)) - side / 2 + rng.uniform(-slack, slack, 2)
+    square = (*np.clip(corner, 0, 1 - side).tolist(), side)
+    seen = plan.visible(square)
+    if seen[at[0]] >= _SEEN:
       break
-  stuff = _stuff(plan, square)
   size = captions.size_word(thing.size / side, rng)
-  own = [(thing.kind, size if rng.random() < 0.5 else '')]
-  below = captions.on(stuff, rng, 0) if stuff and rng.random() < 0.5 else ''
+  own = [(thing.kind, size if rng.random() < 0.6 else '')]
+  shown = [other.kind for n, other in enumerate(plan.things) if seen[n] >= _SEEN]
+  # Where there are others, naming one thing only would be wrong of many pictures.
+  all_ = own if len(shown) == 1 else [(kind, '') for kind in shown]
+  stuff = _stuff(plan, square)
+  where = captions.place(stuff, rng, 0) if rng.random() < 0.5 else ''
+  less = rng.random() < 0.8
   texts = [
-    captions.things(own, rng, other=0) + below,
+    captions.things(all_, rng, other=0) + where,
     captions.noun(thing.kind, rng, other=0),
     captions.opening(captions.things(own, rng, other=0.4), rng),
     captions.part(thing.kind, rng)
-    if rng.random() < 0.8
+    if less
     else captions.opening(captions.things(own, rng), rng),
   ]
   return plan, square, texts
 
 
-def _of_stuff(seed: int, index: int, rng: np.random.Generator):
+def _of_stuff(seed: int, index: int, rng: np.random.Generator) -> _Window:
   """A window of the ground, mostly of one stuff."""
-  number = turn(seed + 1, 'pairs', index, len(STUFF))
+  number = turn(seed, 'pairs', index, len(STUFF))
   while True:
     plan = draw_plan(rng, most=0)
-    at = [n for n, g in enumerate(plan.grounds) if g.stuff == number]
-    if not at:
-      continue
+    stuff = [ground.stuff for ground in plan.grounds]
     side = rng.uniform(0.25, 0.8)
     square = (*rng.uniform(0, 1 - side, 2).tolist(), side)
-    if plan.regions(square)[at[0]] > 0.7:
+    if number in stuff and plan.regions(square)[stuff.index(number)] > 0.7:
       break
-  name = captions.ground(number, rng, 0)
   texts = [
-    captions.listing([STUFF[n].name for n in _stuff(plan, square)]),
-    name,
+    captions.grounds(_stuff(plan, square), rng, 0),
+    STUFF[number].name,
     captions.opening(captions.ground(number, rng, 0.4), rng),
-    captions.opening(name, rng),
+    captions.opening(captions.ground(number, rng, 0), rng),
   ]
   return plan, square, texts
 
 
-def _of_scene(seed: int, index: int, rng: np.random.Generator):
+def _of_scene(seed: int, index: int, rng: np.random.Generator) -> _Window:
   """A whole scene, or more than half of one."""
-  number = turn(seed + 1, 'pairs', index, THINGS)
+  number = turn(seed, 'pairs', index, THINGS)
   while True:
     plan = draw_plan(rng, number)
-    side = 1.0 if rng.random() < 0.4 else rng.uniform(0.6, 1.0)
+    side = rng.uniform(0.6, 1.0)
     square = (*rng.uniform(0, 1 - side, 2).tolist(), side)
-    seen = np.flatnonzero(plan.visible(square) >= _SEEN)
-    if len(seen):
+    square = WHOLE if rng.random() < 0.4 else square
+    seen = np.flatnonzero(plan.visible(square) >= _SEEN).tolist()
+    if seen:
       break
-  shown = [plan.things[n] for n in seen.tolist()]
-  kinds = [(t.kind, captions.size_word(t.size / side, rng)) for t in shown]
+  shown = [
+    (thing.kind, captions.size_word(thing.size / square[2], rng))
+    for thing in (plan.things[n] for n in seen)
+  ]
+  some = [shown[n] for n in rng.permutation(len(shown))[:2].tolist()]
   stuff = _stuff(plan, square)
-  some = [kinds[n] for n in rng.permutation(len(kinds))[:2]]
   texts = [
-    captions.things(kinds, rng, other=0, most=6) + captions.on(stuff, rng, 0),
-    captions.things(kinds, rng, other=0),
-    captions.opening(captions.things(kinds, rng), rng),
-    captions.things(some, rng, other=0.1) + captions.on(stuff, rng, 0.1),
+    captions.things(shown, rng, other=0) + captions.place(stuff, rng, 0),
+    captions.things(shown, rng, other=0),
+    captions.opening(captions.things(shown, rng), rng),
+    captions.things(some, rng, other=0.1) + captions.place(stuff, rng, 0.1),
   ]
   return plan, square, texts
 
 
 def _stuff(plan: Plan, square: Square) -> list[int]:
-  """Stuff that covers a tenth of a window or more."""
+  """Stuff that has its share of a window."""
   shares = plan.regions(square)
-  return [plan.grounds[n].stuff for n in np.flatnonzero(shares > 0.1)]
+  return [plan.grounds[n].stuff for n in np.flatnonzero(shares >= _SHARE).tolist()]

@@ -1,30 +1,29 @@
-"""Where everything is in a scene: grounds, borders, things.
+"""What is where in a scene: grounds, the borders between them, things.
 
 Lengths are shares of the scene's side, from its upper left corner.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int8, UInt8
+from jaxtyping import Bool, Float, Int8
 
 from maskclip_jax.data.world import shapes
-from maskclip_jax.data.world.words import COLOURS, PATTERNS, SHAPES, STUFF, THINGS, Kind
+from maskclip_jax.data.world.words import Kind
 
-# A plan is checked on a raster of this side.
+# Side of the raster on which a plan knows which thing is on top.
 RASTER = 128
-# A thing keeps this share of its area and this many cells of the raster. Scenes promise
-# 40 % and 400 pixels of 256 x 256; the rest is for what a raster cannot see.
-_SHARE = 0.48
-_CELLS = 116
-SMALLEST, LARGEST = 0.18, 0.45
-_TRIES = 40
-_LEAN = np.deg2rad(22)
+
+# x, y and side of a part of a scene.
+Square = tuple[float, float, float]
+WHOLE: Square = (0.0, 0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Border:
-  """A line between grounds, waving if `wave` is not 0.
+  """A line between grounds, straight where `wave` is 0.
 
   Attributes:
     angle: of its normal, radians.
@@ -38,14 +37,16 @@ class Border:
   count: float
   phase: float
 
-  def side(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  def side(
+    self, x: Float[np.ndarray, '*n'], y: Float[np.ndarray, '*n']
+  ) -> Float[np.ndarray, '*n']:
     """Distance from the line, positive on the side of the normal."""
-    cos, sin = np.cos(self.angle), np.sin(self.angle)
+    cos, sin = math.cos(self.angle), math.sin(self.angle)
     across = (x - 0.5) * cos + (y - 0.5) * sin
     if not self.wave:
       return across - self.offset
     along = (y - 0.5) * cos - (x - 0.5) * sin
-    waves = np.sin(2 * np.pi * self.count * along + self.phase)
+    waves = np.sin(2 * math.pi * self.count * along + self.phase)
     return across - self.offset + self.wave * waves
 
 
@@ -90,17 +91,17 @@ class Thing:
   phase: tuple[float, float]
   slant: float
 
-  def mask(self) -> UInt8[np.ndarray, 'raster raster']:
-    """Where it is on the raster, if nothing covers it."""
-    half = self.size * RASTER / 2
-    centre = (self.x * RASTER, self.y * RASTER)
-    lines = shapes.placed(self.kind.shape, centre, half, self.angle)
-    return shapes.fill(lines, RASTER, RASTER)
-
   @property
-  def cells(self) -> float:
-    """Its whole area, cells of the raster."""
-    return shapes.area(self.kind.shape) * (self.size * RASTER / 2) ** 2
+  def area(self) -> float:
+    """Of the whole thing; the scene has 1."""
+    return shapes.area(self.kind.shape) * (self.size / 2) ** 2
+
+  def raster(self) -> tuple[tuple[slice, slice], Bool[np.ndarray, 'h w']]:
+    """Rows and columns of the raster, and which of their cells it would cover."""
+    centre = (self.x * RASTER, self.y * RASTER)
+    lines = shapes.placed(self.kind.shape, centre, self.size * RASTER / 2, self.angle)
+    part = shapes.window(lines, RASTER)
+    return part, shapes.fill(lines, part, fine=4) >= 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Plan:
 
   Attributes:
     grounds: one to three.
-    borders: one less; the first separates ground 0 from the rest.
+    borders: one less; see `reach`.
     things: from the bottom to the top.
     owners: number of the thing in each cell of the raster, -1 for ground.
   """
@@ -119,170 +120,54 @@ class Plan:
   things: tuple[Thing, ...]
   owners: Int8[np.ndarray, 'raster raster']
 
-  def visible(self, box: tuple[float, float, float] = (0, 0, 1)) -> np.ndarray:
-    """The share of each thing that is seen in a square (x, y, side)."""
-    x, y, side = box
-    rows = slice(max(0, round(y * RASTER)), max(0, round((y + side) * RASTER)))
-    columns = slice(max(0, round(x * RASTER)), max(0, round((x + side) * RASTER)))
+  def visible(self, square: Square = WHOLE) -> Float[np.ndarray, ' things']:
+    """The share of each thing that is seen in a part of the scene."""
+    if not self.things:
+      return np.zeros(0)
+    x, y, side = square
+    rows, columns = (
+      slice(max(0, round(start * RASTER)), max(0, round((start + side) * RASTER)))
+      for start in (y, x)
+    )
     part = self.owners[rows, columns].reshape(-1).astype(int)
-    counts = np.bincount(part + 1, minlength=len(self.things) + 1)[1:]
-    return (
-      counts / np.array([thing.cells for thing in self.things] or [1.0])[: len(counts)]
-    )
+    cells = np.bincount(part + 1, minlength=len(self.things) + 1)[1:]
+    return cells / RASTER**2 / [thing.area for thing in self.things]
 
-  def regions(self, box: tuple[float, float, float] = (0, 0, 1)) -> np.ndarray:
-    """The share of a square that each ground has, things aside."""
-    x, y, side = box
-    steps = (np.arange(32) + 0.5) / 32 * side
-    map_ = region_map(self.borders, x + steps[None, :], y + steps[:, None])
-    return np.bincount(map_.reshape(-1), minlength=len(self.grounds)) / map_.size
+  def regions(self, square: Square = WHOLE) -> Float[np.ndarray, ' grounds']:
+    """The share of a part of the scene that each ground has, things aside."""
+    return region_shares(self.borders, square)
 
 
-def region_map(borders, x, y) -> np.ndarray:
-  """Number of the ground at points."""
-  shape = np.broadcast_shapes(x.shape, y.shape)
-  numbers = np.zeros(shape, np.int8)
+def reach(
+  borders: Sequence[Border], x: Float[np.ndarray, '*n'], y: Float[np.ndarray, '*n']
+) -> list[Float[np.ndarray, '*n']]:
+  """How far inside ground 1, 2, ... points lie.
+
+  A later ground is cut from the one before, so a point belongs to the last ground that
+  it is inside of, else to ground 0.
+  """
+  distances = []
   for border in borders:
-    numbers += (border.side(x, y) > 0) & (
-      numbers == len(borders[: borders.index(border)])
-    )
+    side = border.side(x, y)
+    distances.append(np.minimum(distances[-1], side) if distances else side)
+  return distances
+
+
+def region_map(
+  borders: Sequence[Border], square: Square, steps: int
+) -> Int8[np.ndarray, 'steps steps']:
+  """Number of the ground at the middle of each cell of a grid."""
+  x, y, side = square
+  centres = (np.arange(steps) + 0.5) / steps * side
+  numbers = np.zeros((steps, steps), np.int8)
+  for distance in reach(borders, x + centres[None, :], y + centres[:, None]):
+    numbers += distance > 0
   return numbers
 
 
-def draw_plan(
-  rng: np.random.Generator, first: int | None = None, *, most: int = 7
-) -> Plan:
-  """Invents a scene.
-
-  Args:
-    rng: where chance comes from.
-    first: number of a kind that must be there.
-    most: things at most; 0 for grounds only.
-  """
-  borders = draw_borders(rng)
-  grounds = draw_grounds(rng, borders)
-  wanted = _kinds(rng, first, most)
-  while True:
-    things, owners = _place(rng, wanted)
-    if len(things) >= min(3, len(wanted)):
-      return Plan(grounds, borders, things, owners)
-
-
-def draw_borders(rng: np.random.Generator) -> tuple[Border, ...]:
-  """One or two borders that leave every ground enough room."""
-  count = 1 if rng.random() < 0.55 else 2
-  steps = (np.arange(32) + 0.5) / 32
-  while True:
-    borders = tuple(_border(rng) for _ in range(count))
-    numbers = region_map(borders, steps[None, :], steps[:, None])
-    shares = np.bincount(numbers.reshape(-1), minlength=count + 1) / numbers.size
-    if shares.min() > (0.25 if count == 1 else 0.16):
-      return borders
-
-
-def _border(rng: np.random.Generator) -> Border:
-  level = rng.random() < 0.6
-  angle = np.pi / 2 + rng.normal(0, 0.15) if level else rng.uniform(0, 2 * np.pi)
-  wave = rng.uniform(0.012, 0.035) if rng.random() < 0.5 else 0.0
-  return Border(
-    angle,
-    rng.uniform(-0.28, 0.28),
-    wave,
-    rng.uniform(1.5, 4.0),
-    rng.uniform(0, 2 * np.pi),
-  )
-
-
-def draw_grounds(
-  rng: np.random.Generator, borders: tuple[Border, ...]
-) -> tuple[Ground, ...]:
-  """Different stuff for each region; walls and skies take the upper ones."""
-  count = len(borders) + 1
-  chosen = rng.permutation(len(STUFF))[:count]
-  steps = (np.arange(16) + 0.5) / 16
-  numbers = region_map(borders, steps[None, :], steps[:, None])
-  heights = [
-    np.nonzero(numbers == n)[0].mean() if (numbers == n).any() else 8.0
-    for n in range(count)
-  ]
-  chosen = sorted(chosen.tolist(), key=lambda stuff: not STUFF[stuff].upright)
-  stuffs = [0] * count
-  for stuff, region in zip(chosen, np.argsort(heights), strict=True):
-    stuffs[region] = stuff
-  return tuple(
-    Ground(
-      stuff,
-      rng.random(),
-      rng.random(),
-      rng.normal(0, 0.07) if STUFF[stuff].upright else rng.normal(0, 0.16),
-      rng.uniform(0.85, 1.2),
-    )
-    for stuff in stuffs
-  )
-
-
-def _kinds(rng: np.random.Generator, first: int | None, most: int) -> list[Kind]:
-  """What a scene is to hold: often twins, and often things alike in all but one."""
-  if not most:
-    return []
-  count = min(most, int(rng.choice((3, 4, 5, 6, 7), p=(0.2, 0.27, 0.25, 0.17, 0.11))))
-  wanted = [Kind.of(int(rng.integers(THINGS)) if first is None else first)]
-  while len(wanted) < count:
-    chance = rng.random()
-    model = wanted[rng.integers(len(wanted))]
-    if chance < 0.14:
-      wanted.append(model)
-    elif chance < 0.4:
-      wanted.append(_relative(rng, model))
-    else:
-      wanted.append(Kind.of(int(rng.integers(THINGS))))
-  return [wanted[n] for n in rng.permutation(count)]
-
-
-def _relative(rng: np.random.Generator, kind: Kind) -> Kind:
-  """A kind that differs in one attribute."""
-  field, values = (
-    ('shape', len(SHAPES)),
-    ('colour', len(COLOURS)),
-    ('pattern', len(PATTERNS)),
-  )[rng.integers(3)]
-  other = (getattr(kind, field) + int(rng.integers(1, values))) % values
-  return dataclasses.replace(kind, **{field: other})
-
-
-def _place(rng: np.random.Generator, wanted: list[Kind]):
-  owners = np.full((RASTER, RASTER), -1, np.int8)
-  things: list[Thing] = []
-  seen = np.zeros(0)
-  sizes = SMALLEST * (LARGEST / SMALLEST) ** rng.uniform(0, 1, len(wanted)) ** 1.15
-  # Many things are smaller than few.
-  sizes = np.clip(
-    sizes * min(1.0, np.sqrt(0.6 / max(np.sum(sizes**2), 1e-9))), SMALLEST, LARGEST
-  )
-  for kind, size in zip(wanted, sorted(sizes, reverse=True), strict=True):
-    for attempt in range(_TRIES):
-      thing = _thing(rng, kind, max(SMALLEST, size * 0.97**attempt))
-      mask = thing.mask() > 0
-      own = np.count_nonzero(mask)
-      covered = np.bincount(owners[mask].astype(int) + 1, minlength=len(things) + 1)[1:]
-      floor = [max(_SHARE * other.cells, _CELLS) for other in things]
-      if own > 0.85 * thing.cells and (seen - covered >= floor).all():
-        owners[mask] = len(things)
-        things.append(thing)
-        seen = np.append(seen - covered, own)
-        break
-  return tuple(things), owners
-
-
-def _thing(rng: np.random.Generator, kind: Kind, size: float) -> Thing:
-  room = 0.46 * size
-  return Thing(
-    kind,
-    rng.uniform(room, 1 - room),
-    rng.uniform(room, 1 - room),
-    size,
-    rng.uniform(-_LEAN, _LEAN),
-    tuple(rng.uniform(-9, 9, 3)),
-    tuple(rng.random(2)),
-    rng.uniform(0, np.pi),
-  )
+def region_shares(
+  borders: Sequence[Border], square: Square = WHOLE
+) -> Float[np.ndarray, ' grounds']:
+  """The share of a part of a scene that each ground has."""
+  numbers = region_map(borders, square, 32)
+  return np.bincount(numbers.reshape(-1), minlength=len(borders) + 1) / numbers.size

@@ -7,14 +7,15 @@ import json
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.data import schema
 from maskclip_jax.data.labels import write_label_map
 from maskclip_jax.data.world import captions
 from maskclip_jax.data.world.drawing import SCENE, Drawing, draw
-from maskclip_jax.data.world.plans import Plan, draw_plan
+from maskclip_jax.data.world.layout import draw_plan
+from maskclip_jax.data.world.plans import Plan
 from maskclip_jax.data.world.styles import draw_style
 from maskclip_jax.data.world.words import THINGS
 
@@ -63,6 +64,7 @@ def scene(seed: int, split: str, index: int) -> schema.Record:
   drawing = draw(plan, style, rng)
   segments, rows, instances = _annotate(plan, drawing)
   categories = np.append(0, [row['category_id'] for row in rows])
+  stuff = [number - THINGS - 1 for number in categories.tolist() if number > THINGS]
   name = f'{split}-{index:06d}'
   return {
     'image': jpeg(drawing.image),
@@ -74,40 +76,38 @@ def scene(seed: int, split: str, index: int) -> schema.Record:
     'segments_info': schema.table(rows),
     'semantic': write_label_map(categories[segments]),
     'instances': schema.table(instances, masks=True),
-    'captions': describe(plan, rows, rng),
+    'captions': describe(plan, stuff, rng),
     'subsets': [],
   }
 
 
-def _annotate(plan: Plan, drawing: Drawing):
+def _annotate(
+  plan: Plan, drawing: Drawing
+) -> tuple[Integer[np.ndarray, 'h w'], list[dict], list[dict]]:
   """The map of segments 1..N, its table, and the objects."""
-  count = len(plan.things)
-  segments = np.where(
-    drawing.things >= 0, drawing.things + 1, drawing.regions + count + 1
-  )
+  things = len(plan.things)
+  owners = np.where(drawing.things >= 0, drawing.things, drawing.regions + things)
   categories = [thing.kind.number + 1 for thing in plan.things]
   categories += [THINGS + 1 + ground.stuff for ground in plan.grounds]
+  # Things may have covered a ground.
+  present = np.flatnonzero(np.bincount(owners.reshape(-1))).tolist()
+  numbers = np.zeros(len(categories), np.int32)
   rows, instances = [], []
-  for number, category in enumerate(categories, 1):
-    mask = segments == number
-    if not mask.any():
-      # Things have covered this ground.
-      continue
+  for number, owner in enumerate(present, 1):
+    numbers[owner] = number
+    mask = owners == owner
     row = {
       'id': number,
-      'class': category - 1,
-      'category_id': category,
+      'class': categories[owner] - 1,
+      'category_id': categories[owner],
       'crowd': False,
       'area': float(np.count_nonzero(mask)),
       'bbox': _box(mask),
     }
-    if number <= count:
-      instances.append(row | {'segmentation': _run_lengths(mask)})
     rows.append(row)
-  kept = np.zeros(len(categories) + 1, np.int32)
-  for position, row in enumerate(rows, 1):
-    kept[row['id']] = row['id'] = position
-  return kept[segments], rows, instances
+    if owner < things:
+      instances.append({**row, 'segmentation': _run_lengths(mask)})
+  return numbers[owners], rows, instances
 
 
 def _box(mask: Bool[np.ndarray, 'h w']) -> list[int]:
@@ -121,16 +121,13 @@ def _run_lengths(mask: Bool[np.ndarray, 'h w']) -> str:
   return json.dumps({'size': code['size'], 'counts': code['counts'].decode()})
 
 
-def describe(plan: Plan, rows: list[dict], rng: np.random.Generator) -> list[str]:
+def describe(plan: Plan, stuff: list[int], rng: np.random.Generator) -> list[str]:
   """Two or three sentences about a scene; the first names all."""
-  kinds = [(thing.kind, captions.size_word(thing.size, rng)) for thing in plan.things]
-  stuff = [
-    row['category_id'] - THINGS - 1 for row in rows if row['category_id'] > THINGS
-  ]
-  some = [kinds[n] for n in rng.permutation(len(kinds))[:2]]
+  shown = [(thing.kind, captions.size_word(thing.size, rng)) for thing in plan.things]
+  some = [shown[n] for n in rng.permutation(len(shown))[:2].tolist()]
   texts = [
-    captions.things(kinds, rng, other=0, most=7) + captions.on(stuff, rng, 0),
-    captions.opening(captions.things(kinds, rng, most=7), rng),
+    captions.things(shown, rng, other=0, most=7) + captions.place(stuff, rng, 0),
+    captions.opening(captions.things(shown, rng), rng),
     captions.opening(captions.things(some, rng), rng),
   ]
   return texts[: 2 + int(rng.random() < 0.5)]

@@ -76,21 +76,37 @@ def placed(
   return [line @ turn + centre for line in outlines(shape)]
 
 
+def window(lines: list[Outline], side: int, margin: float = 1.0) -> tuple[slice, slice]:
+  """Rows and columns of a square picture that outlines may touch; empty if outside.
+
+  Args:
+    lines: outlines in pixels.
+    side: of the picture, pixels.
+    margin: pixels around them.
+  """
+  low = np.floor(lines[0].min(0) - margin).astype(int)
+  high = np.ceil(lines[0].max(0) + margin).astype(int)
+  left, top, right, bottom = np.clip((*low, *high), 0, side).tolist()
+  return slice(top, bottom), slice(left, right)
+
+
 def fill(
-  lines: list[Outline], height: int, width: int, fine: int = 1
-) -> UInt8[np.ndarray, 'height width']:
-  """Draws what outlines enclose: 255 inside, 0 outside.
+  lines: list[Outline], part: tuple[slice, slice], fine: int
+) -> UInt8[np.ndarray, 'h w']:
+  """Draws what outlines enclose: 255 inside, 0 outside, between them at borders.
 
   Args:
     lines: outlines in pixels; what is inside two of them is outside.
-    height, width: pixels.
-    fine: samples per pixel and direction; above 1, borders are smooth.
+    part: rows and columns of the picture to draw; not empty.
+    fine: samples per pixel and direction. OpenCV fills half a sample too much.
   """
+  rows, columns = part
+  height, width = rows.stop - rows.start, columns.stop - columns.start
   mask = np.zeros((height * fine, width * fine), np.uint8)
-  # OpenCV's whole numbers are centres of pixels.
-  points = [
-    np.rint((line * fine - 0.5) * (1 << _BITS)).astype(np.int32) for line in lines
-  ]
+  corner = np.array((columns.start, rows.start))
+  # OpenCV's whole numbers are the middles of pixels.
+  points = [((line - corner) * fine - 0.5) * (1 << _BITS) for line in lines]
+  points = [np.rint(line).astype(np.int32) for line in points]
   cv2.fillPoly(mask, points, 255, shift=_BITS)
   if fine == 1:
     return mask

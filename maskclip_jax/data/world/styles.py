@@ -6,13 +6,14 @@ things are called stays true at any strength.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
 Triple = tuple[float, float, float]
 
 # Warm, cold, dusk and greenish light.
-_TINTS = ((1.10, 1.0, 0.84), (0.86, 0.98, 1.10), (1.05, 0.90, 1.02), (0.96, 1.05, 0.9))
+_TINTS = ((1.07, 1.0, 0.86), (0.88, 0.98, 1.08), (1.04, 0.93, 1.02), (0.97, 1.04, 0.92))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +59,12 @@ def draw_style(rng: np.random.Generator, strength: float) -> Style:
   strange = np.array(_TINTS[rng.integers(len(_TINTS))])
   usual = rng.uniform(0.96, 1.04, 3)
   gain = mix((0.92, 1.06), (0.62, 0.95))
-  coarse = rng.choice((0.6, 1.6))
+  coarse = (0.6, 1.6)[rng.integers(2)]
   outlined = rng.random() < 0.7 * strength
   return Style(
-    light=rng.uniform(0, 2 * np.pi),
-    tint=tuple(gain * usual * strange**strength),
-    saturation=mix((0.97, 1.05), (0.6, 0.85)),
+    light=rng.uniform(0, 2 * math.pi),
+    tint=tuple((gain * usual * strange**strength).tolist()),
+    saturation=mix((0.97, 1.05), (0.68, 0.9)),
     slope=mix((0.0, 0.12), (0.2, 0.5)),
     blur=mix((0.0, 0.2), (0.4, 1.1)),
     noise=mix((1.5, 3.5), (6.0, 12.0)),

@@ -7,14 +7,14 @@ import functools
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from maskclip_jax.data.world.words import STUFF
 
 # Side of a tile, in pixels of a scene of 256.
 SIDE = 512
 
-Tile = Float32[np.ndarray, 'side side 3']
+Tile = UInt8[np.ndarray, 'side side 3']
 
 
 def _noise(
@@ -205,11 +205,19 @@ _MAKERS = {
 
 
 @functools.cache
-def tile(stuff: int) -> Tile:
-  """The texture of a ground, 0 to 255; the last place is the same in every process."""
+def tile(stuff: int, *, half: bool = False) -> Tile:
+  """The texture of a ground.
+
+  Args:
+    stuff: position in `words.STUFF`.
+    half: of half the size, for pictures that show it small.
+  """
+  if half:
+    size = (SIDE // 2, SIDE // 2)
+    return cv2.resize(tile(stuff), size, interpolation=cv2.INTER_AREA)
   rng = np.random.default_rng([11, stuff])
-  image = np.clip(_MAKERS[STUFF[stuff].name](rng), 0, 255)
-  return np.ascontiguousarray(image, np.float32)
+  image = _MAKERS[STUFF[stuff].name](rng)
+  return np.ascontiguousarray(np.clip(image, 0, 255), np.uint8)
 
 
 @functools.cache
@@ -217,9 +225,3 @@ def grain() -> Float32[np.ndarray, 'side side 3']:
   """White noise of unit deviation, for photographs."""
   rng = np.random.default_rng(12)
   return rng.standard_normal((SIDE, SIDE, 3), np.float32)
-
-
-@functools.cache
-def reduced_tile(stuff: int) -> Tile:
-  """The texture at half the size, for pictures that show it small."""
-  return cv2.resize(tile(stuff), (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)

@@ -60,7 +60,7 @@ SHAPES = (
 # another thing.
 COLOURS = (
   Colour('red', fill=(216, 28, 40)),
-  Colour('yellow', fill=(252, 212, 20), mark=(120, 72, 8)),
+  Colour('yellow', fill=(252, 216, 24), mark=(120, 72, 8)),
   Colour('green', fill=(24, 176, 72)),
   Colour('blue', fill=(30, 84, 232)),
   Colour('purple', ('violet',), fill=(156, 44, 190)),

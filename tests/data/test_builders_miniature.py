@@ -1,0 +1,140 @@
+"""The miniature dataset: built from nothing, read through every view, and sound."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from built import plain, rows
+
+from maskclip_jax.__main__ import main
+from maskclip_jax.data.build import build
+from maskclip_jax.data.builders.miniature import Miniature
+from maskclip_jax.data.doctor import check
+from maskclip_jax.data.examples import VOID, decode
+from maskclip_jax.data.registry import Counts, find_dataset
+from maskclip_jax.data.sources import open_source
+from maskclip_jax.data.views import find_view, view_names
+from maskclip_jax.text.vocabulary import Vocabulary
+
+SIZES = {'train': 9, 'test': 4, 'shifted': 3, 'pairs': 12}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  root = tmp_path_factory.mktemp('miniature')
+  build('miniature', None, root, sizes=SIZES, examples_per_shard=5)
+  return root
+
+
+def test_the_card_says_the_default_sizes():
+  counts = find_dataset('miniature').counts
+  assert {split: n.images for split, n in counts.items()} == dict(Miniature.SIZES)
+
+
+@pytest.mark.parametrize('view', view_names('miniature'))
+def test_every_view_reads_every_split_with_labels(view, data_dir):
+  for split in ('train', 'test', 'shifted'):
+    source = open_source(view, split, data_dir, trainable=True)
+    assert len(source) > 0
+    example = decode(source[0], find_view(view), crowd=True)
+    assert example.size == (256, 256)
+    if find_view(view).kind == 'instance':
+      assert len(example.regions) == len(example.classes) > 0
+
+
+def test_novel_things_are_void_in_the_base_view(data_dir):
+  source = open_source('miniature/panoptic', 'train', data_dir)
+  whole, base = Vocabulary.named('miniature-116'), Vocabulary.named('miniature-base')
+  novel = {c.id for c in Vocabulary.named('miniature-novel').classes}
+  hidden = 0
+  for record in source:
+    all_ = decode(record, find_view('miniature/panoptic'), crowd=True).categories()
+    some = decode(record, find_view('miniature/base'), crowd=True).categories()
+    assert (all_ != VOID).all()
+    is_novel = np.isin(all_ + 1, list(novel))
+    assert np.array_equal(some == VOID, is_novel)
+    names = np.array([c.name for c in whole.classes])[all_[~is_novel]]
+    assert (names == np.array([c.name for c in base.classes])[some[~is_novel]]).all()
+    hidden += is_novel.sum()
+  assert hidden > 0
+
+
+def test_base_and_novel_instances_are_all_instances(data_dir):
+  def objects(view):
+    found = set()
+    for record in open_source(f'miniature/{view}', 'test', data_dir):
+      example = decode(record, find_view(f'miniature/{view}'), crowd=True)
+      names = find_view(f'miniature/{view}').class_names()
+      found |= {
+        (record['image_id'], int(number), names[index])
+        for number, index in zip(example.ids, example.classes, strict=True)
+      }
+    return found
+
+  base, novel = objects('base_instances'), objects('novel_instances')
+  assert base | novel == objects('instances')
+  assert not base & novel
+
+
+def test_pairs_are_captions_only(data_dir):
+  source = open_source('miniature/captions', 'pairs', data_dir)
+  assert len(source) == SIZES['pairs']
+  example = decode(source[0], find_view('miniature/captions'), crowd=False)
+  assert example.size == (112, 112)
+  assert len(example.captions) == 4
+  with pytest.raises(ValueError, match='built without that part'):
+    open_source('miniature/panoptic', 'pairs', data_dir)
+
+
+def test_the_doctor_finds_nothing(data_dir):
+  counts = {split: Counts(size) for split, size in SIZES.items()}
+  report = check('miniature', data_dir, counts=counts)
+  # So few scenes cannot show all words.
+  assert {group.kind for group in report.groups} <= {'unused'}
+  assert report.ok
+
+
+def test_a_build_does_not_depend_on_shards_threads_or_other_splits(data_dir, tmp_path):
+  sizes = {'test': 4, 'pairs': 3}
+  build('miniature', None, tmp_path, sizes=sizes, workers=1)
+  for split, size in sizes.items():
+    ours = list(rows('miniature', split, data_dir).values())[:size]
+    again = list(rows('miniature', split, tmp_path).values())
+    assert [plain(record) for record in ours] == [plain(record) for record in again]
+
+
+def test_tfds_can_run_the_builder_itself(data_dir, tmp_path):
+  builder = Miniature(data_dir=tmp_path, sizes={'test': 2})
+  builder.download_and_prepare()
+  source = builder.as_data_source(
+    'test', decoders={'image': tfds.decode.SkipDecoding()}
+  )
+  ours = list(rows('miniature', 'test', data_dir).values())
+  assert [row['image'] for row in source] == [row['image'] for row in ours[:2]]
+
+
+def test_another_seed_is_another_world(data_dir, tmp_path):
+  build('miniature', None, tmp_path, sizes={'test': 1}, seed=1)
+  ours, other = (rows('miniature', 'test', root) for root in (data_dir, tmp_path))
+  assert other['test-000000']['image'] != ours['test-000000']['image']
+
+
+def test_the_command_needs_no_files(capsys, tmp_path, monkeypatch):
+  monkeypatch.setattr(Miniature, 'SIZES', {'train': 2, 'pairs': 2})
+  place = ['--data_dir', str(tmp_path / 'data')]
+  assert main(['data', 'build', 'miniature', *place]) == 0
+  assert 'miniature built: train 2, pairs 2' in capsys.readouterr().out
+  assert main(['data', 'list', *place]) == 0
+  assert 'miniature/base_instances' in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(capsys, tmp_path):
+  place = ['--data_dir', str(tmp_path / 'data')]
+  raw = ['--raw', str(tmp_path)]
+  assert main(['data', 'build', 'miniature', *raw, *place]) == 2
+  error = capsys.readouterr().err
+  assert 'miniature is drawn and reads no files: leave out --raw' in error
+  assert len(error.splitlines()) == 1
+  assert main(['data', 'check', 'miniature', *place]) == 2
+  assert 'data build miniature --data_dir' in capsys.readouterr().err
+  with pytest.raises(ValueError, match="no split 'val': there are train, test"):
+    build('miniature', None, tmp_path, sizes={'val': 3})
