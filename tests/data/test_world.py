@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_numbers_and_names_are_one_to_one():
 @pytest.mark.parametrize('name', words.vocabulary_names())
 def test_vocabulary_files_are_what_the_world_says(name):
   """To write them again: save `words.vocabulary_file(name)`."""
-  file = library._folder().joinpath(f'{name}.json')
+  file = pathlib.Path(library.__file__).parent / 'vocabularies' / f'{name}.json'
   assert file.read_text() == words.vocabulary_file(name)
 
 

@@ -32,32 +32,31 @@ def _cross() -> Outline:
   return np.concatenate([corner @ np.linalg.matrix_power(turn, n) for n in range(4)])
 
 
-@functools.cache
+_OUTLINES = {
+  'disk': (_round(1.0),),
+  'square': (0.88 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]),),
+  'triangle': (np.array([[0, -1], [1.06, 0.86], [-1.06, 0.86]]),),
+  'star': (_star(),),
+  'cross': (_cross(),),
+  'ring': (_round(1.0), _round(0.5)),
+}
+
+
 def outlines(shape: int) -> tuple[Outline, ...]:
-  """The closed lines around a shape; a second one is a hole."""
-  return {
-    'disk': lambda: (_round(1.0),),
-    'square': lambda: (0.88 * np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]),),
-    'triangle': lambda: (np.array([[0, -1.0], [1.06, 0.86], [-1.06, 0.86]]),),
-    'star': lambda: (_star(),),
-    'cross': lambda: (_cross(),),
-    'ring': lambda: (_round(1.0), _round(0.5)[::-1]),
-  }[SHAPES[shape].name]()
+  """The closed lines around a shape, y downwards; a second one is a hole."""
+  return _OUTLINES[SHAPES[shape].name]
 
 
 @functools.cache
 def area(shape: int) -> float:
   """Area in units of the square of half the box."""
-  first, *holes = (
-    abs(
-      np.sum(
-        line[:, 0] * np.roll(line[:, 1], -1) - line[:, 1] * np.roll(line[:, 0], -1)
-      )
-    )
-    / 2
-    for line in outlines(shape)
-  )
-  return float(first - sum(holes))
+  first, *holes = map(_enclosed, outlines(shape))
+  return first - sum(holes)
+
+
+def _enclosed(line: Outline) -> float:
+  x, y = line.T
+  return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2
 
 
 def placed(
