@@ -3,9 +3,11 @@
     python benchmarks/kills.py [--kills 20] [--terms 5] [--seed 0]
 
 A small run is done once without interruption. Then it is done again and again, each
-time killed (SIGKILL) or told to stop (SIGTERM) at a random moment, and started again
-until it is over. Every start must find checkpoints that can be restored, and every end
-must be the same model. Writes benchmarks/results/kills.json.
+time killed (SIGKILL) or told to stop (SIGTERM) once at a random moment, and started
+again until it is over. Moments are spread over the steps of the run, start-up among
+them, and not over seconds, so a busy machine does not move them. Every checkpoint that
+is found after an interruption must be restored, and every end must be the same model.
+Writes benchmarks/results/kills.json.
 """
 
 import argparse
@@ -13,34 +15,40 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parent
 RESULTS = ROOT / 'results' / 'kills.json'
-STEPS = 60
+STEPS = 40
 INTERRUPTED = 143
+# Only there are two runs the same to the bit.
+os.environ['JAX_PLATFORMS'] = 'cpu'
+# Tiny MasQ-tuning with a checkpoint every other step: half the time one is written.
+CONFIG = 'configs/masqclip.py:stage=masq,runlocal'
+CHANGES = (
+  f'--config.total_steps={STEPS}',
+  '--config.checkpoint.every=2',
+  '--config.log.every=1',
+)
+COMMAND = (sys.executable, '-u', '-m', 'maskclip_jax', 'train')
 
 
 def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
-  """One attempt at the run: tiny MasQ-tuning with a checkpoint every other step."""
-  command = [
-    *(sys.executable, '-m', 'maskclip_jax', 'train', '--workdir', str(workdir)),
-    *('--config', 'configs/masqclip.py:stage=masq,runlocal'),
-    f'--config.total_steps={STEPS}',
-    '--config.checkpoint.every=2',
-    '--config.log.every=5',
-  ]
+  """One attempt at the run, in a process of its own."""
   env = {
     **os.environ,
     'JAX_COMPILATION_CACHE_DIR': str(cache),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   }
   return subprocess.Popen(
-    command,
+    [*COMMAND, '--workdir', str(workdir), '--config', CONFIG, *CHANGES],
     cwd=ROOT.parent,
     env=env,
     stdout=subprocess.PIPE,
@@ -50,6 +58,7 @@ def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> str:
+  """Waits for the end of a run that nothing disturbs; what it said."""
   output, _ = process.communicate(timeout=900)
   if process.returncode:
     raise SystemExit(f'a run ended with {process.returncode}:\n{output}')
@@ -57,38 +66,108 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def fingerprint(workdir: pathlib.Path) -> str:
+  """Of the parameters of a finished run."""
   return json.loads((workdir / 'bundle' / 'config.json').read_text())['fingerprint']
 
 
-def steps_reached(workdir: pathlib.Path) -> int:
-  """The last whole checkpoint when the run was killed."""
-  names = [p.name for p in (workdir / 'checkpoints').glob('step_????????')]
-  return max((int(name.removeprefix('step_')) for name in names), default=0)
+def step_seconds(workdir: pathlib.Path) -> float:
+  """How long a step took in the middle of a finished run."""
+  rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
+  return sorted(row['seconds_per_step'] for row in rows)[len(rows) // 2]
 
 
-def interrupted(
-  workdir: pathlib.Path, cache: pathlib.Path, how: int, after: float
-) -> dict:
-  """A run that is interrupted once, and then finished."""
-  process = start(workdir, cache)
-  time.sleep(after)
-  running = process.poll() is None
+def interrupt(process: subprocess.Popen, how: int, moment: float, step: float) -> str:
+  """Sends a signal at a moment of a run and waits for the end.
+
+  Args:
+    process: the run.
+    how: the signal.
+    moment: in steps; below 1, a share of what comes before the first step.
+    step: seconds of a step.
+
+  Returns:
+    What the run had said.
+  """
+  said = []
+  # Reading the data and compiling take about as long as sixty steps.
+  pause = 60 * step * moment if moment < 1 else step * (moment % 1)
+  awaited = ' on cpu, mesh' if moment < 1 else f'step {int(moment)}/{STEPS}'
+  for line in process.stdout:
+    said.append(line)
+    if awaited in line:
+      break
+  time.sleep(pause)
   process.send_signal(how)
-  process.communicate()
-  reached = steps_reached(workdir)
-  partial = [p.name for p in (workdir / 'checkpoints').glob('*tmp*')]
-  status = process.returncode
-  if how == signal.SIGTERM and status == INTERRUPTED:
-    status = 'saved'
+  output, _ = process.communicate()
+  return ''.join([*said, output])
+
+
+class Restorer:
+  """Restores every checkpoint that a run has left."""
+
+  def __init__(self):
+    import jax
+
+    from maskclip_jax.train import config_files
+    from maskclip_jax.train.config import read
+    from maskclip_jax.train.mesh import make_mesh
+    from maskclip_jax.train.run import make_program, read_start, start_state
+
+    config = read(config_files.load(str(ROOT.parent / CONFIG), CHANGES))
+    starting, constants = read_start(config)
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    program = make_program(config, mesh, constants)
+    self._config, self._like = config, start_state(program, starting)
+
+  def __call__(self, workdir: pathlib.Path) -> list[int]:
+    """The steps that were restored; fails where one cannot be."""
+    from maskclip_jax.train.checkpoint import DIRECTORY, Checkpoints
+
+    if not (workdir / DIRECTORY).exists():
+      return []
+    with tempfile.TemporaryDirectory() as directory:
+      # A copy: looking at checkpoints removes what is half written.
+      shutil.copytree(workdir / DIRECTORY, pathlib.Path(directory) / DIRECTORY)
+      checkpoints = Checkpoints(pathlib.Path(directory), self._config.checkpoint)
+      steps = checkpoints.steps()
+      for step in steps:
+        if int(checkpoints.restore(self._like, step).step) != step:
+          raise SystemExit(f'{workdir}: the checkpoint of step {step} has another step')
+      checkpoints.close()
+    return steps
+
+
+def disturbed(
+  workdir: pathlib.Path,
+  cache: pathlib.Path,
+  plan: Sequence[tuple[int, float]],
+  step: float,
+  restore: Restorer,
+) -> list[dict]:
+  """A run that is interrupted by signals at moments, and then finished.
+
+  Returns:
+    What was found after every interruption.
+  """
+  rows = []
+  for how, moment in plan:
+    process = start(workdir, cache)
+    said = interrupt(process, how, moment, step)
+    status = process.returncode
+    if status not in (-how, INTERRUPTED, 0):
+      raise SystemExit(f'interrupted at {moment}, a run ended with {status}:\n{said}')
+    half = [p.name for p in (workdir / 'checkpoints').glob('*tmp*')]
+    rows.append(
+      {
+        'signal': signal.Signals(how).name,
+        'moment': round(moment, 2),
+        'status': {INTERRUPTED: 'saved', 0: 'over before'}.get(status, 'killed'),
+        'half_written': len(half),
+        'restored': restore(workdir),
+      }
+    )
   finish(start(workdir, cache))
-  return {
-    'after_seconds': round(after, 2),
-    'running': running,
-    'status': status,
-    'checkpoint_step': reached,
-    'half_written': len(partial),
-    'fingerprint': fingerprint(workdir),
-  }
+  return rows
 
 
 def main() -> None:
@@ -101,25 +180,30 @@ def main() -> None:
   rows = []
   with tempfile.TemporaryDirectory() as directory:
     place = pathlib.Path(directory)
-    cache = place / 'cache'
-    finish(start(place / 'warm', cache))
-    begun = time.perf_counter()
+    cache, restore = place / 'cache', Restorer()
     finish(start(place / 'whole', cache))
-    seconds = time.perf_counter() - begun
-    expected = fingerprint(place / 'whole')
+    expected, step = fingerprint(place / 'whole'), step_seconds(place / 'whole')
     for number in range(options.kills + options.terms):
       how = signal.SIGKILL if number < options.kills else signal.SIGTERM
-      # The first half of a run is start-up, in which there is little to destroy.
-      after = rng.uniform(0.35, 1.0) * seconds
-      row = interrupted(place / f'run{number}', cache, how, after)
-      same = row.pop('fingerprint') == expected
-      row = {'signal': how.name, **row, 'same': same}
-      rows.append(row)
-      print(row, flush=True)
-  RESULTS.parent.mkdir(exist_ok=True)
-  summary = {'steps': STEPS, 'seconds_uninterrupted': round(seconds, 1), 'runs': rows}
-  RESULTS.write_text(json.dumps(summary, indent=1) + '\n')
+      workdir = place / f'run{number}'
+      plan = [(how, rng.uniform(0, STEPS))]
+      (row,) = disturbed(workdir, cache, plan, step, restore)
+      rows.append({**row, 'same': fingerprint(workdir) == expected})
+      print(rows[-1], flush=True)
+      shutil.rmtree(workdir)
   same = sum(row['same'] for row in rows)
+  summary = {
+    'command': ' '.join(['python benchmarks/kills.py', *sys.argv[1:]]),
+    'steps': STEPS,
+    'step_seconds': round(step, 3),
+    'interrupted': sum(row['status'] != 'over before' for row in rows),
+    'while_writing': sum(row['half_written'] > 0 for row in rows),
+    'restored': sum(len(row['restored']) for row in rows),
+    'same_bits': same,
+    'runs': rows,
+  }
+  RESULTS.parent.mkdir(exist_ok=True)
+  RESULTS.write_text(json.dumps(summary, indent=1) + '\n')
   print(f'{same} of {len(rows)} ended with the same bits')
   raise SystemExit(same != len(rows))
 

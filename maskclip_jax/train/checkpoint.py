@@ -22,6 +22,9 @@ from maskclip_jax.train.config import CheckpointSettings
 from maskclip_jax.train.state import TrainState
 
 DIRECTORY = 'checkpoints'
+# What is not kept any more goes here first, whole: a kill while it is deleted would
+# leave a checkpoint that cannot be restored.
+_TRASH = 'deleted'
 # A checkpoint in the making stands beside those that are kept.
 _SPARE = 1.1
 
@@ -56,6 +59,7 @@ class Checkpoints:
         ),
         # What an interrupted run left half written.
         cleanup_tmp_directories=True,
+        todelete_subdir=_TRASH,
       ),
       item_handlers={
         'state': ocp.StandardCheckpointHandler(),
@@ -129,6 +133,8 @@ class Checkpoints:
       raise OSError(
         f'a checkpoint could not be written to {self.directory}: {error}'
       ) from error
+    if jax.process_index() == 0:
+      shutil.rmtree(self.directory / _TRASH, ignore_errors=True)
 
   def restore(self, like: TrainState, step: int | None = None) -> TrainState:
     """The state of a checkpoint, laid out as `like`, with its frozen part.

@@ -1,5 +1,6 @@
 """What is to be seen of a run: a line, `metrics.jsonl`, and TensorBoard events."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -71,6 +72,7 @@ class RunLog:
     active: bool,
   ):
     self._total, self._batch, self._every = total_steps, batch_size, every
+    self._workdir = workdir
     self._steps: list[Mapping[str, float]] = []
     self._start = time.perf_counter()
     self._waited = 0.0
@@ -81,6 +83,12 @@ class RunLog:
       trim(path, step)
       self._file = path.open('a')
       self.events = EventFile(workdir / EVENTS)
+
+  def compiled(self, seconds: float) -> None:
+    """The first step has been sent off: speed is measured from here on."""
+    if self._file is not None:
+      print(f'compiled in {seconds:.0f} s', flush=True)
+    self._start, self._waited = time.perf_counter(), 0.0
 
   def waited(self, seconds: float) -> None:
     """Time that a step waited for its data."""
@@ -109,10 +117,7 @@ class RunLog:
     self._steps, self._start, self._waited = [], now, 0.0
     if self._file is None:
       return
-    row = {'step': step, **means, **speed}
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-    self.events.scalars(step, {**means, **speed})
+    self._write(step, {**means, **speed})
     losses = ' '.join(
       f'{name.removeprefix("loss_")} {value:.3f}'
       for name, value in means.items()
@@ -126,7 +131,21 @@ class RunLog:
       flush=True,
     )
 
+  def _write(self, step: int, values: Mapping[str, float]) -> None:
+    try:
+      self._file.write(json.dumps({'step': step, **values}) + '\n')
+      self._file.flush()
+      self.events.scalars(step, values)
+    except OSError as error:
+      reason = (error.strerror or str(error)).lower()
+      raise OSError(
+        f'the log of step {step} cannot be written to {self._workdir}: {reason}; '
+        'start again when that is mended, the run resumes at its last checkpoint'
+      ) from error
+
   def close(self) -> None:
-    if self._file is not None:
-      self._file.close()
-      self.events.close()
+    """Ends the files; that a disk is full was told when it was written to."""
+    for file in (self._file, self.events):
+      if file is not None:
+        with contextlib.suppress(OSError):
+          file.close()

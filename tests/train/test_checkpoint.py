@@ -87,6 +87,22 @@ def test_latest_and_best_are_kept(opened):
   assert (checkpoints.latest(), checkpoints.best()) == (5, 2)
 
 
+def test_a_kill_while_deleting_leaves_no_half_checkpoint(opened, monkeypatch):
+  """What is not kept leaves its place by one rename; its files go afterwards."""
+  checkpoints = opened(keep=1)
+  checkpoints.save(state_at(1), {}, {})
+  checkpoints.wait()
+  with monkeypatch.context() as patch:
+    patch.setattr(shutil, 'rmtree', lambda *_, **__: None)  # Killed before.
+    checkpoints.save(state_at(2), {}, {})
+    checkpoints.close()
+  directory = checkpoints.directory
+  assert {p.name for p in directory.iterdir()} == {'step_00000002', 'deleted'}
+  again = opened(keep=1)
+  assert again.steps() == [2]
+  assert {p.name for p in directory.iterdir()} == {'step_00000002'}
+
+
 def test_saving_does_not_see_later_changes(opened):
   """The next step writes into the memory of the state that is being saved."""
   checkpoints = opened()

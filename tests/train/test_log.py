@@ -94,6 +94,23 @@ def test_lines_hold_means(tmp_path, capsys):
   assert 'ETA' in line
 
 
+def test_compiling_is_no_part_of_the_speed(tmp_path, capsys, monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr('maskclip_jax.train.log.time.perf_counter', lambda: clock[0])
+  log = make_log(tmp_path, 0)
+  clock[0] = 100.0
+  log.compiled(99.6)
+  for step in (1, 2):
+    clock[0] += 1.0
+    log.waited(0.5)
+    log.add(step, {'loss': 1.0})
+  log.close()
+  told, line = capsys.readouterr().out.splitlines()
+  assert told == 'compiled in 100 s'
+  assert '4.0 images/s  data 50%' in line
+  assert line.endswith('ETA 0:00:08')
+
+
 def test_other_processes_write_nothing(tmp_path, capsys):
   log = make_log(tmp_path, 0, active=False)
   log.add(2, {'loss': 3.0})
