@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 from maskclip_jax.ops import masks as tiles
 from maskclip_jax.ops.class_scores import ClassScores, checked
 from maskclip_jax.ops.masks import TILE, Geometry, PackedMasks
+from maskclip_jax.ops.tile_pass import QUERY_BLOCK, Block, Kernel, one_pass
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,34 +49,108 @@ def _top(scores: ClassScores, *, k: int):
   return jax.lax.top_k(p.reshape(-1), min(k, p.size))
 
 
-@functools.partial(jax.jit, static_argnames='tile')
-def _binary_masks(masks, wanted, sizes, spot, *, tile):
-  """Binary masks as planes of eight, with their areas and summed probabilities."""
-  matrices = tiles.tile_matrices(sizes, spot, masks.shape[1::2], tile)
-  interior = tiles.tile_interior(spot, tile)[:, None]
-  blocks = masks.shape[0]
-  bit = (1 << jnp.arange(8, dtype=jnp.int32))[:, None]
-
-  def body(i, carry):
-    planes, areas, sums = carry
-    logits = tiles.tile_logits(masks, i, spot, matrices)
-    inside = (logits > 0) & interior
-    plane = jnp.sum(jnp.where(inside, bit, 0), axis=1).astype(jnp.uint8).T
-    area = jnp.sum(inside, axis=(0, 2), dtype=jnp.int32)
-    total = jnp.sum(jnp.where(inside, jax.nn.sigmoid(logits), 0.0), axis=(0, 2))
-    update = jax.lax.dynamic_update_index_in_dim
-    return (
-      update(planes, plane, i, 0),
-      update(areas, area, i, 0),
-      update(sums, total, i, 0),
-    )
-
-  start = (
-    jnp.zeros((blocks, tile, tile), jnp.uint8),
-    jnp.zeros((blocks, 8), jnp.int32),
-    jnp.zeros((blocks, 8), jnp.float32),
+def _start(arguments, queries: int, tile: int):
+  return (
+    jnp.zeros((queries // QUERY_BLOCK, tile, tile), jnp.uint8),
+    jnp.zeros((2, queries), jnp.float32),
   )
-  return jax.lax.fori_loop(0, (wanted + 7) // 8, body, start)
+
+
+def _step(wanted, carry, block: Block):
+  """Binary masks as planes of eight, with their areas and summed probabilities."""
+  planes, sums = carry
+  want = jax.lax.dynamic_slice_in_dim(wanted, block.first, QUERY_BLOCK)
+  inside = (block.logits > 0) & block.interior[:, None] & want[:, None]
+  bit = (1 << jnp.arange(QUERY_BLOCK, dtype=jnp.int32))[:, None]
+  plane = jnp.sum(jnp.where(inside, bit, 0), axis=1).astype(jnp.uint8).T
+  # A tile has less pixels than float32 counts exactly.
+  area = jnp.sum(inside, axis=(0, 2), dtype=jnp.float32)
+  total = jnp.sum(jnp.where(inside, block.probabilities, 0.0), axis=(0, 2))
+  index = block.first // QUERY_BLOCK
+  return (
+    jax.lax.dynamic_update_index_in_dim(planes, plane, index, 0),
+    jax.lax.dynamic_update_slice(sums, jnp.stack([area, total]), (0, block.first)),
+  )
+
+
+def _finish(arguments, carry, interior):
+  return carry
+
+
+class InstanceCollector:
+  """The best pairs of a mask and a class, from a pass over the tiles.
+
+  Args:
+    scores: from `class_probabilities`.
+    thing: which columns are countable.
+    geometry: how the maps lie on the photo.
+    queries: how many masks there are.
+    top_k: most detections per image.
+    things_only: drop stuff classes, after the top-k.
+
+  Raises:
+    ValueError: NaN in the scores, or sizes that do not fit.
+  """
+
+  kernel = Kernel(_start, _step, _finish)
+
+  def __init__(
+    self,
+    scores: ClassScores,
+    thing: Bool[Array, ' k'],
+    geometry: Geometry,
+    queries: int,
+    *,
+    top_k: int = 100,
+    things_only: bool = True,
+  ):
+    checked(scores, queries, thing)
+    best, index = jax.device_get(_top(scores, k=top_k))
+    rows, classes = np.divmod(index, len(scores.classes))
+    keep = best >= 0
+    if things_only:
+      keep &= np.asarray(thing)[classes]
+    self._best, self._classes, self._found = best[keep], classes[keep], rows[keep]
+    self.queries = np.unique(self._found)
+    self._size = geometry.original
+    self._planes = np.zeros((0, *self._size[::-1]), np.uint8)
+
+  def arguments(self, order: Int[np.ndarray, ' q']):
+    wanted = np.isin(order, self.queries)
+    positions = np.flatnonzero(wanted)
+    # Planes without a detection are not kept.
+    self._used = np.unique(positions // QUERY_BLOCK)
+    self._places = positions
+    self._sums = np.zeros((2, len(order)))
+    self._planes = np.empty((len(self._used), *self._size[::-1]), np.uint8)
+    return wanted
+
+  def put(self, rows: slice, columns: slice, outputs) -> None:
+    planes, sums = outputs
+    part = tiles.crop(planes, columns, rows)
+    for to, plane in enumerate(self._used):
+      self._planes[to, columns, rows] = part[plane]
+    self._sums += sums
+
+  def result(self) -> Instances:
+    """The detections, best first."""
+    row = np.searchsorted(self.queries, self._found)
+    count, areas, inside = 0, np.zeros(0, np.int64), np.zeros(0)
+    if len(row):
+      areas, inside = self._sums[:, self._places[row]]
+      plane = np.searchsorted(self._used, self._places // QUERY_BLOCK)
+      bits = plane * QUERY_BLOCK + self._places % QUERY_BLOCK
+      row, count = bits[row], int(bits.max()) + 1
+    final = (self._best * (inside / (areas + 1e-6))).astype(np.float32)
+    order = np.argsort(-final, kind='stable')
+    return Instances(
+      final[order],
+      self._classes[order].astype(np.int32),
+      self._found[order].astype(np.int32),
+      areas[order].astype(np.int64),
+      PackedMasks(self._planes, count),
+      row[order].astype(np.int32),
+    )
 
 
 def instances(
@@ -103,40 +178,13 @@ def instances(
   Raises:
     ValueError: NaN in masks or scores, or sizes that do not fit.
   """
-  checked(scores, len(mask_logits), thing)
-  best, index = jax.device_get(_top(scores, k=top_k))
-  queries, classes = np.divmod(index, len(scores.classes))
-  keep = best >= 0
-  if things_only:
-    keep &= np.asarray(thing)[classes]
-  best, queries, classes = best[keep], queries[keep], classes[keep]
-  wanted, rows = np.unique(queries, return_inverse=True)
-  packed, areas, sums = _packed(mask_logits, wanted, geometry, tile)
-  final = (best * (sums / (areas + 1e-6))[rows]).astype(np.float32)
-  order = np.argsort(-final, kind='stable')
-  return Instances(
-    final[order],
-    classes[order].astype(np.int32),
-    queries[order].astype(np.int32),
-    areas[rows][order],
-    packed,
-    rows[order].astype(np.int32),
+  found = InstanceCollector(
+    scores,
+    thing,
+    geometry,
+    len(mask_logits),
+    top_k=top_k,
+    things_only=things_only,
   )
-
-
-def _packed(mask_logits, wanted: Int[np.ndarray, ' n'], geometry: Geometry, tile: int):
-  """Masks of the wanted queries, their areas and their summed probabilities."""
-  masks = tiles.arrange(mask_logits, geometry, 8, first=wanted)
-  height, width = geometry.original
-  used = -(-len(wanted) // 8)
-  planes = np.empty((used, width, height), np.uint8)
-  areas, sums = np.zeros(used * 8, np.int64), np.zeros(used * 8)
-  if used:
-    for rows, columns, (part, area, total) in tiles.run(
-      _binary_masks, masks, np.int32(len(wanted)), geometry=geometry, tile=tile
-    ):
-      planes[:, columns, rows] = tiles.crop(part[:used], columns, rows)
-      areas += area[:used].ravel()
-      sums += total[:used].ravel()
-  count = len(wanted)
-  return PackedMasks(planes, count), areas[:count], sums[:count]
+  one_pass([found], mask_logits, geometry, tile=tile)
+  return found.result()

@@ -30,6 +30,9 @@ TILE = 128
 # The padded pixels a tile may touch: its own number, one more for the second tap, and a
 # spare on both sides, because the plan rounds in double and the program in single.
 _PADDED_SPARE = 4
+# Where the two resizes are one matrix, a tile may come from more padded pixels than it
+# has itself: networks see a photo enlarged (COCO's 480 pixels as 800).
+_PADDED_REACH = 9 / 4
 # Tiles in flight on the device while the host copies one.
 _AHEAD = 2
 
@@ -89,13 +92,14 @@ class Tile(NamedTuple):
   spot: Int[np.ndarray, 'axis=2 what=4']
 
 
-def _windows(mask_side: int, tile: int) -> tuple[int, int]:
+def _windows(mask_side: int, tile: int, order: Order) -> tuple[int, int]:
   """Lengths of the windows of padded and of mask pixels a tile is made from."""
-  return tile + _PADDED_SPARE, min(mask_side, tile // 2 + 8)
+  padded = tile if order == 'scores_first' else int(tile * _PADDED_REACH)
+  return padded + _PADDED_SPARE, min(mask_side, tile // 2 + 8)
 
 
 def _plan_axis(
-  sizes: Int[np.ndarray, '4'], mask_side: int, tile: int
+  sizes: Int[np.ndarray, '4'], mask_side: int, tile: int, order: Order
 ) -> list[tuple[int, int, int, int]]:
   """Cuts one axis into tiles whose windows fit.
 
@@ -103,7 +107,7 @@ def _plan_axis(
   the work follows the larger of the two.
   """
   mask, padded, image, original = (int(size) for size in sizes)
-  padded_window, mask_window = _windows(mask_side, tile)
+  padded_window, mask_window = _windows(mask_side, tile, order)
   pixels = np.arange(original)
   low = np.floor(np.clip((pixels + 0.5) * image / original - 0.5, 0, image - 1))
   padded_low, padded_high = np.maximum(low - 1, 0), np.minimum(low + 2, image - 1)
@@ -134,7 +138,10 @@ def _plan_axis(
 
 
 def plan(
-  geometry: Geometry, mask_canvas: tuple[int, int], tile: int = TILE
+  geometry: Geometry,
+  mask_canvas: tuple[int, int],
+  tile: int = TILE,
+  order: Order = 'masks_first',
 ) -> list[Tile]:
   """Tiles that cover the photo, in reading order.
 
@@ -142,6 +149,7 @@ def plan(
     geometry: the sizes involved.
     mask_canvas: (height, width) of the mask arrays, of which `geometry.mask` is real.
     tile: side of a tile in pixels.
+    order: see `tile_probabilities`.
 
   Raises:
     ValueError: masks larger than their canvas, or far finer than the padded image.
@@ -151,7 +159,7 @@ def plan(
       f'masks of {geometry.mask} do not fit in arrays of {tuple(mask_canvas)}'
     )
   rows, columns = (
-    _plan_axis(sizes, side, tile)
+    _plan_axis(sizes, side, tile, order)
     for sizes, side in zip(geometry.sizes(), mask_canvas, strict=True)
   )
   return [
@@ -254,12 +262,22 @@ def tile_matrices(
   spot: Int[Array, 'axis=2 what=4'],
   mask_canvas: tuple[int, int],
   tile: int,
+  order: Order = 'masks_first',
 ):
-  """Per axis, the matrices (mask -> padded, padded -> original) of one tile."""
-  return tuple(
-    _axis_matrices(sizes[i], spot[i], tile, *_windows(mask_canvas[i], tile))
+  """Per axis, how one tile is made from its window of the masks.
+
+  Returns:
+    For 'masks_first' one matrix per axis (mask -> original); for 'scores_first' the
+    matrices (mask -> padded, padded -> original).
+  """
+  pairs = [
+    _axis_matrices(sizes[i], spot[i], tile, *_windows(mask_canvas[i], tile, order))
     for i in (0, 1)
-  )
+  ]
+  if order == 'scores_first':
+    return tuple(pairs)
+  highest = jax.lax.Precision.HIGHEST
+  return tuple(jnp.matmul(last, first, precision=highest) for first, last in pairs)
 
 
 def tile_logits(
@@ -268,11 +286,8 @@ def tile_logits(
   spot: Int[Array, 'axis=2 what=4'],
   matrices,
 ) -> Float[Array, 'y block x']:
-  """Mask logits of a block of queries on one tile of the photo."""
-  (rows, rows2), (columns, columns2) = matrices
-  highest = jax.lax.Precision.HIGHEST
-  rows = jnp.matmul(rows2, rows, precision=highest)
-  columns = jnp.matmul(columns2, columns, precision=highest)
+  """Mask logits of a block of queries on one tile of the photo ('masks_first')."""
+  rows, columns = matrices
   return _apply(rows, columns, _window(masks, index, spot, rows, columns))
 
 
@@ -289,7 +304,7 @@ def tile_probabilities(
     masks: from `arrange`.
     index: which block.
     spot: from `plan`.
-    matrices: from `tile_matrices`.
+    matrices: from `tile_matrices`, for the same order.
     order: 'masks_first' resizes the logits to the photo and then takes the sigmoid;
       'scores_first' takes it at the padded size, so what is resized last is linear in
       the class scores, as if their maps had been resized.
@@ -321,6 +336,7 @@ def run(
   *arguments,
   geometry: Geometry,
   tile: int,
+  order: Order = 'masks_first',
 ) -> Iterator[tuple[slice, slice, Any]]:
   """Runs `program(masks, *arguments, sizes, spot)` for every tile of the photo.
 
@@ -331,7 +347,7 @@ def run(
   """
   sizes = geometry.sizes()
   ahead = collections.deque()
-  for part in plan(geometry, masks.shape[1::2], tile):
+  for part in plan(geometry, masks.shape[1::2], tile, order):
     ahead.append((part, program(masks, *arguments, sizes, part.spot, tile=tile)))
     if len(ahead) > _AHEAD:
       done, outputs = ahead.popleft()

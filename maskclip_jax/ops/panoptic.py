@@ -1,7 +1,7 @@
 """Panoptic results: one segment per pixel (spec section 8.2)."""
 
 import dataclasses
-import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 from maskclip_jax.ops import masks as tiles
 from maskclip_jax.ops.class_scores import ClassScores, checked
 from maskclip_jax.ops.masks import TILE, Geometry
-
-# Queries handled together; those that are not kept cost nothing.
-_QUERY_BLOCK = 8
+from maskclip_jax.ops.tile_pass import Block, Kernel, one_pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,53 +35,69 @@ class Segment:
   query: int
 
 
-@functools.partial(jax.jit, static_argnames='tile')
-def _winners(masks, query_scores, kept, sizes, spot, *, tile):
-  """Which kept query wins each pixel, and the pixel counts the merging needs.
+class _Winners(NamedTuple):
+  """Which kept query wins each pixel so far.
 
-  Returns:
-    The winner where its mask covers the pixel and -1 elsewhere; per query the pixels
-    won, the pixels covered, and the pixels both won and covered.
+  Attributes:
+    best: its score times its mask probability.
+    winner: its position.
+    inside: whether its mask covers the pixel.
+    covered: per position, how many pixels its mask covers.
   """
-  matrices = tiles.tile_matrices(sizes, spot, masks.shape[1::2], tile)
-  interior = tiles.tile_interior(spot, tile)
-  blocks, _, block, _ = masks.shape
-  index = jnp.arange(block)[:, None]
 
-  def body(i, carry):
-    best, winner, inside, covered = carry
-    mask_p = tiles.tile_probabilities(masks, i, spot, matrices, 'masks_first')
-    cover = mask_p >= 0.5
-    score = jax.lax.dynamic_slice_in_dim(query_scores, i * block, block)
-    value = jnp.where(i * block + index < kept, score[:, None] * mask_p, -2.0)
-    top = value.max(1)
-    first = jnp.min(jnp.where(value == top[:, None], index, block), axis=1)
-    first_covers = jnp.any(cover & (index == first[:, None]), axis=1)
-    better = top > best
-    pixels = jnp.sum(cover & interior[:, None], axis=(0, 2), dtype=jnp.int32)
-    return (
-      jnp.where(better, top, best),
-      jnp.where(better, i * block + first, winner),
-      jnp.where(better, first_covers, inside),
-      jax.lax.dynamic_update_slice_in_dim(covered, pixels, i * block, 0),
-    )
+  best: Float[Array, 'y x']
+  winner: Int32[Array, 'y x']
+  inside: Bool[Array, 'y x']
+  covered: Int32[Array, ' q']
 
+
+def _start(arguments, queries: int, tile: int) -> _Winners:
   shape = (tile, tile)
-  start = (
+  return _Winners(
     jnp.full(shape, -1.0),
     jnp.zeros(shape, jnp.int32),
     jnp.zeros(shape, bool),
-    jnp.zeros(blocks * block, jnp.int32),
+    jnp.zeros(queries, jnp.int32),
   )
-  trips = (kept + block - 1) // block
-  _, winner, inside, covered = jax.lax.fori_loop(0, trips, body, start)
-  region = jnp.where(inside, winner, -1)
 
-  def count(ranks, where):
-    ranks = jnp.where(where, ranks, blocks * block).ravel()
-    return jnp.zeros(blocks * block, jnp.int32).at[ranks].add(1, mode='drop')
 
-  return region, count(winner, interior), covered, count(winner, interior & inside)
+def _step(arguments, carry: _Winners, block: Block) -> _Winners:
+  query_scores, kept = arguments
+  mask_p = block.probabilities
+  width = mask_p.shape[1]
+  index = jnp.arange(width)[:, None]
+  cover = mask_p >= 0.5
+  score = jax.lax.dynamic_slice_in_dim(query_scores, block.first, width)
+  keep = jax.lax.dynamic_slice_in_dim(kept, block.first, width)
+  value = jnp.where(keep[:, None], score[:, None] * mask_p, -2.0)
+  top = value.max(1)
+  first = jnp.min(jnp.where(value == top[:, None], index, width), axis=1)
+  first_covers = jnp.any(cover & (index == first[:, None]), axis=1)
+  better = top > carry.best
+  pixels = jnp.sum(cover & block.interior[:, None], axis=(0, 2), dtype=jnp.int32)
+  return _Winners(
+    jnp.where(better, top, carry.best),
+    jnp.where(better, block.first + first, carry.winner),
+    jnp.where(better, first_covers, carry.inside),
+    jax.lax.dynamic_update_slice_in_dim(carry.covered, pixels, block.first, 0),
+  )
+
+
+def _finish(arguments, carry: _Winners, interior):
+  """The pixel counts that the merging needs.
+
+  Returns:
+    The winner where its mask covers the pixel and -1 elsewhere; per position the pixels
+    won, the pixels covered, and the pixels both won and covered.
+  """
+  queries = len(carry.covered)
+
+  def count(where):
+    winners = jnp.where(where, carry.winner, queries).ravel()
+    return jnp.zeros(queries, jnp.int32).at[winners].add(1, mode='drop')
+
+  region = jnp.where(carry.inside, carry.winner, -1)
+  return region, count(interior), carry.covered, count(interior & carry.inside)
 
 
 def _merge_segments(
@@ -128,6 +142,76 @@ def _merge_segments(
   return ids, tuple(segments)
 
 
+class PanopticCollector:
+  """One segment per pixel, from a pass over the tiles.
+
+  Args:
+    scores: from `class_probabilities`.
+    thing: which columns are countable.
+    geometry: how the maps lie on the photo.
+    queries: how many masks there are.
+    object_threshold: keep queries whose best class scores more than this.
+    overlap_threshold: drop a query that won less than this share of the pixels that
+      its mask covers.
+    reject_void: drop queries whose best column is the void column.
+
+  Raises:
+    ValueError: NaN in the scores, or sizes that do not fit.
+  """
+
+  kernel = Kernel(_start, _step, _finish)
+
+  def __init__(
+    self,
+    scores: ClassScores,
+    thing: Bool[Array, ' k'],
+    geometry: Geometry,
+    queries: int,
+    *,
+    object_threshold: float = 0.3,
+    overlap_threshold: float = 0.3,
+    reject_void: bool = False,
+  ):
+    self._probabilities, void = checked(scores, queries, thing)
+    self._best = self._probabilities.max(-1)
+    keep = self._best > object_threshold
+    if reject_void:
+      keep &= self._best >= void
+    self.queries = np.flatnonzero(keep)
+    self._thing, self._overlap = np.asarray(thing), overlap_threshold
+    self._region = np.full(geometry.original, -1, np.int32)
+
+  def arguments(self, order: Int[np.ndarray, ' q']):
+    self._kept = np.isin(order, self.queries)
+    query_scores = np.zeros(len(order), np.float32)
+    query_scores[self._kept] = self._best[self.queries]
+    self._counts = np.zeros((3, len(order)), np.int64)
+    return query_scores, self._kept
+
+  def put(self, rows: slice, columns: slice, outputs) -> None:
+    part, *part_counts = outputs
+    self._region[rows, columns] = tiles.crop(part, rows, columns)
+    self._counts += np.stack(part_counts)
+
+  def result(self) -> tuple[Int32[np.ndarray, 'height width'], tuple[Segment, ...]]:
+    """The map of segment ids (0 is void) and the segments by id."""
+    if not len(self.queries):
+      return np.zeros(self._region.shape, np.int32), ()
+    kept = self.queries
+    ids, segments = _merge_segments(
+      *self._counts[:, self._kept],
+      self._probabilities[kept].argmax(-1),
+      self._best[kept],
+      kept,
+      self._thing,
+      self._overlap,
+    )
+    # Index -1, pixels outside their winner's mask, reads the zero at the end.
+    table = np.zeros(len(self._kept) + 1, np.int32)
+    table[:-1][self._kept] = ids
+    return table[self._region], segments
+
+
 def panoptic(
   mask_logits: Float[Array, 'q h w'],
   scores: ClassScores,
@@ -158,36 +242,14 @@ def panoptic(
   Raises:
     ValueError: NaN in masks or scores, or sizes that do not fit.
   """
-  probabilities, void = checked(scores, len(mask_logits), thing)
-  best = probabilities.max(-1)
-  keep = best > object_threshold
-  if reject_void:
-    keep &= best >= void
-  kept = np.flatnonzero(keep)
-  masks = tiles.arrange(mask_logits, geometry, _QUERY_BLOCK, first=kept)
-  if not len(kept):
-    return np.zeros(geometry.original, np.int32), ()
-  query_scores = np.zeros(masks.shape[0] * _QUERY_BLOCK, np.float32)
-  query_scores[: len(kept)] = best[kept]
-  region = np.empty(geometry.original, np.int32)
-  counts = np.zeros((3, len(query_scores)), np.int64)
-  for rows, columns, (part, *part_counts) in tiles.run(
-    _winners,
-    masks,
-    query_scores,
-    np.int32(len(kept)),
-    geometry=geometry,
-    tile=tile,
-  ):
-    region[rows, columns] = tiles.crop(part, rows, columns)
-    counts += np.stack(part_counts)
-  ids, segments = _merge_segments(
-    *counts[:, : len(kept)],
-    probabilities[kept].argmax(-1),
-    best[kept],
-    kept,
-    np.asarray(thing),
-    overlap_threshold,
+  found = PanopticCollector(
+    scores,
+    thing,
+    geometry,
+    len(mask_logits),
+    object_threshold=object_threshold,
+    overlap_threshold=overlap_threshold,
+    reject_void=reject_void,
   )
-  # Index -1, pixels outside their winner's mask, reads the zero at the end.
-  return np.append(ids, np.int32(0))[region], segments
+  one_pass([found], mask_logits, geometry, tile=tile)
+  return found.result()

@@ -1,8 +1,9 @@
 """From mask logits and class scores to what was asked for (spec section 8).
 
 One image at a time, at the size of the original photo. The work runs tile by tile
-(`ops/masks.py`): memory is bounded whatever the photo and the vocabulary, and neither
-of them compiles anything. The tasks are `ops/semantic.py`, `ops/panoptic.py` and
+(`ops/masks.py`), in one pass for all that is asked for (`ops/tile_pass.py`): memory is
+bounded whatever the photo and the vocabulary, and neither of them compiles anything.
+The tasks are `ops/semantic.py`, `ops/panoptic.py` and
 `ops/instances.py`; this is their common configuration and entrance.
 """
 
@@ -14,10 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from maskclip_jax.ops.class_scores import ClassScores, class_probabilities
-from maskclip_jax.ops.instances import Instances, instances
+from maskclip_jax.ops.instances import InstanceCollector, Instances, instances
 from maskclip_jax.ops.masks import TILE, Geometry, Order
-from maskclip_jax.ops.panoptic import Segment, panoptic
-from maskclip_jax.ops.semantic import semantic
+from maskclip_jax.ops.panoptic import PanopticCollector, Segment, panoptic
+from maskclip_jax.ops.semantic import SemanticCollector, effective_order, semantic
+from maskclip_jax.ops.tile_pass import Collector, one_pass
 
 Task = Literal['semantic', 'panoptic', 'instance']
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -123,30 +125,35 @@ def postprocess(
   unknown = set(tasks) - set(TASKS)
   if unknown or not tasks:
     raise ValueError(f'tasks must be some of {TASKS}, not {sorted(tasks)}')
-  found = {}
+  queries = len(mask_logits)
+  order = effective_order(config.semantic_order, geometry)
+  collectors: dict[Task, Collector] = {}
   if 'semantic' in tasks:
-    found['semantic'] = semantic(
-      mask_logits, scores, geometry, order=config.semantic_order, tile=tile
-    )
+    collectors['semantic'] = SemanticCollector(scores, geometry, queries)
   if 'panoptic' in tasks:
-    found['panoptic'], found['segments'] = panoptic(
-      mask_logits,
+    collectors['panoptic'] = PanopticCollector(
       scores,
       thing,
       geometry,
+      queries,
       object_threshold=config.object_threshold,
       overlap_threshold=config.overlap_threshold,
       reject_void=config.reject_void,
-      tile=tile,
     )
   if 'instance' in tasks:
-    found['instances'] = instances(
-      mask_logits,
+    collectors['instance'] = InstanceCollector(
       scores,
       thing,
       geometry,
+      queries,
       top_k=config.top_k,
       things_only=config.things_only,
-      tile=tile,
     )
-  return Results(**found)
+  apart = {'semantic'} if order == 'scores_first' else set()
+  for how, names in (('scores_first', apart), ('masks_first', set(TASKS) - apart)):
+    some = [one for task, one in collectors.items() if task in names]
+    if some:
+      one_pass(some, mask_logits, geometry, order=how, tile=tile)
+  found = {task: one.result() for task, one in collectors.items()}
+  ids, segments = found.get('panoptic', (None, None))
+  return Results(found.get('semantic'), ids, segments, found.get('instance'))

@@ -94,6 +94,79 @@ def test_tiles_leave_no_trace(tile):
     np.testing.assert_array_equal(tiled.instances.mask(i), whole.instances.mask(i))
 
 
+@pytest.mark.parametrize('queries', [1, 7, 12, 20])
+def test_results_are_the_same_alone_and_together(queries):
+  geometry = plain.GEOMETRIES['enlarged']
+  masks, scores, thing = plain.random_case(4, geometry, queries=queries)
+  config = PostprocessConfig(object_threshold=0.6, things_only=False, top_k=5)
+  tasks = ('semantic', 'panoptic', 'instance')
+  together = postprocess(masks, scores, thing, geometry, config, tasks, tile=64)
+  semantic_alone, panoptic_alone, instance_alone = (
+    postprocess(masks, scores, thing, geometry, config, (task,), tile=64)
+    for task in tasks
+  )
+  np.testing.assert_array_equal(together.semantic, semantic_alone.semantic)
+  np.testing.assert_array_equal(together.panoptic, panoptic_alone.panoptic)
+  assert together.segments == panoptic_alone.segments
+  ours, alone = together.instances, instance_alone.instances
+  np.testing.assert_array_equal(ours.queries, alone.queries)
+  np.testing.assert_array_equal(ours.classes, alone.classes)
+  np.testing.assert_array_equal(ours.areas, alone.areas)
+  np.testing.assert_allclose(ours.scores, alone.scores, rtol=1e-6)
+  for i in range(len(alone)):
+    np.testing.assert_array_equal(ours.mask(i), alone.mask(i))
+
+
+def test_orders_may_differ_between_the_results_of_one_call():
+  geometry = plain.GEOMETRIES['enlarged']
+  masks, scores, thing = plain.random_case(9, geometry)
+  config = PostprocessConfig(semantic_order='scores_first')
+  tasks = ('semantic', 'panoptic')
+  found = postprocess(masks, scores, thing, geometry, config, tasks, tile=64)
+  ids, segments = panoptic(masks, scores, thing, geometry, tile=64)
+  labels = semantic(masks, scores, geometry, order='scores_first', tile=64)
+  np.testing.assert_array_equal(found.semantic, labels)
+  np.testing.assert_array_equal(found.panoptic, ids)
+  assert found.segments == segments
+
+
+# From scores that one class dominates to scores that all classes share.
+@pytest.mark.parametrize('sharpness', [0.0, 0.05, 1.0, 8.0])
+@pytest.mark.parametrize('order', ['masks_first', 'scores_first'])
+def test_classes_that_are_left_out_could_not_win(sharpness, order):
+  geometry = plain.GEOMETRIES['enlarged']
+  masks, _, _ = plain.random_case(10, geometry, queries=21)
+  rng = np.random.default_rng(11)
+  logits = (sharpness * rng.standard_normal((21, 1024))).astype(np.float32)
+  scores = class_probabilities(logits, np.arange(1024) < 848, np.arange(1024) == 847)
+  maps = plain.scores(np.asarray(scores.probabilities), masks, geometry, order)
+  maps[847:] = -1
+  expected = maps.argmax(0)
+  ranked = np.sort(maps, axis=0)
+  # Where all classes are alike, float32 decides every pixel, and it may be any class.
+  most = 1e-3 if sharpness else 1.0
+  plain.near_ties(
+    semantic(masks, scores, geometry, order=order, tile=64),
+    expected,
+    ranked[-1] - ranked[-2],
+    name=f'{order}, sharpness {sharpness}',
+    most=most,
+  )
+
+
+def test_of_equal_classes_the_first_wins():
+  geometry = plain.GEOMETRIES['same']
+  masks, _, _ = plain.random_case(12, geometry)
+  p = np.zeros((12, 300), np.float32)
+  # Twins far apart, and some in between that score less.
+  p[:, 20] = p[:, 290] = 0.4
+  p[:, 100:180] = 0.01
+  scores = ClassScores(p, np.zeros(12, np.float32), np.ones(300, bool))
+  assert (semantic(masks, scores, geometry) == 20).all()
+  nothing = ClassScores(p * 0, np.zeros(12, np.float32), np.arange(300) >= 7)
+  assert (semantic(masks, nothing, geometry) == 7).all()
+
+
 # --- merging, by hand -----------------------------------------------------------------
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from maskclip_jax.ops import instances as instance_ops
 from maskclip_jax.ops import masks as tiles
-from maskclip_jax.ops import panoptic as panoptic_ops
-from maskclip_jax.ops import semantic as semantic_ops
+from maskclip_jax.ops import tile_pass
 from maskclip_jax.ops.class_scores import class_probabilities
 from maskclip_jax.ops.masks import Geometry
 from maskclip_jax.ops.postprocess import PostprocessConfig, postprocess
@@ -20,9 +19,7 @@ from maskclip_jax.ops.postprocess import PostprocessConfig, postprocess
 
 def test_no_photo_and_no_vocabulary_compiles_anything():
   programs = (
-    semantic_ops._best_class,
-    panoptic_ops._winners,
-    instance_ops._binary_masks,
+    tile_pass._tile_results,
     instance_ops._top,
     tiles._arrange,
     class_probabilities,
@@ -61,6 +58,18 @@ def test_tiles_cover_the_photo_once():
       assert (tile.spot[:, 1] >= 1).all()
       assert (tile.spot[:, 1] <= 32).all()
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(
+  ('image', 'original'),
+  [((640, 854), (512, 683)), ((800, 1066), (480, 640)), ((512, 683), (512, 683))],
+)
+def test_photos_that_networks_see_enlarged_take_no_more_tiles(image, original):
+  padded = tuple(-(-side // 32) * 32 for side in image)
+  mask = tuple(side // 4 for side in padded)
+  geometry = Geometry(mask, padded, image, original)
+  wanted = -(-original[0] // 128) * -(-original[1] // 128)
+  assert len(tiles.plan(geometry, mask, 128)) == wanted
 
 
 MEMORY_PROBE = """
