@@ -203,7 +203,8 @@ class Segmenter:
 
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
-    tokens = tokenizer.tokenize(prompts, tokenizer.CONTEXTS, truncate=True)
+    contexts = tokenizer.contexts(self.preset.config.clip.context_length)
+    tokens = tokenizer.tokenize(prompts, contexts, truncate=True)
     rows = -(-len(tokens) // PROMPTS) * PROMPTS
     tokens = np.pad(tokens, ((0, rows - len(tokens)), (0, 0)), mode='edge')
     vectors = [

@@ -135,6 +135,21 @@ _TINY = Mask2FormerConfig(
 )
 _SMALL_PHOTOS = Preprocessing(short_edge=96, long_edge=160)
 
+# Trained from nothing on the generated world in minutes: `configs/miniature.py`.
+_MINIATURE = Mask2FormerConfig(
+  stem=16,
+  width=32,
+  hidden=64,
+  mask_dim=64,
+  heads=4,
+  encoder_layers=1,
+  encoder_ffn=128,
+  decoder_layers=3,
+  decoder_ffn=128,
+  queries=20,
+)
+_SMALL_SCENES = Preprocessing(short_edge=128, long_edge=256)
+
 PRESETS: dict[str, Preset] = {
   'masqclip_r50_vit_l14_336': _masqclip('vit_l14_336'),
   'masqclip_r50_vit_b16': _masqclip('vit_b16'),
@@ -154,6 +169,33 @@ PRESETS: dict[str, Preset] = {
   ),
   'proposals_r50': Preset('mask2former', _r50(1), vocabulary='object'),
   **{f'clip_{size}': Preset('clip', CLIP_SIZES[size]) for size in CLIP_SIZES},
+  'masqclip_miniature': Preset(
+    'masqclip',
+    MasQCLIPConfig(_MINIATURE, CLIP_SIZES['vit_miniature']),
+    _SMALL_SCENES,
+    _MASQ,
+    words='masqclip',
+  ),
+  'maskclip_miniature': Preset(
+    'maskclip',
+    MaskCLIPConfig(
+      dataclasses.replace(_MINIATURE, num_classes=None),
+      CLIP_SIZES['vit_miniature'],
+      rma_blocks=(1, 3),
+    ),
+    _SMALL_SCENES,
+    _MASK,
+    words='maskclip',
+  ),
+  'clip_baseline_miniature': Preset(
+    'clip_baseline',
+    CLIPBaselineConfig(_MINIATURE, CLIP_SIZES['vit_miniature']),
+    _SMALL_SCENES,
+    _MASQ,
+  ),
+  'proposals_miniature': Preset(
+    'mask2former', _MINIATURE, _SMALL_SCENES, vocabulary='object'
+  ),
   'masqclip_tiny': Preset(
     'masqclip',
     MasQCLIPConfig(_TINY, CLIP_SIZES['vit_tiny']),

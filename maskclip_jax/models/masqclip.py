@@ -93,8 +93,8 @@ class MasQCLIP(nnx.Module):
     visible = self.visibility(mask_logits, mask_hw)
     visual = self.clip.visual
     pixels = regions.squash_photos(images, self.config.clip.image_size, PADDING)
-    # No trained parameter lies under the CLIP stream (section 5.3).
-    tokens = jax.lax.stop_gradient(visual.ln_pre(visual.embed(pixels)))
+    # Where CLIP is frozen no gradient flows along its stream (section 5.3).
+    tokens = visual.ln_pre(visual.embed(pixels))
     start = visual.class_embedding[...] + self.mask_embeddings[...]
     batch, queries = mask_logits.shape[:2]
     masks = jnp.broadcast_to(visual.ln_pre(start), (batch, queries, start.shape[-1]))
@@ -104,7 +104,7 @@ class MasQCLIP(nnx.Module):
       q = block.queries(block.ln_1(masks), new_q)
       masks = block.residual(masks, attend(q, k, v, visible))
       attended = attend(block.queries(normed), k, v)
-      tokens = jax.lax.stop_gradient(block.residual(tokens, attended))
+      tokens = block.residual(tokens, attended)
     return visual.project(masks)
 
   def __call__(

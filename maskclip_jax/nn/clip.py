@@ -88,13 +88,15 @@ def _vit(image_size, patch, width, layers, embed, text_width) -> CLIPConfig:
   )
 
 
-# The four published sizes (spec section 1.1) and one small enough for tests.
+# The four published sizes (spec section 1.1), and two small ones.
 CLIP_SIZES = {
   'vit_b32': _vit(224, 32, 768, 12, 512, 512),
   'vit_b16': _vit(224, 16, 768, 12, 512, 512),
   'vit_l14': _vit(224, 14, 1024, 24, 768, 768),
   'vit_l14_336': _vit(336, 14, 1024, 24, 768, 768),
   'vit_tiny': CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1),
+  # Trained on the generated world (`configs/miniature.py`).
+  'vit_miniature': CLIPConfig(64, 96, 8, 128, 4, 4, 64, 3, 2, context_length=32),
 }
 
 

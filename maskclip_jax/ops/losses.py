@@ -127,6 +127,23 @@ def weighted_nll(
   return jnp.where(weights > 0, total / jnp.where(weights > 0, weights, 1), 0).mean()
 
 
+def contrastive(
+  logits: Float[Array, 'n n'], match: Bool[Array, 'n n']
+) -> Float[Array, '']:
+  """Cross-entropy of photos over texts and of texts over photos, averaged.
+
+  Args:
+    logits: similarity of every photo (row) and every text (column), scaled.
+    match: which belong together; each row and column has one or more, of equal weight.
+  """
+
+  def one_way(logits, match):
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)
+    return -(jnp.where(match, log_p, 0.0).sum(1) / match.sum(1)).mean()
+
+  return (one_way(logits, match) + one_way(logits.T, match.T)) / 2
+
+
 def mean_groups(batch: int, images_per_mean: int | None) -> int:
   """Into how many means a batch is divided.
 

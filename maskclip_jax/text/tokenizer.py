@@ -80,6 +80,11 @@ def tokenize(
   return tokens
 
 
+def contexts(longest: int) -> tuple[int, ...]:
+  """The lengths of `CONTEXTS` for a text tower that reads at most `longest` tokens."""
+  return (*(length for length in CONTEXTS if length < longest), longest)
+
+
 @functools.cache
 def _byte_symbols() -> tuple[dict[int, str], dict[str, int]]:
   """One printable character for every byte, and the ids of the one-byte symbols.

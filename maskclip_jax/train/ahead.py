@@ -20,7 +20,7 @@ from maskclip_jax.models.base import BUCKETS
 from maskclip_jax.train import feed
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.mesh import make_mesh
-from maskclip_jax.train.run import check_classes, make_program
+from maskclip_jax.train.run import check_data, make_program
 from maskclip_jax.train.state import abstract_state
 from maskclip_jax.train.tasks.registry import READS_TEXT, abstract_constants
 
@@ -121,7 +121,7 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
 
 
 def _columns(config: TrainConfig) -> int:
-  words = check_classes(config)
+  words = check_data(config)
   needed = len(words) + (words.void is not None)
   return next(size for size in BUCKETS if size >= needed)
 

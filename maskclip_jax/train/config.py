@@ -17,7 +17,13 @@ from maskclip_jax.train.mesh import MeshConfig
 from maskclip_jax.train.optim import OptimConfig
 
 T = TypeVar('T')
-TASKS = ('set_prediction', 'distill', 'query_tuning', 'mask_attention')
+TASKS = (
+  'set_prediction',
+  'distill',
+  'query_tuning',
+  'mask_attention',
+  'contrastive',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,8 @@ class DataSettings:
     canvas: side of the square crops, in pixels.
     batch_size: photos of all processes together.
     max_segments: rows of the ground-truth table.
+    caption_tokens: read pairs of photo and text instead of segments, the text as so
+      many tokens; 0 reads segments.
     overlapping: segments may overlap, so masks are bit-packed (instance views).
     same_orientation: groups of so many landscape or portrait photos; 0 for none.
     on_error: what to do about a photo that cannot be read.
@@ -72,6 +80,7 @@ class DataSettings:
   canvas: int = 1024
   batch_size: int = 16
   max_segments: int = 100
+  caption_tokens: int = 0
   overlapping: bool = False
   same_orientation: int = 0
   on_error: Literal['stop', 'skip'] = 'stop'
@@ -120,7 +129,7 @@ class LogSettings:
   """
 
   every: int = 20
-  pictures: int = 0
+  pictures: int = 1000
   profile_at: int = -1
   profile_steps: int = 3
 

@@ -1,7 +1,7 @@
 """From the data settings of a run to batches on devices."""
 
 import dataclasses
-from collections.abc import Iterator
+import functools
 
 import jax
 import numpy as np
@@ -17,16 +17,26 @@ from maskclip_jax.data.pipeline import (
 from maskclip_jax.data.targets import Targets
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.views import find_view
+from maskclip_jax.text import tokenizer
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import DataSettings
-from maskclip_jax.train.generated import VIEW, GeneratedPictures
+from maskclip_jax.train.generated import CAPTIONS, VIEW, GeneratedPictures
 
 # What the losses read; the rest of a batch stays on the host.
-ON_DEVICE = ('image', 'image_hw', 'class', 'valid', 'crowd', 'segments', 'masks')
+ON_DEVICE = (
+  *('image', 'image_hw', 'tokens'),
+  *('class', 'valid', 'crowd', 'segments', 'masks'),
+)
 
 
 def _datasets(settings: DataSettings) -> tuple[DatasetConfig, ...]:
-  return settings.datasets or (DatasetConfig(VIEW, 'generated'),)
+  view = CAPTIONS if settings.caption_tokens else VIEW
+  return settings.datasets or (DatasetConfig(view, 'generated'),)
+
+
+def _tokens(caption: str, length: int) -> np.ndarray:
+  """A caption as CLIP reads it, cut to a length."""
+  return tokenizer.tokenize(caption, length, truncate=True)[0]
 
 
 def data_config(settings: DataSettings) -> DataConfig:
@@ -36,17 +46,19 @@ def data_config(settings: DataSettings) -> DataConfig:
     ValueError: no such mapper, or settings that do not fit each other.
   """
   mapper = mappers.named(settings.mapper, settings.profile)
-  canvas = (settings.canvas, settings.canvas)
+  canvas, length = (settings.canvas, settings.canvas), settings.caption_tokens
   datasets = _datasets(settings)
   if settings.data_dir is not None:
     datasets = tuple(
       dataclasses.replace(dataset, data_dir=settings.data_dir) for dataset in datasets
     )
+  targets = Targets(settings.max_segments, masks=settings.overlapping)
   return DataConfig(
     datasets=datasets,
     mapper=dataclasses.replace(mapper, canvas=canvas),
     batch_size=settings.batch_size,
-    targets=Targets(settings.max_segments, masks=settings.overlapping),
+    targets=None if length else targets,
+    tokenize=functools.partial(_tokens, length=length) if length else None,
     seed=settings.seed,
     on_error=settings.on_error,
     same_orientation=settings.same_orientation,
@@ -92,20 +104,16 @@ def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]
 def abstract_batch(settings: DataSettings) -> dict[str, jax.ShapeDtypeStruct]:
   """Shapes of a batch of all processes, for compiling without data."""
   b, n, side = settings.batch_size, settings.max_segments, settings.canvas
-  shapes = {
-    'image': ((b, side, side, 3), np.uint8),
-    'image_hw': ((b, 2), np.int32),
-    'class': ((b, n), np.int32),
-    'valid': ((b, n), np.bool_),
-    'crowd': ((b, n), np.bool_),
-    'segments': ((b, side, side), np.int16),
-  }
+  shapes = {'image': ((b, side, side, 3), np.uint8), 'image_hw': ((b, 2), np.int32)}
+  if settings.caption_tokens:
+    shapes['tokens'] = ((b, settings.caption_tokens), np.int32)
+  else:
+    shapes |= {
+      'class': ((b, n), np.int32),
+      'valid': ((b, n), np.bool_),
+      'crowd': ((b, n), np.bool_),
+      'segments': ((b, side, side), np.int16),
+    }
   if settings.overlapping:
     shapes['masks'] = ((b, n, side, side // 8), np.uint8)
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
-
-
-def batches(stream: Stream, mesh: Mesh) -> Iterator[tuple[dict, np.ndarray]]:
-  """Batches on devices, with the image ids of this process's rows."""
-  for batch in stream:
-    yield to_devices(batch, mesh), batch['image_id']

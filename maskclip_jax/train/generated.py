@@ -15,8 +15,13 @@ from PIL import Image
 from maskclip_jax.data import schema
 from maskclip_jax.data.views import find_view
 
-VIEW = 'coco/panoptic'
-_COLORS = ((220, 40, 40), (40, 180, 60), (50, 80, 220), (230, 200, 40))
+VIEW, CAPTIONS = 'coco/panoptic', 'coco/captions'
+_COLORS = {
+  'red': (220, 40, 40),
+  'green': (40, 180, 60),
+  'blue': (50, 80, 220),
+  'yellow': (230, 200, 40),
+}
 _GROUNDS = ((110, 110, 120), (170, 150, 130), (90, 120, 90))
 _SHAPES = ('square', 'disc')
 
@@ -73,16 +78,21 @@ class GeneratedPictures:
     grounds = rng.permutation(len(_GROUNDS))[:2]
     photo = np.array(_GROUNDS, float)[grounds][ids - 1]
     categories = [stuff[ground] for ground in grounds]
+    names = []
     for _ in range(int(rng.integers(1, 4))):
-      color, kind = rng.integers(len(_COLORS)), int(rng.integers(len(_SHAPES)))
+      color, kind = (int(rng.integers(len(x))) for x in (_COLORS, _SHAPES))
+      name = list(_COLORS)[color]
+      names.append(f'a {name} {_SHAPES[kind]}')
       mask = _shape(rng, self.side, _SHAPES[kind])
       categories.append(things[color * len(_SHAPES) + kind])
-      ids[mask], photo[mask] = len(categories), _COLORS[color]
+      ids[mask], photo[mask] = len(categories), _COLORS[name]
     photo += rng.normal(0, 4, photo.shape)
-    return self._record(index, photo.clip(0, 255).astype(np.uint8), ids, categories)
+    return self._record(
+      index, photo.clip(0, 255).astype(np.uint8), ids, categories, names
+    )
 
   def _record(
-    self, index: int, photo: UInt8[np.ndarray, 'h w 3'], ids, categories
+    self, index: int, photo: UInt8[np.ndarray, 'h w 3'], ids, categories, names
   ) -> schema.Record:
     rows = [
       {
@@ -105,6 +115,6 @@ class GeneratedPictures:
       'segments_info': schema.table(rows),
       'semantic': b'',
       'instances': schema.table([], masks=True),
-      'captions': [],
+      'captions': [' and '.join(names)],
       'subsets': [],
     }

@@ -34,7 +34,6 @@ from maskclip_jax.train.run import (
 )
 from maskclip_jax.train.starting import BUNDLE
 from maskclip_jax.train.state import TrainState
-from maskclip_jax.train.tasks.registry import READS_TEXT
 
 
 class Diverged(ValueError):
@@ -126,6 +125,8 @@ def train(
       state = checkpoints.restore(state)
       if active:
         say(f'resumed at step {int(state.step)} of {config.total_steps}')
+    if active and int(state.step) < config.total_steps:
+      say('compiling the step ...')
     state, metrics, finished = _run(program, state, checkpoints, workdir)
     exported = None
     if finished:
@@ -144,7 +145,8 @@ def _run(
 ) -> tuple[TrainState, Mapping[str, float], bool]:
   """Steps until the end or until told to stop; saves before it returns."""
   config, mesh = program.config, program.mesh
-  active, step = jax.process_index() == 0, int(state.step)
+  active = jax.process_index() == 0
+  step = first = int(state.step)
   key, pending = run_key(config), None
   log = RunLog(
     workdir,
@@ -174,7 +176,10 @@ def _run(
       batch = feed.to_devices(rows, mesh)
       log.waited(time.perf_counter() - begun)
       profile(step)
+      begun = time.perf_counter()
       state, terms = program.step(state, batch, key)
+      if step == first:
+        log.compiled(time.perf_counter() - begun)
       step += 1
       look(pending)
       pending = _Pending(step, terms, rows['image_id'])
@@ -198,8 +203,11 @@ class _Drawing:
 
   def __init__(self, program: Program, workdir: pathlib.Path, log: RunLog):
     self._every, self._workdir, self._log = program.config.log.pictures, workdir, log
-    reads_text = program.config.task in READS_TEXT
-    self._draw = pictures.make_draw(program.layout, program.mesh, reads_text)
+    task = program.task
+    if task.reads_captions:
+      # There are no masks to draw.
+      self._every = 0
+    self._draw = pictures.make_draw(program.layout, program.mesh, task.reads_text)
 
   def __call__(self, step: int, state: TrainState, batch) -> None:
     if not self._every or step % self._every:

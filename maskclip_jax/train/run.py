@@ -21,7 +21,7 @@ from maskclip_jax.train.state import (
 )
 from maskclip_jax.train.task import Flat, Layout, Task
 from maskclip_jax.train.tasks import text_constants
-from maskclip_jax.train.tasks.registry import READS_TEXT, make_task
+from maskclip_jax.train.tasks.registry import READS_CAPTIONS, READS_TEXT, make_task
 from maskclip_jax.train.words import make_text_bank, training_words
 
 
@@ -76,7 +76,7 @@ def read_start(config: TrainConfig) -> tuple[Starting, Flat]:
   """
   task = make_task(config, {})
   Layout.of(task)  # Names a wrong expression before files are read.
-  words = check_classes(config)
+  words = check_data(config)
   starting = starting_values(task, tuple(config.start.values()), config.seed)
   if words is None:
     return starting, {}
@@ -84,12 +84,20 @@ def read_start(config: TrainConfig) -> tuple[Starting, Flat]:
   return starting, text_constants.to_constants(bank)
 
 
-def check_classes(config: TrainConfig) -> Vocabulary | None:
+def check_data(config: TrainConfig) -> Vocabulary | None:
   """The words of the training data's classes, for a task that reads text.
 
   Raises:
-    ValueError: words or a class head that do not fit the classes of the data.
+    ValueError: words, a class head or photos that do not fit the data; or segments
+      where pairs of photo and text are needed, and the other way round.
   """
+  reads_captions = config.task in READS_CAPTIONS
+  if reads_captions != (config.data.caption_tokens > 0):
+    needed = 'more than 0' if reads_captions else '0'
+    raise ValueError(f'config.data.caption_tokens must be {needed} for {config.task}')
+  if reads_captions:
+    _check_pairs(config)
+    return None
   preset, classes = config.chosen_preset(), feed.class_count(config.data)
   if config.task in READS_TEXT:
     named = config.vocabulary or feed.own_vocabulary(config.data)
@@ -101,6 +109,19 @@ def check_classes(config: TrainConfig) -> Vocabulary | None:
       'config.model.num_classes'
     )
   return None
+
+
+def _check_pairs(config: TrainConfig) -> None:
+  data, clip = config.data, config.chosen_preset().config
+  if data.canvas != clip.image_size:
+    raise ValueError(
+      f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} pixels'
+    )
+  if data.caption_tokens > clip.context_length:
+    raise ValueError(
+      f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
+      f'most {clip.context_length}'
+    )
 
 
 def start_state(program: Program, starting: Starting) -> TrainState:

@@ -73,6 +73,8 @@ class Task(abc.ABC):
   title: ClassVar[str]
   system: ClassVar[str]
   reads_text: ClassVar[bool] = False
+  # Batches are pairs of photo and text, not photos with segments.
+  reads_captions: ClassVar[bool] = False
   # Parts of the model that training never reads (CLIP's text tower): they take no
   # memory and are copied into the exported bundle.
   unused: ClassVar[tuple[str, ...]] = ()

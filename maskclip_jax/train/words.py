@@ -63,7 +63,7 @@ def _encoder(config: CLIPConfig, values: Mapping[str, np.ndarray]):
   program = jax.jit(lambda state, tokens: nnx.merge(graphdef, state)(tokens))
 
   def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
-    tokens = tokenizer.tokenize(prompts)
+    tokens = tokenizer.tokenize(prompts, config.context_length)
     spare = -len(tokens) % _CHUNK
     tokens = np.pad(tokens, ((0, spare), (0, 0)), mode='edge')
     parts = [

@@ -11,7 +11,7 @@ from maskclip_jax.train import config_files
 from maskclip_jax.train.config import TASKS, read, to_dict
 from maskclip_jax.train.optim import check_rules
 from maskclip_jax.train.pipeline import read_stages
-from maskclip_jax.train.run import check_classes
+from maskclip_jax.train.run import check_data
 from maskclip_jax.train.task import Layout
 from maskclip_jax.train.tasks.registry import REGISTRY, make_task
 
@@ -99,13 +99,13 @@ def test_parts_that_do_not_fit_each_other(stage, changes, message):
 )
 def test_words_and_heads_must_fit_the_data(stage, changes, message):
   with pytest.raises(ValueError, match=message):
-    check_classes(tiny_stages.stage(stage, **changes))
+    check_data(tiny_stages.stage(stage, **changes))
 
 
 def test_words_are_those_of_the_data():
-  words = check_classes(tiny_stages.stage('masq'))
+  words = check_data(tiny_stages.stage('masq'))
   assert (len(words), words.void) == (133, 'background')
-  assert check_classes(tiny_stages.stage('teacher')) is None
+  assert check_data(tiny_stages.stage('teacher')) is None
 
 
 def test_every_task_has_a_name_that_a_configuration_may_give():

@@ -266,7 +266,8 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
   Args:
     name: 'coco_panoptic' (MaskCLIP, MasQCLIP), 'coco_instance' (MasQCLIP base-novel),
       'ade20k_panoptic' and 'ade20k_semantic' (Mask2Former), 'ovseg_swin_b' and
-      'ovseg_r101c' (COCO-Stuff), 'segclip' (captions), 'ovseg_clip' (masked regions).
+      'ovseg_r101c' (COCO-Stuff), 'segclip' (captions), 'ovseg_clip' (masked regions);
+      and 'miniature' (the generated world).
     profile: what the released code does, or what the paper says.
 
   Raises:
@@ -289,6 +290,8 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
     'ovseg_r101c': ResizeCropColour((512, 512), *r101c, rule='torch'),
     'segclip': RandomResizedCrop(),
     'ovseg_clip': RandomResizedCrop(area=(0.9, 1.0)),
+    # Crops of 60 to 100 % keep even small things recognisable.
+    'miniature': LargeScaleJitter((128, 128), scale=(1.0, 1.5)),
   }
   if name not in mappers:
     raise ValueError(f"no mapper '{name}': choose from {', '.join(sorted(mappers))}")

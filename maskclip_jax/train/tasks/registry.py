@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from maskclip_jax.ops.criterion import Batched, whole_batch
 from maskclip_jax.train.config import TrainConfig, change
 from maskclip_jax.train.task import Flat, Task
+from maskclip_jax.train.tasks.contrastive import Contrastive
 from maskclip_jax.train.tasks.distill import Distill
 from maskclip_jax.train.tasks.mask_attention import MaskAttention
 from maskclip_jax.train.tasks.query_tuning import QueryTuning
@@ -21,9 +22,12 @@ REGISTRY: dict[str, type[Task]] = {
   'distill': Distill,
   'query_tuning': QueryTuning,
   'mask_attention': MaskAttention,
+  'contrastive': Contrastive,
 }
 # Tasks whose loss compares with class vectors.
 READS_TEXT = tuple(name for name, task in REGISTRY.items() if task.reads_text)
+# Tasks whose batches are pairs of photo and text.
+READS_CAPTIONS = tuple(name for name, task in REGISTRY.items() if task.reads_captions)
 
 
 def task_config(config: TrainConfig) -> Any:
@@ -55,8 +59,16 @@ def make_task(
 
 
 def with_recomputation(preset: Preset, remat: bool) -> Preset:
-  """The preset, with or without recomputation in its proposal network."""
+  """The preset, with or without recomputation in its proposal network.
+
+  Raises:
+    ValueError: recomputation in a model without one.
+  """
   model = preset.config
+  if preset.system == 'clip':
+    if remat:
+      raise ValueError('config.remat is for proposal networks: a CLIP has none')
+    return preset
   if hasattr(model, 'proposals'):
     proposals = dataclasses.replace(model.proposals, remat=remat)
     return dataclasses.replace(

@@ -1,0 +1,172 @@
+"""The miniature: every stage of both papers on a generated world, on two CPU cores.
+
+    launch/miniature.sh          # all of it, from nothing, in under an hour
+
+or stage by stage, after `python -m maskclip_jax data build miniature --data_dir DATA`:
+
+    T="python -m maskclip_jax train --config.data.data_dir=DATA"
+    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip
+    $T --workdir RUNS/teacher --config configs/miniature.py:stage=teacher
+    $T --workdir RUNS/student --config configs/miniature.py:stage=student \\
+      --config.start.teacher.source=RUNS/teacher
+    $T --workdir RUNS/masq --config configs/miniature.py:stage=masq \\
+      --config.start.proposals.source=RUNS/student --config.start.clip.source=RUNS/clip
+
+Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,
+as the real one has; `teacher`, proposals from scratch on the scenes, in which base
+things and stuff are annotated and novel things are not; `student`, progressive
+distillation; `longer`, the student's length of further training without distillation;
+`masq`, MasQ-tuning; `tune_all`, the same with all of CLIP's image tower tuned (Table 6
+of the paper); `rma`, MaskCLIP's relative mask attention. `seed` is of everything that
+is drawn; `runlocal` tries a stage out.
+
+Expected numbers: `benchmarks/miniature.md`.
+"""
+
+from configs import common
+
+_STAGES = ('clip', 'teacher', 'student', 'longer', 'masq', 'tune_all', 'rma')
+_POINTS = {'points': 512}
+
+
+def get_config(arg=None):
+  """One stage."""
+  a = common.parse(arg, stage='masq', seed=0, runlocal=False)
+  common.choose('stage', a.stage, _STAGES)
+  config = globals()[f'_{a.stage}']() | {'seed': a.seed}
+  config['data']['seed'] = a.seed
+  if a.runlocal:
+    return _for_trying_out(config)
+  return common.finished(config)
+
+
+def _scenes(batch_size: int, **changes) -> dict:
+  return {
+    'datasets': [{'view': 'miniature/base', 'split': 'train'}],
+    'mapper': 'miniature',
+    'canvas': 128,
+    'max_segments': 12,
+    'batch_size': batch_size,
+    **changes,
+  }
+
+
+def _cosine(lr: float, warmup: float = 0.05, **changes) -> dict:
+  schedule = {'kind': 'cosine', 'warmup': warmup}
+  return {'lr': lr, 'schedule': schedule, **changes}
+
+
+def _clip():
+  return {
+    'task': 'contrastive',
+    'preset': 'clip_vit_miniature',
+    # Many photos of a batch show the same kind of thing.
+    'settings': {'equal_texts_match': True},
+    'data': {
+      'datasets': [{'view': 'miniature/captions', 'split': 'pairs'}],
+      'mapper': 'ovseg_clip',
+      'canvas': 96,
+      'caption_tokens': 32,
+      'batch_size': 128,
+    },
+    'total_steps': 1_200,
+    'optim': _cosine(1e-3, weight_decay=0.1, clip_norm=1.0),
+  }
+
+
+def _proposals(**changes):
+  return {
+    'preset': 'proposals_miniature',
+    'settings': {'criterion': {'sampling': _POINTS}},
+    **changes,
+  }
+
+
+def _teacher():
+  return _proposals(
+    task='set_prediction',
+    data=_scenes(8),
+    total_steps=3_000,
+    # From scratch, so the backbone learns as fast as the rest.
+    optim=_cosine(5e-4, clip_norm=0.1),
+  )
+
+
+def _student():
+  return _proposals(
+    task='distill',
+    settings={'criterion': {'sampling': _POINTS}, 'rule': _POINTS},
+    start={'teacher': {'at': 'teacher', 'what': 'the teacher, or the last student'}},
+    data=_scenes(8),
+    total_steps=800,
+    optim=_cosine(2e-4, clip_norm=0.1),
+  )
+
+
+def _longer():
+  return _proposals(
+    task='set_prediction',
+    start={'teacher': {'what': 'the teacher'}},
+    data=_scenes(8),
+    total_steps=1_600,
+    optim=_cosine(2e-4, clip_norm=0.1),
+  )
+
+
+def _parts(**changes) -> dict:
+  return {
+    'proposals': {'at': 'proposals', 'what': 'a teacher or student', **changes},
+    'clip': {'at': 'clip', 'what': 'the miniature CLIP'},
+  }
+
+
+def _masq():
+  return {
+    'task': 'query_tuning',
+    'preset': 'masqclip_miniature',
+    'settings': {'label_size': 96},
+    'start': _parts(),
+    'data': _scenes(16),
+    'total_steps': 600,
+    'optim': _cosine(1e-3, clip_norm=0.1),
+  }
+
+
+def _tune_all():
+  config = _masq()
+  config['settings'] |= {'trainable': ['clip/visual/.*', 'new_q_proj/.*']}
+  return config
+
+
+def _rma():
+  return {
+    'task': 'mask_attention',
+    'preset': 'maskclip_miniature',
+    'settings': {'criterion': {'sampling': _POINTS}},
+    'start': _parts(leave=['proposals/predictor/class_embed/.*']),
+    'data': _scenes(16),
+    'total_steps': 600,
+    'optim': _cosine(1e-3, clip_norm=0.1),
+  }
+
+
+def _for_trying_out(config):
+  """The same networks for two steps, on a few generated pictures."""
+  data = {
+    'generated': 8,
+    'canvas': config['data']['canvas'],
+    'caption_tokens': config['data'].get('caption_tokens', 0),
+    'mapper': config['data']['mapper'],
+    'batch_size': 2,
+    'max_segments': 8,
+  }
+  return common.finished(
+    {
+      **config,
+      'data': data,
+      'total_steps': 2,
+      'log': {'every': 1},
+      'checkpoint': {'every': 1},
+      'start': {},
+    }
+  )
