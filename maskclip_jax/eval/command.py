@@ -25,7 +25,7 @@ from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
 from maskclip_jax.eval.report import conclusion, write_report
-from maskclip_jax.eval.runner import Evaluation, Progress, evaluate
+from maskclip_jax.eval.runner import Evaluation, Progress, evaluate, forget_state
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -116,29 +116,35 @@ def run_evaluations(
     console.print(path, highlight=False, soft_wrap=True)
 
   planned = _plan(segmenter, request)
-  entries = []
-  for evaluator, source in planned:
-    directory = pathlib.Path(request.out) / folder_name(evaluator.name)
+  entries, first = [], jax.process_index() == 0
+  for evaluator, source, directory in planned:
+    same = {'data': source.fingerprint, 'dtype': subject.dtype}
     start = time.perf_counter()
     with _progress(console, evaluator.name) as on_progress:
       found = evaluate(
         evaluator,
         source,
         directory,
-        data=source.fingerprint,
-        dtype=subject.dtype,
+        **same,
         on_progress=on_progress,
+        # Killed in a later part, the command does not do this one again.
+        keep_state=True,
       )
     content = ledger.entry(found, subject, time.perf_counter() - start)
-    if jax.process_index() == 0:
+    if first:
       tell(ledger.write(directory, content))
     entries.append(content)
     if request.diagnose:
       with _progress(console, f'{evaluator.name}, diagnosis') as on_progress:
-        diagnosis = diagnose(evaluator, source, on_progress=on_progress)
-      tell(write_report(diagnosis, directory))
-      console.print(conclusion(diagnosis), highlight=False, markup=False)
-  if jax.process_index() == 0:
+        diagnosis = diagnose(
+          evaluator, source, directory, **same, on_progress=on_progress
+        )
+      if first:
+        tell(write_report(diagnosis, directory))
+        console.print(conclusion(diagnosis), highlight=False, markup=False)
+  for *_, directory in planned:
+    forget_state(directory)
+  if first:
     table = comparison(entries, width=console.width)
     console.print(table, markup=False, highlight=False, soft_wrap=True)
   return entries
@@ -191,7 +197,7 @@ def judge_predictions(
 
 
 def _plan(segmenter: Segmenter, request: Request):
-  """Evaluators and their examples; refuses what cannot work."""
+  """Evaluators, their examples and their folders; refuses what cannot work."""
   options = request.options()
   words = request.vocabulary and Vocabulary.parse(request.vocabulary)
   if request.diagnose:
@@ -203,9 +209,9 @@ def _plan(segmenter: Segmenter, request: Request):
       run, request.data_dir, tasks=options.tasks, limit=options.limit
     )
     planned.append((run, source))
-  return [
-    (Evaluator(segmenter, run, options, words), source) for run, source in planned
-  ]
+  evaluators = [(Evaluator(segmenter, run, options, words), s) for run, s in planned]
+  out = pathlib.Path(request.out)
+  return [(one, source, out / folder_name(one.name)) for one, source in evaluators]
 
 
 @contextlib.contextmanager

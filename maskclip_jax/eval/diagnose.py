@@ -6,22 +6,24 @@ true regions by size, costly confusions, calibration, and the best and worst pho
 """
 
 import dataclasses
-import heapq
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
+from jaxtyping import Float
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.eval import findings, oracles
 from maskclip_jax.eval.evaluator import Evaluator, Item, Options
 from maskclip_jax.eval.examples import EvalExample, Truth
 from maskclip_jax.eval.judge import Found, Judge, detections, predicted_segments
-from maskclip_jax.eval.metrics import Metrics, mean
+from maskclip_jax.eval.metrics import Metrics, State, joined_states, mean, state_of
 from maskclip_jax.eval.overlaps import Regions, overlap
 from maskclip_jax.eval.panoptic import match
 from maskclip_jax.eval.predictor import PLAIN, ImageOutputs
 from maskclip_jax.eval.results import class_scores
+from maskclip_jax.eval.resumable import Share, state_path
 from maskclip_jax.eval.runner import Progress
 from maskclip_jax.eval.semantic import SemanticMetrics
 from maskclip_jax.ops.class_scores import ClassScores
@@ -82,77 +84,84 @@ class Diagnosis:
   worst: list[Sample]
 
 
-class _Extremes:
-  """The photos with the best and the worst results."""
-
-  def __init__(self, keep: int):
-    self._keep, self._best, self._worst = keep, [], []
-
-  def add(self, index: int, sample: Sample) -> None:
-    if np.isnan(sample.score):
-      return
-    for heap, key in ((self._best, sample.score), (self._worst, -sample.score)):
-      # The index decides between equals, so that samples are never compared.
-      row = (key, -index, sample)
-      if len(heap) < self._keep:
-        heapq.heappush(heap, row)
-      else:
-        heapq.heappushpop(heap, row)
-
-  def best(self) -> list[Sample]:
-    return [sample for *_, sample in sorted(self._best, reverse=True)]
-
-  def worst(self) -> list[Sample]:
-    """The worst photos; none that is among the best already."""
-    best = {id(sample) for *_, sample in self._best}
-    rows = sorted(self._worst, reverse=True)
-    return [sample for *_, sample in rows if id(sample) not in best]
-
-
 def diagnose(
   evaluator: Evaluator,
   source: Sequence[EvalExample],
+  workdir: pathlib.Path | None = None,
   *,
+  data: Mapping[str, Any] | None = None,
+  dtype: str = 'float32',
   pictures: int = 4,
   on_progress: Progress | None = None,
 ) -> Diagnosis:
   """Runs a protocol with each part made perfect in turn.
 
+  As an evaluation it is shared by all hosts, and goes on where a killed run was.
+
   Args:
     evaluator: the model on the protocol; without test-time augmentation.
-    source: the examples.
-    pictures: how many of the best and of the worst photos to keep.
-    on_progress: is told how many examples are done, of how many.
+    source: the examples; the same on every host.
+    workdir: where the state is saved; None saves nothing.
+    data: fingerprint of the examples.
+    dtype: compute type that the model was made with.
+    pictures: how many of the best and of the worst photos to show.
+    on_progress: is told how many examples of this host are done, of how many.
 
   Raises:
-    ValueError: augmentation is asked for, or there are several hosts.
+    ValueError: augmentation is asked for, or the directory holds the state of another
+      diagnosis.
+    RecordError: an example cannot be read.
   """
   check_diagnosable(evaluator.options)
-  work = _Work(evaluator, pictures)
-  outputs = evaluator.outputs(source, range(len(source)))
-  for done, (item, (one,)) in enumerate(outputs, 1):
-    work.add(item, one)
-    if on_progress is not None:
-      on_progress(done, len(source))
-  return work.result(len(source))
+  key = {**evaluator.key(data), 'dtype': dtype, 'what': 'diagnosis'}
+  work = _Work(evaluator, len(source))
+  path = None if workdir is None else state_path(workdir, 'diagnosis')
+  share = Share(work, len(source), path, key, evaluator.options.save_every)
+  try:
+    for item, (one,) in evaluator.outputs(source, share.todo):
+      work.add(item, one)
+      share.finished(item.index)
+      if on_progress is not None:
+        on_progress(*share.progress)
+  finally:
+    share.save()
+  whole = _Work(evaluator, len(source))
+  for state in share.gather():
+    whole.merge(state)
+  diagnosis = whole.result(source, pictures)
+  share.forget()
+  return diagnosis
 
 
 def check_diagnosable(options: Options) -> None:
   """Refuses what a diagnosis cannot be made of.
 
   Raises:
-    ValueError: augmentation is asked for, or there are several hosts.
+    ValueError: augmentation is asked for.
   """
   if options.variants != PLAIN:
     raise ValueError('a diagnosis is made without flipping and scales: leave them out')
-  if jax.process_count() > 1:
-    raise ValueError('a diagnosis runs on one host: start it on one')
+
+
+def extremes(
+  quality: Float[np.ndarray, ' n'], pictures: int
+) -> tuple[list[int], list[int]]:
+  """The best and the worst examples, the extreme ones first; none is in both.
+
+  Args:
+    quality: of each example, NaN where there is nothing to judge.
+    pictures: how many of each, at most.
+  """
+  judged = np.flatnonzero(~np.isnan(quality))
+  best = judged[np.argsort(-quality[judged], kind='stable')][:pictures].tolist()
+  worst = judged[np.argsort(quality[judged], kind='stable')][:pictures].tolist()
+  return best, [index for index in worst if index not in best]
 
 
 class _Work:
   """Everything that is accumulated over the photos."""
 
-  def __init__(self, evaluator: Evaluator, pictures: int):
+  def __init__(self, evaluator: Evaluator, examples: int):
     self._evaluator = evaluator
     names = [AS_IS, TRUE_WORDS, ORACLE_NAMES]
     self._namer = None
@@ -162,7 +171,23 @@ class _Work:
     self._judges: dict[str, Judge] = {name: evaluator.judge() for name in names}
     self._fates, self._calibration = findings.Fates(), findings.Calibration()
     self._names = findings.NameConfusion()
-    self._extremes = _Extremes(pictures)
+    self._parts = {
+      **self._judges,
+      'fates': self._fates,
+      'calibration': self._calibration,
+      'names': self._names,
+    }
+    self._quality = np.full(examples, np.nan)
+
+  def state(self) -> State:
+    parts = {name: part.state() for name, part in self._parts.items()}
+    return {**joined_states(parts), 'quality': self._quality}
+
+  def merge(self, state: State) -> None:
+    for name, part in self._parts.items():
+      part.merge(state_of(name, state))
+    other = state['quality']
+    self._quality = np.where(np.isnan(other), self._quality, other)
 
   def add(self, item: Item, outputs: ImageOutputs) -> None:
     """Judges one photo in every variant."""
@@ -170,9 +195,7 @@ class _Work:
     words, regions = evaluator.words, Regions.of(example.truth)
     scores = class_scores(outputs, words)
     results = self._judge(AS_IS, example, outputs, scores)
-    self._extremes.add(
-      item.index, Sample(image_quality(example.truth, results), example, results)
-    )
+    self._quality[item.index] = image_quality(example.truth, results)
     present = oracles.present_words(words, _present(example.truth, regions))
     restricted = class_scores(outputs, present)
     self._judge(TRUE_WORDS, example, outputs, restricted)
@@ -214,7 +237,14 @@ class _Work:
     example = oracles.judged_regions(item.example, regions)
     self._judges[ORACLE_MASKS].add(example, Found.of(results))
 
-  def result(self, examples: int) -> Diagnosis:
+  def result(self, source: Sequence[EvalExample], pictures: int) -> Diagnosis:
+    """What was found, with the pictures of the best and the worst examples."""
+    best, worst = extremes(self._quality, pictures)
+    # Their results are made again: kept until now, they would be part of every state.
+    shown = {
+      item.index: Sample(self._quality[item.index], item.example, results)
+      for item, results in self._evaluator.results(source, [*best, *worst])
+    }
     evaluator, protocol = self._evaluator, self._evaluator.run.protocol
     metrics = {name: judge.result() for name, judge in self._judges.items()}
     headline = [n for n in protocol.headline if n in metrics[AS_IS].values]
@@ -229,13 +259,13 @@ class _Work:
       metrics=metrics,
       class_names=tuple(c.name for c in evaluator.vocabulary.classes),
       things=tuple(evaluator.vocabulary.things.tolist()),
-      examples=examples,
+      examples=len(source),
       fates=self._fates,
       calibration=self._calibration,
       confusions=confusions,
       wrong_names=self._names.wrong(),
-      best=self._extremes.best(),
-      worst=self._extremes.worst(),
+      best=[shown[index] for index in best],
+      worst=[shown[index] for index in worst],
     )
 
 

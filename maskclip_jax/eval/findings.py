@@ -1,6 +1,7 @@
 """Statistics of a diagnosis: what happens to true regions, confusions, calibration.
 
-Small accumulators on the host; each counts what one picture of the report shows.
+Small accumulators on the host; each counts what one picture of the report shows. Their
+states add up exactly, in any order (`metrics.py`).
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
-from maskclip_jax.eval.metrics import ratio
+from maskclip_jax.eval.metrics import State, ratio
 from maskclip_jax.eval.overlaps import Regions
 
 # COCO's borders between small, medium and large, in pixels of the photo.
@@ -17,6 +18,8 @@ AREAS = (('small', 0), ('medium', 32**2), ('large', 96**2))
 FATES = ('found, named right', 'found, named wrong', 'not found')
 THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).round(2).tolist())
 BINS = 10
+# Scores are added as multiples of this: integers add up the same in any order.
+_UNIT = 2.0**-40
 # A mask finds a region whose IoU exceeds this.
 FOUND = 0.5
 
@@ -56,6 +59,13 @@ class Fates:
     found = best[:, None] >= np.array(THRESHOLDS)
     np.add.at(self.recall, size, found)
 
+  def state(self) -> State:
+    return {'counts': self.counts, 'recall': self.recall}
+
+  def merge(self, state: State) -> None:
+    self.counts = self.counts + state['counts']
+    self.recall = self.recall + state['recall']
+
   def shares(self) -> Float[np.ndarray, 'size fate']:
     """Fates per size, in percent; NaN where there is no region of a size."""
     return 100 * ratio(self.counts, self.counts.sum(1, keepdims=True))
@@ -71,13 +81,11 @@ class Calibration:
   Attributes:
     count: masks by bin of their score.
     right: those of them that are right.
-    score: the sum of their scores.
+    score: the sum of their scores, in units of 2^-40.
   """
 
   def __init__(self):
-    self.count = np.zeros(BINS, np.int64)
-    self.right = np.zeros(BINS, np.int64)
-    self.score = np.zeros(BINS)
+    self.count, self.right, self.score = np.zeros((3, BINS), np.int64)
 
   def add(
     self,
@@ -94,11 +102,19 @@ class Calibration:
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     np.add.at(self.count, bins, 1)
     np.add.at(self.right, bins, right)
-    np.add.at(self.score, bins, scores)
+    np.add.at(self.score, bins, np.round(scores / _UNIT).astype(np.int64))
+
+  def state(self) -> State:
+    return {'count': self.count, 'right': self.right, 'score': self.score}
+
+  def merge(self, state: State) -> None:
+    self.count = self.count + state['count']
+    self.right = self.right + state['right']
+    self.score = self.score + state['score']
 
   def curve(self) -> tuple[Float[np.ndarray, ' bins'], Float[np.ndarray, ' bins']]:
     """Mean score and share of right masks per bin, 0 to 1; NaN in empty bins."""
-    return ratio(self.score, self.count), ratio(self.right, self.count)
+    return ratio(self.score * _UNIT, self.count), ratio(self.right, self.count)
 
   def error(self) -> float:
     """Expected calibration error: the mean gap between score and truth, 0 to 1."""
@@ -192,10 +208,18 @@ class NameConfusion:
       pair = int(true), int(called)
       self.counts[pair] = self.counts.get(pair, 0) + 1
 
+  def state(self) -> State:
+    rows = [(true, called, n) for (true, called), n in sorted(self.counts.items())]
+    return {'counts': np.array(rows, np.int64).reshape(-1, 3)}
+
+  def merge(self, state: State) -> None:
+    for true, called, count in state['counts'].tolist():
+      self.counts[true, called] = self.counts.get((true, called), 0) + count
+
   def wrong(self, most: int = 15) -> list[tuple[int, int, int]]:
     """(true, named, how often), the most frequent first."""
     rows = [(t, c, n) for (t, c), n in self.counts.items() if t != c]
-    return sorted(rows, key=lambda row: -row[2])[:most]
+    return sorted(rows, key=lambda row: (-row[2], *row))[:most]
 
 
 def present_classes(regions: Regions, others: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from maskclip_jax import result_files
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.instance import Detections, InstanceMetrics
-from maskclip_jax.eval.metrics import Metrics, State
+from maskclip_jax.eval.metrics import Metrics, State, joined_states, state_of
 from maskclip_jax.eval.panoptic import PanopticMetrics, Segments
 from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.semantic import SemanticMetrics
@@ -90,22 +90,11 @@ class Judge:
         metrics.add(example.image_id, found.instance, truth.instance)
 
   def state(self) -> State:
-    return {
-      f'{task}/{name}': array
-      for task, metrics in self.metrics.items()
-      for name, array in metrics.state().items()
-    }
+    return joined_states({task: one.state() for task, one in self.metrics.items()})
 
   def merge(self, state: State) -> None:
     for task, metrics in self.metrics.items():
-      prefix = f'{task}/'
-      metrics.merge(
-        {
-          name.removeprefix(prefix): array
-          for name, array in state.items()
-          if name.startswith(prefix)
-        }
-      )
+      metrics.merge(state_of(task, state))
 
   def result(self) -> Metrics:
     """All numbers of all tasks; per class, NaN where a task does not know the class."""

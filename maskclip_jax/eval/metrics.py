@@ -48,6 +48,25 @@ class Accumulator(Protocol):
     ...
 
 
+def joined_states(parts: Mapping[str, State]) -> State:
+  """One state of several, by name."""
+  return {
+    f'{part}/{name}': array
+    for part, state in parts.items()
+    for name, array in state.items()
+  }
+
+
+def state_of(part: str, state: State) -> State:
+  """The state of one part of a joined one."""
+  prefix = f'{part}/'
+  return {
+    name.removeprefix(prefix): array
+    for name, array in state.items()
+    if name.startswith(prefix)
+  }
+
+
 def ratio(
   numerator: Float[np.ndarray, '...'], denominator: Float[np.ndarray, '...']
 ) -> Float[np.ndarray, '...']:

@@ -1,8 +1,8 @@
 """Any model on any protocol: one pass over the examples, resumable, on many hosts.
 
 Each host takes every n-th example, judges it once, and keeps the counts; the counts of
-all hosts are added in the end. Which examples are done is saved with the counts every
-few images, so a run that is killed goes on where it was and ends with the same numbers.
+all hosts are added in the end. A run that is killed goes on where it was and ends with
+the same numbers (`resumable.py`).
 """
 
 import dataclasses
@@ -14,16 +14,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskclip_jax.eval import partial
 from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Found
-from maskclip_jax.eval.metrics import Metrics, State
+from maskclip_jax.eval.metrics import Metrics, State, joined_states, state_of
 from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.resumable import Share, state_path
 from maskclip_jax.eval.written import PredictionWriter
 from maskclip_jax.ops.postprocess import Results
 
 Progress = Callable[[int, int], None]
+STATE = 'state'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ def evaluate(
   data: Mapping[str, Any] | None = None,
   dtype: str = 'float32',
   on_progress: Progress | None = None,
+  keep_state: bool = False,
 ) -> Evaluation:
   """Evaluates a model on the examples of its protocol.
 
@@ -69,6 +71,8 @@ def evaluate(
     data: fingerprint of the examples.
     dtype: compute type that the model was made with.
     on_progress: is told how many examples of this host are done, of how many.
+    keep_state: whether the state stays when all is done, for a caller that may be
+      killed later and would not do this again; see `forget_state`.
 
   Raises:
     ValueError: the directory holds the state of another evaluation.
@@ -76,44 +80,47 @@ def evaluate(
   """
   if evaluator.options.save_predictions and workdir is None:
     raise ValueError('predictions need a directory to be saved in: give a workdir')
-  host, hosts = jax.process_index(), jax.process_count()
   key = {**evaluator.key(data), 'dtype': dtype}
-  path = workdir and workdir / f'state-{host}-of-{hosts}.npz'
-  work = _Work(evaluator, len(source), path, key)
-  mine = np.arange(host, len(source), hosts)
-  todo = mine[~work.done[mine]].tolist()
+  work = _Work(evaluator, len(source))
+  path = None if workdir is None else state_path(workdir, STATE)
+  written = evaluator.options.save_predictions
+  every = evaluator.options.save_every
+  # Photos that an earlier run has judged would lack their files.
+  share = Share(work, len(source), path, {**key, 'save_predictions': written}, every)
   writer = None
-  if evaluator.options.save_predictions:
+  if written:
     writer = PredictionWriter(workdir / 'predictions', evaluator.vocabulary)
   try:
-    for item, results in evaluator.results(source, todo, work.watch):
+    for item, results in evaluator.results(source, share.todo, work.watch):
       work.judge_one(item, results, writer)
+      with work.watch.stage('saving'):
+        share.finished(item.index)
       if on_progress is not None:
-        on_progress(int(work.done[mine].sum()), len(mine))
+        on_progress(*share.progress)
   finally:
-    work.save()
+    share.save()
   if writer is not None:
+    host, hosts = jax.process_index(), jax.process_count()
     suffix = f'-{host}-of-{hosts}' if hosts > 1 else ''
     writer.collect([name for name in work.names if name], suffix)
-  evaluation = work.result(partial.gather(work.state()), key)
-  if path is not None:
-    path.unlink()
+  evaluation = _result(evaluator, share.gather(), len(source), key)
+  if not keep_state:
+    share.forget()
   return evaluation
+
+
+def forget_state(workdir: pathlib.Path) -> None:
+  """Deletes what `evaluate` has left in a directory."""
+  state_path(workdir, STATE).unlink(missing_ok=True)
 
 
 class _Work:
   """What one host has done so far."""
 
-  def __init__(self, evaluator, examples: int, path: pathlib.Path | None, key):
-    self._evaluator, self._path, self._key = evaluator, path, key
+  def __init__(self, evaluator: Evaluator, examples: int):
     self._judge, self.watch = evaluator.judge(), Stopwatch()
-    self.done, self.names = np.zeros(examples, bool), [''] * examples
-    self._unsaved = 0
-    state = None if path is None else partial.load(path, key)
-    if state is not None:
-      self.done, self.names = state.pop('done'), state.pop('names').tolist()
-      self.watch.seconds |= _seconds(state)
-      self._judge.merge(state)
+    self._devices = evaluator.predictor.devices
+    self.names = [''] * examples
 
   def judge_one(
     self, item: Item, results: Results, writer: PredictionWriter | None
@@ -123,58 +130,43 @@ class _Work:
     if writer is not None:
       with self.watch.stage('writing'):
         writer.write(item.example, results)
-    self.done[item.index], self.names[item.index] = True, item.example.image_id
-    self._unsaved += 1
-    if self._unsaved >= self._evaluator.options.save_every:
-      self.save()
+    self.names[item.index] = item.example.image_id
 
   def state(self) -> State:
-    seconds = {f'seconds/{k}': np.array(v) for k, v in self.watch.seconds.items()}
+    seconds = {k: np.array(v) for k, v in self.watch.seconds.items()}
     return {
       **self._judge.state(),
-      **seconds,
-      'done': self.done,
+      **joined_states({'seconds': seconds}),
       'names': np.array(self.names, np.str_),
-      'devices': np.array(self._evaluator.predictor.devices),
+      'devices': np.array(self._devices),
     }
 
-  def save(self) -> None:
-    if self._path is not None and self._unsaved:
-      with self.watch.stage('saving'):
-        partial.save(self._path, self._key, self.state())
-      self._unsaved = 0
-
-  def result(self, states: Sequence[State], key: Mapping[str, Any]) -> Evaluation:
-    """The numbers of all hosts together."""
-    times = np.sum([state['done'] for state in states], axis=0)
-    if not (times == 1).all():
-      raise ValueError(
-        f'{int((times != 1).sum())} examples were not judged exactly once: delete the '
-        'states in the working directory and start again'
-      )
-    evaluator, judge = self._evaluator, self._evaluator.judge()
-    seconds: dict[str, float] = defaultdict(float)
-    for state in states:
-      judge.merge(state)
-      for stage, value in _seconds(state).items():
-        seconds[stage] += value
-    devices = sum(int(state['devices']) for state in states)
-    return Evaluation(
-      evaluator.name,
-      evaluator.run,
-      judge.result(),
-      tuple(category.name for category in evaluator.vocabulary.classes),
-      len(times),
-      key,
-      dict(seconds),
-      f'{devices} x {jax.local_devices()[0].device_kind}',
-    )
+  def merge(self, state: State) -> None:
+    """Goes on from what an earlier run of this host has saved."""
+    self.names = state['names'].tolist()
+    for stage, value in state_of('seconds', state).items():
+      self.watch.seconds[stage] += float(value)
+    self._judge.merge(state)
 
 
-def _seconds(state: State) -> dict[str, float]:
-  prefix = 'seconds/'
-  return {
-    name.removeprefix(prefix): float(value)
-    for name, value in state.items()
-    if name.startswith(prefix)
-  }
+def _result(
+  evaluator: Evaluator, states: Sequence[State], examples: int, key: Mapping[str, Any]
+) -> Evaluation:
+  """The numbers of all hosts together."""
+  judge = evaluator.judge()
+  seconds: dict[str, float] = defaultdict(float)
+  for state in states:
+    judge.merge(state)
+    for stage, value in state_of('seconds', state).items():
+      seconds[stage] += float(value)
+  devices = sum(int(state['devices']) for state in states)
+  return Evaluation(
+    evaluator.name,
+    evaluator.run,
+    judge.result(),
+    tuple(category.name for category in evaluator.vocabulary.classes),
+    examples,
+    key,
+    dict(seconds),
+    f'{devices} x {jax.local_devices()[0].device_kind}',
+  )

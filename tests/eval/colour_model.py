@@ -79,7 +79,9 @@ def segmenter(words: str = 'ade20k-150', wrong: dict[int, int] | None = None):
     wrong: class that the model takes for another: {true: believed}.
   """
   model = ColourModel([ade_scenes.colour(label) for label in ade_scenes.CLASSES])
-  preset = zoo.Preset('masqclip', None, words='masqclip')
+  # Its text tower reads as many tokens as that of the tiny preset.
+  config = zoo.PRESETS['masqclip_tiny'].config
+  preset = zoo.Preset('masqclip', config, words='masqclip')
   found = Segmenter(model, preset)
   vectors = np.asarray(found.text_bank(found.vocabulary(words)).embeddings)
   believed = [(wrong or {}).get(label, label) for label in ade_scenes.CLASSES]

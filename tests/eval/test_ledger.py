@@ -150,6 +150,34 @@ def test_mistakes_are_refused_before_the_first_photo(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_command_killed_in_its_diagnosis_does_not_evaluate_again(
+  semantic, tmp_path, monkeypatch
+):
+  def killed(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(command, 'diagnose', killed)
+    with pytest.raises(KeyboardInterrupt):
+      run(tmp_path, 'ade150_semantic', diagnose=True)
+  folder = tmp_path / 'ade150_semantic+first=3'
+  names = sorted(path.name for path in folder.iterdir())
+  assert names == ['results.json', 'state-0-of-1.npz']
+  judged, evaluate = [], command.evaluate
+
+  def counted(*args, on_progress, **kwargs):
+    return evaluate(
+      *args, on_progress=lambda done, total: judged.append(done), **kwargs
+    )
+
+  monkeypatch.setattr(command, 'evaluate', counted)
+  entries, _ = run(tmp_path, 'ade150_semantic', diagnose=True)
+  assert judged == []
+  assert entries[0]['numbers'] == semantic[1][0]['numbers']
+  names = sorted(path.name for path in folder.iterdir())
+  assert names == ['report.html', 'results.json']
+
+
 def test_files_that_are_no_results_are_errors(tmp_path):
   with pytest.raises(FileNotFoundError, match='evaluate first'):
     command.compare([tmp_path])
