@@ -25,7 +25,10 @@ Expected numbers: `benchmarks/miniature.md`.
 
 from configs import common
 
-_STAGES = ('clip', 'teacher', 'student', 'longer', 'masq', 'tune_all', 'rma')
+_STAGES = (
+  *('clip', 'clip_full', 'teacher', 'student', 'longer'),
+  *('masq', 'tune_all', 'rma'),
+)
 _POINTS = {'points': 512}
 
 
@@ -61,7 +64,7 @@ def _clip():
     'task': 'contrastive',
     'preset': 'clip_vit_miniature',
     # Many photos of a batch show the same kind of thing.
-    'settings': {'equal_texts_match': True},
+    'settings': {'equal_texts_match': True, 'keep_patches': 0.5},
     'data': {
       'datasets': [{'view': 'miniature/captions', 'split': 'pairs'}],
       'mapper': 'ovseg_clip',
@@ -72,6 +75,14 @@ def _clip():
     'total_steps': 1_200,
     'optim': _cosine(1e-3, weight_decay=0.1, clip_norm=1.0),
   }
+
+
+def _clip_full():
+  config = _clip()
+  config['settings'] = {'equal_texts_match': True}
+  start = {'clip': {'what': 'the CLIP that was trained on half of the patches'}}
+  optim = config['optim'] | {'lr': 2e-4}
+  return config | {'total_steps': 80, 'start': start, 'optim': optim}
 
 
 def _proposals(**changes):

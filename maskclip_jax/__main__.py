@@ -204,7 +204,13 @@ def _export_flags(p: argparse.ArgumentParser) -> None:
     default='official',
     choices=['official', 'bundle'],
     help="'official': the layout of the PyTorch code (.safetensors, or .pth); "
-    "'bundle': of a checkpoint in a workdir",
+    "'bundle': of a bundle, or of a checkpoint in a workdir",
+  )
+  p.add_argument(
+    '--dtype',
+    default='float32',
+    choices=['float32', 'float16', 'bfloat16'],
+    help='bundle: of the stored arrays; loading widens them again (%(default)s)',
   )
   p.add_argument('--step', help="bundle: which checkpoint, a number or 'best'")
 
@@ -411,14 +417,26 @@ def convert(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
   """`export --model DIR --format official|bundle --to PLACE`."""
   if arguments.format == 'bundle':
-    from maskclip_jax.train.export import export_checkpoint
-
-    print(export_checkpoint(arguments.model, arguments.to, arguments.step))
+    _export_bundle(arguments)
     return 0
   from maskclip_jax.io.official import export_official
 
   print(export_official(arguments.model, arguments.to))
   return 0
+
+
+def _export_bundle(arguments: argparse.Namespace) -> None:
+  from maskclip_jax.io import bundle
+  from maskclip_jax.io.repack import repack
+
+  source = arguments.model
+  if arguments.step is not None or not bundle.is_bundle(bundle.locate(source)):
+    from maskclip_jax.train.export import export_checkpoint
+
+    print(export_checkpoint(source, arguments.to, arguments.step))
+    source = arguments.to
+  if source != arguments.to or arguments.dtype != 'float32':
+    print(repack(source, arguments.to, arguments.dtype))
 
 
 def models_list(arguments: argparse.Namespace) -> int:

@@ -65,9 +65,7 @@ def find_bundle(
   """The directory of a model named by its path or by its name in the zoo."""
   path = pathlib.Path(model)
   if path.is_dir():
-    # The directory of a training run holds the bundle it ended with.
-    trained = path / 'bundle'
-    return trained if bundle.is_bundle(trained) and not bundle.is_bundle(path) else path
+    return bundle.locate(path)
   if str(model) in zoo.PRESETS:
     if cache_dir is not None:
       kept = pathlib.Path(cache_dir) / 'models' / str(model)

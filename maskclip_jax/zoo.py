@@ -187,6 +187,17 @@ PRESETS: dict[str, Preset] = {
     _MASK,
     words='maskclip',
   ),
+  'maskclip_freeze_miniature': Preset(
+    'maskclip',
+    MaskCLIPConfig(
+      dataclasses.replace(_MINIATURE, num_classes=None),
+      CLIP_SIZES['vit_miniature'],
+      rma_blocks=(),
+    ),
+    _SMALL_SCENES,
+    _MASK,
+    words='maskclip',
+  ),
   'clip_baseline_miniature': Preset(
     'clip_baseline',
     CLIPBaselineConfig(_MINIATURE, CLIP_SIZES['vit_miniature']),

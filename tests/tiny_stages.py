@@ -33,7 +33,13 @@ STAGES: dict[str, dict[str, Any]] = {
     'model': {'proposals': SMALL, 'rma_blocks': [0, 1]},
     'settings': {'criterion': POINTS},
   },
+  'clip': {
+    'task': 'contrastive',
+    'preset': 'clip_vit_tiny',
+  },
 }
+# What a stage's batches are, where they are not photos with segments.
+DATA = {'clip': {'caption_tokens': 16, 'mapper': 'ovseg_clip'}}
 
 
 def values(stage: str, **changes: Any) -> dict[str, Any]:
@@ -46,7 +52,8 @@ def values(stage: str, **changes: Any) -> dict[str, Any]:
     **STAGES[stage],
     **changes,
   }
-  return {**base, 'data': {**data, **changes.get('data', {})}}
+  own = DATA.get(stage, {})
+  return {**base, 'data': {**data, **own, **changes.get('data', {})}}
 
 
 def stage(name: str, **changes: Any) -> TrainConfig:

@@ -23,6 +23,9 @@ from maskclip_jax.io.tensor_file import TensorFile, write_tensors
 FORMAT_VERSION = 1
 CONFIG, TENSORS, CARD = 'config.json', 'model.safetensors', 'MODEL_CARD.md'
 
+# The bundle that a training run ends with, in its workdir.
+OF_RUN = 'bundle'
+
 _TEXT_TOWER = 'text/'
 
 
@@ -73,6 +76,14 @@ def is_bundle(directory: str | os.PathLike) -> bool:
   """True where a directory holds what `save` writes."""
   path = pathlib.Path(directory)
   return (path / CONFIG).is_file() and (path / TENSORS).is_file()
+
+
+def locate(directory: str | os.PathLike) -> pathlib.Path:
+  """The bundle that a directory is, or that the training run in it ended with."""
+  path = pathlib.Path(directory)
+  if not is_bundle(path) and is_bundle(path / OF_RUN):
+    return path / OF_RUN
+  return path
 
 
 def check_target(directory: str | os.PathLike) -> None:

@@ -69,7 +69,7 @@ def convert_checkpoint(
   """Makes a bundle of an official checkpoint.
 
   Args:
-    source: the checkpoint.
+    source: the checkpoint; or a bundle or run of proposals, to put a CLIP beside them.
     to: the bundle's directory.
     system: what to make of it, a key of `systems.SYSTEMS`; by default what the keys of
       the file say.
@@ -104,9 +104,13 @@ def _choose_system(
     )
   if system is None and preset is not None:
     system = find_preset(preset)[1].system
-  if system is None:
-    return possible[0]
+  system = system or possible[0]
   find_system(system)
+  if main.layout == 'bundle' and system == main.kind:
+    raise ValueError(
+      f'{main.path} is a bundle, converted already: give it to --model, or choose by '
+      f'--system what its proposals go into: {", ".join(possible[1:])}'
+    )
   if system not in possible:
     raise ValueError(
       f'{main.path} looks like a {title} checkpoint and cannot become {system}: use '

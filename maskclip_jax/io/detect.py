@@ -105,19 +105,27 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
-  """Opens an official file and finds out what it is.
+  """Opens an official file, or a bundle of proposals, and finds out what it is.
 
   Raises:
     FileNotFoundError, ValueError: see `read_checkpoint`; or the network is unknown.
   """
-  path = pathlib.Path(path)
+  path = bundle.locate(path)
   if bundle.is_bundle(path):
-    raise ValueError(f'{path} is a bundle, converted already: give it to --model')
+    return _open_proposals(path)
   tensors = read_checkpoint(path)
   kind, layout = detect(tensors, path)
   activation = _activation_beside(path) if kind == 'clip' else None
   table = table_of(kind, layout, tensors)
   return Checkpoint(path, tensors, kind, layout, table, activation)
+
+
+def _open_proposals(path: pathlib.Path) -> Checkpoint:
+  opened = bundle.load(path)
+  if opened.config.get('system') != 'mask2former':
+    raise ValueError(f'{path} is a bundle, converted already: give it to --model')
+  table = tuple(Rule(name, f'proposals/{name}') for name in opened.parameters)
+  return Checkpoint(path, opened.parameters, 'mask2former', 'bundle', table)
 
 
 def open_clip(path: str | os.PathLike) -> Checkpoint:
@@ -126,6 +134,7 @@ def open_clip(path: str | os.PathLike) -> Checkpoint:
   Raises:
     FileNotFoundError, ValueError: see `open_checkpoint`; or it is no CLIP.
   """
+  path = bundle.locate(path)
   if not bundle.is_bundle(path):
     checkpoint = open_checkpoint(path)
     if checkpoint.kind != 'clip':
@@ -142,7 +151,7 @@ def open_clip(path: str | os.PathLike) -> Checkpoint:
   table = tuple(Rule(name, name if inside else f'clip/{name}') for name in names)
   config = opened.config['config']
   return Checkpoint(
-    pathlib.Path(path),
+    path,
     opened.parameters,
     'clip',
     'bundle',

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from maskclip_jax.data.targets import decode_ids
+from maskclip_jax.io import bundle
 from maskclip_jax.train import feed, pictures
 from maskclip_jax.train import workdir as workdirs
 from maskclip_jax.train.checkpoint import Checkpoints
@@ -32,7 +33,6 @@ from maskclip_jax.train.run import (
   run_key,
   start_state,
 )
-from maskclip_jax.train.starting import BUNDLE
 from maskclip_jax.train.state import TrainState
 
 
@@ -130,7 +130,7 @@ def train(
     state, metrics, finished = _run(program, state, checkpoints, workdir)
     exported = None
     if finished:
-      exported = workdir / BUNDLE
+      exported = workdir / bundle.OF_RUN
       save_bundle(exported, config, program.task, state, starting, mesh)
   finally:
     checkpoints.close()

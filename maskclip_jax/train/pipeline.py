@@ -12,7 +12,6 @@ from maskclip_jax.io import bundle
 from maskclip_jax.train import workdir as workdirs
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.loop import Result, train
-from maskclip_jax.train.starting import BUNDLE
 
 # Stands for the pipeline's directory in the sources of a stage.
 WORKDIR = '{workdir}'
@@ -76,7 +75,7 @@ def run_pipeline(
   result = None
   for name, config in stages.items():
     directory = workdir / name
-    if bundle.is_bundle(directory / BUNDLE):
+    if bundle.is_bundle(directory / bundle.OF_RUN):
       say(f'{name}: done before')
       continue
     say(f'{name}: {config.total_steps} steps')

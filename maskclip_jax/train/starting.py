@@ -24,8 +24,6 @@ from maskclip_jax.models import systems
 from maskclip_jax.train.config import StartFrom
 from maskclip_jax.train.task import MODEL, Task, flatten_modules
 
-# Of a finished run, in its workdir.
-BUNDLE = 'bundle'
 # More draws than any model makes.
 _KEYS = 8192
 
@@ -86,9 +84,7 @@ class Opened(Mapping[str, np.ndarray]):
 def _open(source: str) -> tuple[Mapping[str, np.ndarray], str]:
   path = pathlib.Path(source)
   if path.is_dir():
-    if not bundle.is_bundle(path) and bundle.is_bundle(path / BUNDLE):
-      path = path / BUNDLE
-    opened = bundle.load(path)
+    opened = bundle.load(bundle.locate(path))
     return opened.parameters, opened.fingerprint
   flat = read_backbone(path)
   return flat, bundle.fingerprints(flat)[0]

@@ -12,6 +12,7 @@ from maskclip_jax.io import bundle, detect, params, restore, rules
 from maskclip_jax.io.choice import Found, choose_preset
 from maskclip_jax.io.convert import convert_checkpoint
 from maskclip_jax.io.official import export_official
+from maskclip_jax.io.random_weights import random_model
 from maskclip_jax.io.tables import clip as clip_table
 from maskclip_jax.io.tables import masqclip, resnet
 from maskclip_jax.io.tensor_file import TensorFile, write_tensors
@@ -356,6 +357,28 @@ def test_a_bundle_is_converted_already(files, masq, tmp_path):
   convert_checkpoint(files['clip'], tmp_path / 'clip')
   for directory in (masq[0], tmp_path / 'clip'):
     refused('converted already', directory / 'model.safetensors', tmp_path / 'b')
+
+
+def test_a_trained_proposal_network_goes_beside_a_clip(tmp_path):
+  """What needs no training of its own is put together from two bundles."""
+  proposals, clip = tmp_path / 'run' / 'bundle', tmp_path / 'clip'
+  for directory, name in ((proposals, 'proposals_tiny'), (clip, 'clip_vit_tiny')):
+    preset = zoo.find_preset(name)
+    flat = params.flatten(random_model(preset.system, preset.config, seed=3))
+    bundle.save(
+      directory, preset.to_dict(), {p: np.asarray(x) for p, x in flat.items()}
+    )
+  message = 'converted already: give it to --model, or choose by --system'
+  with pytest.raises(ValueError, match=message):
+    convert_checkpoint(tmp_path / 'run', tmp_path / 'a')
+  done = convert_checkpoint(
+    tmp_path / 'run', tmp_path / 'b', preset='clip_baseline_tiny', clip=clip
+  )
+  assert done.preset == 'clip_baseline_tiny'
+  joined = bundle.load(tmp_path / 'b').parameters
+  for part, source in (('proposals', proposals), ('clip', clip)):
+    for path, array in bundle.load(source).parameters.items():
+      np.testing.assert_array_equal(joined[f'{part}/{path}'], array)
 
 
 def test_a_backbone_alone_is_no_model(tmp_path):

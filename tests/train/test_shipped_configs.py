@@ -36,6 +36,8 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
     'maskclip.py:stage=proposals,runlocal',
     'maskclip.py:stage=rma,profile=paper,runlocal',
     'mask2former.py:runlocal',
+    'miniature.py:stage=clip,runlocal',
+    'miniature.py:stage=tune_all,runlocal',
   ],
 )
 def test_a_stage(spec, tmp_path):

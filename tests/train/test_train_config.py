@@ -146,7 +146,14 @@ def shipped() -> list[str]:
     f'maskclip.py:stage={stage},profile={profile}'
     for stage, profile in itertools.product(('proposals', 'rma'), ('released', 'paper'))
   ]
-  return [*masqclip, *maskclip, 'mask2former.py:']
+  miniature = [
+    f'miniature.py:stage={stage}'
+    for stage in (
+      *('clip', 'clip_full', 'teacher', 'student', 'longer'),
+      *('masq', 'tune_all', 'rma'),
+    )
+  ]
+  return [*masqclip, *maskclip, *miniature, 'mask2former.py:']
 
 
 @pytest.mark.parametrize('spec', shipped())

@@ -1,0 +1,148 @@
+"""The table of the miniature: every system on known and new words, over some seeds.
+
+    launch/miniature.sh --out out/miniature
+    for seed in 1 2; do
+      launch/miniature.sh --seed $seed --out out/miniature_$seed \\
+        --clip out/miniature/clip_full --data out/miniature/data
+    done
+    python benchmarks/miniature.py --data_dir out/miniature/data --record \\
+      out/miniature out/miniature_1 out/miniature_2
+
+Reads what `launch/miniature.sh` left in its directories, one a seed, measures how many
+things the proposals of each stage find, and prints means over the seeds with their
+spread (the standard deviation). `--record` writes `results/miniature.json` and
+`miniature.md`.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from machine import machine
+from pycocotools import mask as coco_mask
+
+import maskclip_jax
+from maskclip_jax.eval import ledger
+from maskclip_jax.eval.examples import ProtocolSource
+from maskclip_jax.eval.protocols import PROTOCOLS
+
+ROOT = pathlib.Path(__file__).parent
+RESULTS, TABLE = ROOT / 'results' / 'miniature.json', ROOT / 'miniature.md'
+TESTS = {'miniature': 'test scenes', 'miniature_shifted': 'shifted scenes'}
+SYSTEMS = {
+  'clip_baseline': 'CLIP baseline: crops of the proposals',
+  'maskclip_freeze': 'MaskCLIP without RMA',
+  'maskclip': 'MaskCLIP',
+  'masqclip_0': 'MasQCLIP, teacher only',
+  'masqclip_1': 'MasQCLIP, 1 student round',
+  'masqclip_2': 'MasQCLIP, 2 student rounds',
+  'masqclip_longer': 'MasQCLIP, as long without distillation',
+  'masqclip_tune_all': "2 rounds, all of CLIP's image tower tuned",
+}
+PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer')
+NUMBERS = (
+  *('PQ[base]', 'PQ[base_things]', 'PQ[novel]'),
+  *('AP50[base]', 'AP50[novel]', 'mIoU_gt[base]', 'mIoU_gt[novel]'),
+)
+FOUND = 0.5
+# A proposal that is more likely an object than not.
+LIKELY = 0.5
+
+
+def found(
+  directory: pathlib.Path, source: ProtocolSource, novel: Sequence[int]
+) -> dict[str, float]:
+  """Share of base and novel things that a proposal overlaps by IoU > 0.5."""
+  segmenter = maskclip_jax.load(directory)
+  hits = {key: [] for key in ('base', 'novel', 'base, likely', 'novel, likely')}
+  for example in source:
+    proposals = segmenter(example.photo, task='instance').instances
+    masks = [coco_mask.encode(np.asfortranarray(i.mask, np.uint8)) for i in proposals]
+    scores = np.array([i.score for i in proposals])
+    truth = example.truth.instance
+    iou = coco_mask.iou(masks, truth.masks, truth.crowd.astype(np.uint8))
+    for label, column in zip(truth.classes, np.asarray(iou).T, strict=True):
+      key = 'novel' if label in novel else 'base'
+      hits[key].append(column.max() > FOUND)
+      hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
+  return {key: 100 * float(np.mean(values)) for key, values in hits.items()}
+
+
+def recalls(
+  directory: pathlib.Path, data_dir: pathlib.Path
+) -> Iterator[tuple[str, float]]:
+  """What the proposals of each stage find; measured once and kept."""
+  kept = directory / 'judged' / 'recall.json'
+  if not kept.exists():
+    run = PROTOCOLS['miniature'].for_system('masqclip')
+    source = ProtocolSource(run, data_dir, tasks=('instance',))
+    names = [c.name for c in source_words('miniature-things')]
+    novel = [names.index(c.name) for c in source_words('miniature-novel')]
+    rows = {stage: found(directory / stage, source, novel) for stage in PROPOSALS}
+    kept.write_text(json.dumps(rows, indent=1) + '\n')
+  for stage, row in json.loads(kept.read_text()).items():
+    for key, value in row.items():
+      yield f'{stage}/{key}', value
+
+
+def source_words(name: str):
+  """The classes of a vocabulary."""
+  return maskclip_jax.Vocabulary.named(name).classes
+
+
+def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, float]:
+  """Every number of one seed by 'system/test/metric' or 'stage/recall'."""
+  row = dict(recalls(directory, data_dir))
+  for system in SYSTEMS:
+    for test in TESTS:
+      path = directory / 'judged' / system / test / ledger.RESULTS
+      numbers = ledger.read(path)['numbers']
+      row |= {f'{system}/{test}/{n}': numbers[f'{test}/{n}'] for n in NUMBERS}
+  return row
+
+
+def cell(values: Sequence[float]) -> str:
+  """Mean, and spread where there are several seeds."""
+  mean = f'{statistics.mean(values):.1f}'
+  return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
+
+
+def tables(seeds: Sequence[dict[str, float]]) -> str:
+  """Markdown."""
+  lines = []
+  for test, title in TESTS.items():
+    lines += ['', f'**{title}**', '', '| | ' + ' | '.join(NUMBERS) + ' |']
+    lines.append('|---' * (len(NUMBERS) + 1) + '|')
+    for system, name in SYSTEMS.items():
+      row = [cell([s[f'{system}/{test}/{n}'] for s in seeds]) for n in NUMBERS]
+      lines.append(f'| {name} | ' + ' | '.join(row) + ' |')
+  keys = ('base', 'novel', 'base, likely', 'novel, likely')
+  lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
+  lines += ['', '| | ' + ' | '.join(keys) + ' |', '|---' * (len(keys) + 1) + '|']
+  for stage in PROPOSALS:
+    row = [cell([s[f'{stage}/{key}'] for s in seeds]) for key in keys]
+    lines.append(f'| {stage} | ' + ' | '.join(row) + ' |')
+  return '\n'.join(lines).lstrip() + '\n'
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('directories', nargs='+', type=pathlib.Path)
+  parser.add_argument('--data_dir', type=pathlib.Path, required=True)
+  parser.add_argument('--record', action='store_true')
+  arguments = parser.parse_args()
+  seeds = [numbers_of(d, arguments.data_dir) for d in arguments.directories]
+  table = tables(seeds)
+  print(table)
+  if arguments.record:
+    content = {'machine': machine(), 'seeds': seeds}
+    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
+    before, *_ = TABLE.read_text().partition('<!-- table -->')
+    TABLE.write_text(f'{before}<!-- table -->\n\n{table}')
+
+
+if __name__ == '__main__':
+  main()

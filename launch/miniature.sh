@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
+# systems on it, judges each on known and new words, in known and new styles.
+#   launch/miniature.sh                        all of it, an hour on two cores
+#   launch/miniature.sh --seed 1 --out DIR [--clip RUN] [--data DIR] [--dry_run]
+# Stopped anywhere, the same command goes on; what is done is not done again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh
+. launch/commands.sh
+parse_flags '' 'seed out clip data' "$@"
+$dry_run || prepare demo
+
+seed=${flags[seed]:-0} out=${flags[out]:-out/miniature}
+clip=${flags[clip]:-$out/clip_full} data=${flags[data]:-out/miniature/data}
+
+# trained NAME STAGE [FLAGS OF TRAIN]: a stage of configs/miniature.py.
+trained() {
+  local name=$1 stage=$2
+  shift 2
+  run python -m maskclip_jax train --workdir "$out/$name" \
+    --config "configs/miniature.py:stage=$stage,seed=$seed" \
+    "--config.data.data_dir=$data" "$@"
+}
+
+# joined NAME PRESET: a system without training of its own, of the teacher and the CLIP.
+joined() {
+  [ -e "$out/$1/config.json" ] || run python -m maskclip_jax convert "$out/teacher" \
+    --clip "$clip" --preset "$2" --to "$out/$1"
+}
+
+# judged NAME: both tests; results.json tells that one was done.
+judged() {
+  [ -e "$out/judged/$1/miniature_shifted/results.json" ] ||
+    run python -m maskclip_jax eval --model "$out/$1" --data_dir "$data" \
+      --evals miniature,miniature_shifted --out "$out/judged/$1"
+}
+
+from() {
+  echo "--config.start.proposals.source=$out/$1" "--config.start.clip.source=$clip"
+}
+
+run python -m maskclip_jax data build miniature --data_dir "$data"
+if [ -z "${flags[clip]:-}" ]; then
+  trained clip clip
+  trained clip_full clip_full "--config.start.clip.source=$out/clip"
+fi
+trained teacher teacher
+trained student_1 student "--config.start.teacher.source=$out/teacher"
+trained student_2 student "--config.start.teacher.source=$out/student_1"
+trained longer longer "--config.start.teacher.source=$out/teacher"
+
+joined clip_baseline clip_baseline_miniature
+joined maskclip_freeze maskclip_freeze_miniature
+trained maskclip rma $(from teacher)
+trained masqclip_0 masq $(from teacher)
+trained masqclip_1 masq $(from student_1)
+trained masqclip_2 masq $(from student_2)
+trained masqclip_longer masq $(from longer)
+trained masqclip_tune_all tune_all $(from student_2)
+
+for name in clip_baseline maskclip_freeze maskclip masqclip_0 masqclip_1 masqclip_2 \
+  masqclip_longer masqclip_tune_all; do
+  judged "$name"
+done
+run python benchmarks/miniature.py --data_dir "$data" "$out"

@@ -1,0 +1,121 @@
+"""Contrastive training of a CLIP: the loss, what it refuses, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_stages
+
+from maskclip_jax.io import restore
+from maskclip_jax.nn.clip import normalize_pixels
+from maskclip_jax.ops.losses import contrastive
+from maskclip_jax.train.feed import open_stream
+from maskclip_jax.train.loop import train
+from maskclip_jax.train.mesh import MeshConfig, make_mesh
+from maskclip_jax.train.tasks.contrastive import some_patches
+
+
+def plain_loss(logits: np.ndarray, match: np.ndarray) -> float:
+  """Both cross-entropies, written out in float64."""
+  total = 0.0
+  for x, m in ((logits, match), (logits.T, match.T)):
+    for row, targets in zip(x.astype(np.float64), m, strict=True):
+      p = np.exp(row - row.max())
+      p /= p.sum()
+      total -= np.log(p[targets]).mean() / (2 * len(logits))
+  return total
+
+
+@pytest.mark.parametrize('equal', [[], [(0, 3)], [(0, 3), (1, 4), (3, 5), (0, 5)]])
+def test_the_loss_is_both_cross_entropies(equal):
+  logits = 5 * np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
+  match = np.eye(6, dtype=bool)
+  for i, j in equal:
+    match[i, j] = match[j, i] = True
+  # Six float32 sums of numbers up to 20.
+  expected = plain_loss(logits, match)
+  np.testing.assert_allclose(contrastive(logits, match), expected, rtol=2e-6)
+
+
+def test_it_is_the_loss_of_clip_where_texts_differ():
+  # Known by hand: two pairs, similarity s with the own text and 0 with the other.
+  s = 3.0
+  loss = contrastive(s * jnp.eye(2), jnp.eye(2, dtype=bool))
+  np.testing.assert_allclose(loss, np.log1p(np.exp(-s)), rtol=1e-6)
+
+
+def test_some_patches_are_whole_and_different_ones():
+  tokens = jnp.arange(2 * 17.0).reshape(2, 17, 1)
+  kept = np.asarray(some_patches(tokens, 0.5, jax.random.key(0)))[..., 0]
+  assert kept.shape == (2, 9)
+  assert kept[0, 0] == 0
+  assert kept[1, 0] == 17
+  for row, first in zip(kept[:, 1:], (0, 17), strict=True):
+    assert len(set(row)) == 8
+    assert set(row) <= set(range(first + 1, first + 17))
+  assert set(kept[0, 1:]) != set(kept[1, 1:] - 17)
+
+
+def test_batches_are_photos_and_texts():
+  config = tiny_stages.stage('clip')
+  with open_stream(config.data, make_mesh(MeshConfig(data=1)), 0) as stream:
+    batch = next(stream)
+  assert batch['image'].shape == (2, 64, 64, 3)
+  assert batch['tokens'].shape == (2, 16)
+  # Every text begins and ends, and the pictures' texts differ.
+  assert (batch['tokens'][:, 0] == 49406).all()
+  assert (batch['tokens'] == 49407).sum() == 2
+  assert 'segments' not in batch
+
+
+@pytest.mark.parametrize(
+  ('stage', 'changes', 'message'),
+  [
+    ('clip', {'data': {'caption_tokens': 0}}, 'must be more than 0 for contrastive'),
+    ('masq', {'data': {'caption_tokens': 16}}, 'must be 0 for query_tuning'),
+    ('clip', {'data': {'canvas': 96}}, 'canvas is 96 and this CLIP sees 64 pixels'),
+    ('clip', {'data': {'caption_tokens': 99}}, 'is 99 and this CLIP reads at most 77'),
+    ('clip', {'remat': True}, 'remat is for proposal networks'),
+    ('clip', {'settings': {'keep_patches': 0.0}}, 'keep_patches is a share, not 0'),
+  ],
+)
+def test_what_does_not_fit_is_refused(stage, changes, message, tmp_path):
+  config = tiny_stages.stage(stage, **changes)
+  with pytest.raises(ValueError, match=message):
+    train(config, tmp_path / 'run')
+
+
+@pytest.mark.slow
+def test_photos_find_their_texts_again(tmp_path):
+  """Eight pictures are learned by heart, half of their patches hidden at each step."""
+  config = tiny_stages.stage(
+    'clip',
+    data={'batch_size': 8},
+    total_steps=60,
+    settings={'keep_patches': 0.5, 'equal_texts_match': True},
+    optim={'lr': 1e-3, 'clip_norm': 1.0},
+    checkpoint={'every': 60},
+    log={'every': 60},
+  )
+  result = train(config, tmp_path / 'run')
+  model, preset, _ = restore.load_model(result.bundle)
+  assert preset.system == 'clip'
+  with open_stream(config.data, make_mesh(MeshConfig(data=1)), 0) as stream:
+    batch = next(stream)
+  pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32))
+  best = np.asarray(model(pixels, batch['tokens'])).argmax(1)
+  right = (batch['tokens'][best] == batch['tokens']).all(1)
+  # Chance is one in eight; whole photos were never shown.
+  assert right.mean() >= 0.75
+
+
+def test_a_clip_starts_from_a_clip(tmp_path):
+  first = train(tiny_stages.stage('clip', total_steps=1), tmp_path / 'a').bundle
+  start = {'clip': {'source': str(first)}}
+  config = tiny_stages.stage('clip', total_steps=1, start=start)
+  config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.0))
+  again = train(config, tmp_path / 'b').bundle
+  ours, theirs = (restore.load_model(path)[2].fingerprint for path in (first, again))
+  assert ours == theirs
