@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,8 +66,7 @@ def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) ->
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
   }
   write_json(workdir / 'environment.json', environment)
-  quoted = ' '.join(f"'{word}'" if ' ' in word else word for word in command)
-  (workdir / 'command.sh').write_text(f'#!/bin/sh\n{quoted}\n')
+  (workdir / 'command.sh').write_text(f'#!/bin/sh\n{shlex.join(command)}\n')
   write_json(path, to_dict(config))
 
 
