@@ -211,7 +211,9 @@ def _plan(segmenter: Segmenter, request: Request):
     planned.append((run, source))
   evaluators = [(Evaluator(segmenter, run, options, words), s) for run, s in planned]
   out = pathlib.Path(request.out)
-  return [(one, source, out / folder_name(one.name)) for one, source in evaluators]
+  return [
+    (one, source, out / ledger.folder_name(one.name)) for one, source in evaluators
+  ]
 
 
 @contextlib.contextmanager
@@ -229,11 +231,6 @@ def _progress(console: rich.console.Console, name: str) -> Iterator[Progress]:
   with bar:
     task = bar.add_task(name, total=None)
     yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def folder_name(evaluation: str) -> str:
-  """A folder for an evaluation: its name without what file systems refuse."""
-  return evaluation.replace(':', '=').replace('/', '_')
 
 
 def compare(

@@ -147,3 +147,52 @@ def read_all(directory: str | os.PathLike) -> list[dict[str, Any]]:
   if not paths:
     raise FileNotFoundError(f'there is no {RESULTS} below {directory}: evaluate first')
   return sorted((read(path) for path in paths), key=lambda e: e['finished'])
+
+
+def collect(
+  source: str | os.PathLike,
+  ledger: str | os.PathLike,
+  *,
+  name: str | None = None,
+) -> list[pathlib.Path]:
+  """Copies the entries below a directory into a ledger: `<model>/<evaluation>/`.
+
+  An entry takes the place of an earlier one of the same model and evaluation.
+
+  Args:
+    source: where evaluations lie.
+    ledger: made if need be.
+    name: what the model is called there; the last part of its path by default.
+
+  Returns:
+    The files that were written.
+
+  Raises:
+    FileNotFoundError: there are no evaluations.
+    ValueError: a file is no entry, or the ledger has another model of the name.
+    OSError: the ledger cannot be written to.
+  """
+  ledger = pathlib.Path(ledger)
+  planned: dict[pathlib.Path, dict[str, Any]] = {}
+  for found in read_all(source):
+    model = found['model']
+    called = name or pathlib.PurePath(model['name']).name
+    found = {**found, 'model': {**model, 'name': called}}
+    for other in _entries_of(ledger / called, planned):
+      if other['model']['fingerprint'] != model['fingerprint']:
+        raise ValueError(
+          f'{ledger} has another model called {called!r}: give this one another name'
+        )
+    planned[ledger / called / folder_name(found['evaluation'])] = found
+  return [write(directory, content) for directory, content in planned.items()]
+
+
+def _entries_of(folder: pathlib.Path, planned) -> list[dict[str, Any]]:
+  """Entries of a model in the ledger, and those that are about to be."""
+  new = [entry for place, entry in planned.items() if place.parent == folder]
+  return [*(read(path) for path in folder.glob(f'*/{RESULTS}')), *new]
+
+
+def folder_name(evaluation: str) -> str:
+  """A folder for an evaluation: its name without what file systems refuse."""
+  return evaluation.replace(':', '=').replace('/', '_')

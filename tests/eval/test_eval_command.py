@@ -1,12 +1,16 @@
 """From raw files to a table of numbers, as a person types it."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import ade_scenes
 import pytest
 
 from maskclip_jax.__main__ import main
 
+ROOT = pathlib.Path(__file__).parents[2]
 MODEL = ['--model', 'masqclip_tiny', '--random_weights', '0', '--no_cache']
 
 
@@ -20,6 +24,18 @@ def data_dir(tmp_path_factory):
   return str(folder / 'data')
 
 
+def collect(runs, ledger):
+  """What `python benchmarks/ledger.py` does."""
+  script = ROOT / 'benchmarks' / 'ledger.py'
+  return subprocess.run(
+    [sys.executable, str(script), str(runs), '--ledger', str(ledger)],
+    env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
 def test_build_eval_report_compare(data_dir, tmp_path, capsys):
   place = ['--data_dir', data_dir, '--out', str(tmp_path)]
   assert main(['eval', '--evals', 'ade150', '--diagnose', *place, *MODEL]) == 0
@@ -31,6 +47,16 @@ def test_build_eval_report_compare(data_dir, tmp_path, capsys):
   table = capsys.readouterr().out
   assert 'ade150/PQ' in table
   assert '23.3' in table  # MasQCLIP's published PQ.
+  collected = collect(tmp_path, tmp_path / 'ledger')
+  assert collected.returncode == 0, collected.stderr
+  assert '23.3' in collected.stdout
+  entry = tmp_path / 'ledger' / 'masqclip_tiny' / 'ade150' / 'results.json'
+  assert json.loads(entry.read_text()) == results
+  assert main(['eval', '--compare', str(tmp_path / 'ledger')]) == 0
+  assert 'masqclip_tiny' in capsys.readouterr().out
+  refused = collect(tmp_path / 'nothing', tmp_path / 'ledger')
+  assert refused.returncode == 2
+  assert len(refused.stderr.splitlines()) == 1
 
 
 def test_mistakes_are_one_line(data_dir, tmp_path, capsys):

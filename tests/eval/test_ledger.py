@@ -87,6 +87,25 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   assert 'pACC' in command.compare([folder], everything=True)
 
 
+def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
+  folder, (entry,), _ = semantic
+  (path,) = ledger.collect(folder, tmp_path)
+  assert path == tmp_path / 'toy' / 'ade150_semantic+first=3' / 'results.json'
+  assert ledger.collect(folder, tmp_path) == [path]
+  renamed = ledger.collect(folder, tmp_path, name='again')
+  assert ledger.read(renamed[0])['model']['name'] == 'again'
+  other = json.loads(json.dumps(entry))
+  # A path is called by its last part.
+  other['model'] |= {'name': '/somewhere/runs/toy', 'fingerprint': 'another'}
+  ledger.write(tmp_path / 'other', other)
+  with pytest.raises(ValueError, match="another model called 'toy'"):
+    ledger.collect(tmp_path / 'other', tmp_path)
+  assert ledger.read(path)['model']['fingerprint'] != 'another'
+  ledger.write(tmp_path / 'other', {**other, 'evaluation': 'ade150'})
+  with pytest.raises(ValueError, match="another model called 'toy'"):
+    ledger.collect(tmp_path / 'other', tmp_path)
+
+
 def test_papers_stand_beside_a_whole_protocol(semantic):
   _, (entry,), _ = semantic
   whole = json.loads(json.dumps(entry).replace('ade150_semantic+first:3', 'ade150'))
