@@ -3,15 +3,18 @@
   python benchmarks/evaluation.py
 
 For photos and vocabularies as the benchmarks have them, with the masks of 100 queries:
-seconds per photo and stage (the median of `--repeats`), the same for the full-size
-MasQCLIP network and what share of it the rest is, and the growth of the process over
-`--photos` photos of the 847-class protocol. Metrics run on the host whatever the
-device; post-processing runs where the network does. Writes `results/evaluation.json`
-with the machine and its load.
+seconds per photo and stage beside those of the full-size MasQCLIP network. Every round
+times all of them in turn, so that a busy machine slows all alike; figures are medians
+over rounds, shares the medians of each round's own share. Beside them, what any machine
+must at least do: arithmetic and memory traffic (`floor`). Last, the growth of the
+process over `--photos` photos of the 847-class protocol. Metrics run on the host
+whatever the device; post-processing runs where the network does. Writes
+`results/evaluation.json` with the machine and its load.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -32,7 +35,7 @@ from maskclip_jax.eval.judge import Found, Judge, detections
 from maskclip_jax.eval.panoptic import Segments
 from maskclip_jax.eval.protocols import PROTOCOLS, Run
 from maskclip_jax.models.base import Images
-from maskclip_jax.ops.masks import Geometry
+from maskclip_jax.ops.masks import TILE, Geometry, plan
 from maskclip_jax.ops.postprocess import class_probabilities, postprocess
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.zoo import PRESETS
@@ -112,58 +115,106 @@ def _truth(rng, size, classes: int, tasks) -> Truth:
   return Truth(**{task: truth[task] for task in tasks})
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-  """The median time of a call, after one that compiles."""
+def seconds(function: Callable[[], object]) -> float:
+  """The time of a call."""
+  start = time.perf_counter()
   function()
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    function()
-    times.append(time.perf_counter() - start)
-  return statistics.median(times)
+  return time.perf_counter() - start
 
 
-def measure(name: str, photo, network, repeats: int) -> dict:
-  """Seconds per stage of one protocol."""
-  case = Case.make(name, photo, network)
-  row = {'protocol': name, 'photo': list(photo), 'network': list(network)}
-  for task in case.judge.tasks:
-    row[f'post-processing, {task}'] = seconds(
-      lambda t=task: case.results((t,)), repeats
-    )
-  results = case.results(case.judge.tasks)
-  picture = np.zeros((*photo, 3), np.uint8)
-  for task in case.judge.tasks:
-    judge = Judge(case.run, case.thing, (task,))
-    numbers = iter(range(10**9))
-    row[f'metrics, {task}'] = seconds(
-      lambda j=judge, n=numbers: j.add(
-        EvalExample(str(next(n)), '', picture, case.truth), Found.of(results)
-      ),
-      repeats,
+def stages(case: Case) -> dict[str, Callable[[], object]]:
+  """What happens outside the network, one call per photo; and parts of it alone."""
+  tasks = case.judge.tasks
+  calls = {'post-processing': lambda: case.results(tasks)}
+  if len(tasks) > 1:
+    for task in tasks:
+      calls[f'of which {task} alone'] = lambda t=task: case.results((t,))
+  results = case.results(tasks)
+  picture = np.zeros((8, 8, 3), np.uint8)
+  for task in tasks:
+    judge, numbers = Judge(case.run, case.thing, (task,)), itertools.count()
+    calls[f'metrics, {task}'] = lambda j=judge, n=numbers: j.add(
+      EvalExample(str(next(n)), '', picture, case.truth), Found.of(results)
     )
   if results.instances is not None:
-    row['of which run lengths'] = seconds(
-      lambda: detections(results.instances), repeats
-    )
-  return row
+    calls['of which run lengths'] = lambda: detections(results.instances)
+  return calls
 
 
-def network_seconds(cases, repeats: int) -> list[float]:
-  """Seconds of the full-size MasQCLIP on each case's canvas; random weights."""
-  segmenter = Segmenter.from_preset('masqclip_r50_vit_l14_336')
-  bank = segmenter.text_bank(segmenter.vocabulary('cat; dog'))
-  forward, state = segmenter.as_function()
-  forward = jax.jit(forward)
-  times = []
-  for _, _, network in cases:
-    step = segmenter.canvas_step
-    canvas = tuple(-(-side // step) * step for side in network)
-    images = Images.from_arrays([np.zeros((*network, 3), np.uint8)], canvas)
-    times.append(
-      seconds(lambda i=images: jax.block_until_ready(forward(state, i, bank)), repeats)
+def floor(case: Case) -> dict[str, float]:
+  """Arithmetic and memory traffic of post-processing, whatever the machine.
+
+  `enlarging` is done as two matrix products per tile; with two taps per axis and
+  pixel, and nothing else, it would be `enlarging, by taps`. `class sums` are over all
+  words; classes that cannot win are left out, so it may be less.
+  """
+  geometry, tile = case.geometry, TILE
+  pixels = geometry.original[0] * geometry.original[1]
+  window = [min(side, tile // 2 + 8) for side in geometry.mask]
+  per_tile = 2 * tile * window[1] * (window[0] + tile) * QUERIES
+  count = len(plan(geometry, geometry.mask, tile))
+  tasks = case.judge.tasks
+  written = {'panoptic': 4.0, 'semantic': 4.0, 'instance': QUERIES / 8}
+  words = case.logits.shape[1] if 'semantic' in tasks else 0
+  return {
+    'tiles': count,
+    'enlarging, GFLOP': count * per_tile / 1e9,
+    'enlarging by taps, GFLOP': QUERIES * pixels * 8 / 1e9,
+    'class sums, GFLOP': 2 * QUERIES * words * pixels / 1e9,
+    'masks read, MB': 4 * QUERIES * geometry.mask[0] * geometry.mask[1] / 1e6,
+    'results written, MB': sum(written[task] for task in tasks) * pixels / 1e6,
+  }
+
+
+def measure(case: Case, name: str, network, rounds: int) -> dict:
+  """Seconds per stage of one protocol and of the network, and its share."""
+  call, flops = network
+  calls = {'network': call, **stages(case)}
+  for one in calls.values():
+    one()  # Compiles.
+  times = {stage: [] for stage in calls}
+  for _ in range(rounds):
+    for stage, one in calls.items():
+      times[stage].append(seconds(one))
+  outside = [k for k in calls if k == 'post-processing' or k.startswith('metrics')]
+  shares = [
+    sum(times[stage][i] for stage in outside) / times['network'][i]
+    for i in range(rounds)
+  ]
+  least = floor(case)
+  arithmetic = least['enlarging, GFLOP'] + least['class sums, GFLOP']
+  return {
+    'protocol': name,
+    'photo': list(case.geometry.original),
+    'network size': list(case.geometry.image),
+    'seconds': {k: round(statistics.median(v), 4) for k, v in times.items()},
+    'outside, share of the network': round(statistics.median(shares), 4),
+    'of every round': [round(share, 4) for share in shares],
+    'floor': {k: round(v, 2) for k, v in least.items()},
+    'network, GFLOP': round(flops / 1e9, 1),
+    'arithmetic outside, share of the network': round(arithmetic * 1e9 / flops, 4),
+  }
+
+
+class Network:
+  """The full-size MasQCLIP, with random weights."""
+
+  def __init__(self):
+    segmenter = Segmenter.from_preset('masqclip_r50_vit_l14_336')
+    self._bank = segmenter.text_bank(segmenter.vocabulary('cat; dog'))
+    forward, self._state = segmenter.as_function()
+    self._forward, self._step = jax.jit(forward), segmenter.canvas_step
+
+  def on(self, size: tuple[int, int]) -> tuple[Callable[[], object], float]:
+    """A call on a photo of a size, and its floating-point operations."""
+    canvas = tuple(-(-side // self._step) * self._step for side in size)
+    images = Images.from_arrays([np.zeros((*size, 3), np.uint8)], canvas)
+    program = self._forward.lower(self._state, images, self._bank).compile()
+    flops = program.cost_analysis()['flops']
+    return (
+      lambda: jax.block_until_ready(program(self._state, images, self._bank)),
+      flops,
     )
-  return times
 
 
 def resident_mb() -> float:
@@ -188,30 +239,21 @@ def growth(photos: int) -> dict:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--photos', type=int, default=500)
   arguments = parser.parse_args()
   described = machine()
-  rows = []
-  for case in CASES:
-    row = measure(*case, arguments.repeats)
-    rows.append(row)
-    for stage, value in row.items():
-      if isinstance(value, float):
-        print(f'{row["protocol"]:32} {stage:28} {1000 * value:8.1f} ms')
   memory = growth(arguments.photos)
   print(f'847 classes, resident MB after photos: {memory["resident_mb"]}')
-  for row, network in zip(rows, network_seconds(CASES, 3), strict=True):
-    outside = sum(v for k, v in row.items() if k.startswith(('post', 'metrics')))
-    row |= {'network': network, 'outside, share of the network': outside / network}
-    print(
-      f'{row["protocol"]:32} network {network:.2f} s, outside {outside / network:.1%}'
-    )
-  content = {
-    'machine': described,
-    'rows': rows,
-    'memory': memory,
-  }
+  rows, network = [], Network()
+  for name, photo, size in CASES:
+    case = Case.make(name, photo, size)
+    row = measure(case, name, network.on(size), arguments.rounds)
+    rows.append(row)
+    for stage, value in row['seconds'].items():
+      print(f'{name:32} {stage:28} {1000 * value:8.1f} ms')
+    print(f'{name:32} outside {row["outside, share of the network"]:.1%}', flush=True)
+  content = {'machine': described, 'rows': rows, 'memory': memory}
   RESULTS.parent.mkdir(exist_ok=True)
   RESULTS.write_text(json.dumps(content, indent=1) + '\n')
 
