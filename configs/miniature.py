@@ -5,7 +5,9 @@
 or stage by stage, after `python -m maskclip_jax data build miniature --data_dir DATA`:
 
     T="python -m maskclip_jax train --config.data.data_dir=DATA"
-    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip
+    $T --workdir RUNS/close --config configs/miniature.py:stage=clip
+    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_full \\
+      --config.start.clip.source=RUNS/close
     $T --workdir RUNS/teacher --config configs/miniature.py:stage=teacher
     $T --workdir RUNS/student --config configs/miniature.py:stage=student \\
       --config.start.teacher.source=RUNS/teacher
@@ -13,12 +15,13 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
       --config.start.proposals.source=RUNS/student --config.start.clip.source=RUNS/clip
 
 Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,
-as the real one has; `teacher`, proposals from scratch on the scenes, in which base
-things and stuff are annotated and novel things are not; `student`, progressive
-distillation; `longer`, the student's length of further training without distillation;
-`masq`, MasQ-tuning; `tune_all`, the same with all of CLIP's image tower tuned (Table 6
-of the paper); `rma`, MaskCLIP's relative mask attention. `seed` is of everything that
-is drawn; `runlocal` tries a stage out.
+as the real one has, at first close ones; `clip_full`, the same on pairs of every kind;
+`teacher`, proposals from scratch on the scenes, in which base things and stuff are
+annotated and novel things are not; `student`, progressive distillation; `longer`, as
+much further training as two students', without distillation; `masq`, MasQ-tuning;
+`tune_all`, the same with all of CLIP's image tower tuned (Table 6 of the paper); `rma`,
+MaskCLIP's relative mask attention. `seed` is of everything that is drawn; `runlocal`
+tries a stage out.
 
 Expected numbers: `benchmarks/miniature.md`.
 """
@@ -59,30 +62,40 @@ def _cosine(lr: float, warmup: float = 0.05, **changes) -> dict:
   return {'lr': lr, 'schedule': schedule, **changes}
 
 
+def _pairs(view: str, *, side: int, tokens: int) -> dict:
+  return {
+    'datasets': [{'view': view, 'split': 'pairs'}],
+    'mapper': 'ovseg_clip',
+    'canvas': side,
+    'caption_tokens': tokens,
+    'batch_size': 64,
+  }
+
+
 def _clip():
   return {
     'task': 'contrastive',
     'preset': 'clip_vit_miniature',
     # Many photos of a batch show the same kind of thing.
-    'settings': {'equal_texts_match': True, 'keep_patches': 0.5},
-    'data': {
-      'datasets': [{'view': 'miniature/captions', 'split': 'pairs'}],
-      'mapper': 'ovseg_clip',
-      'canvas': 96,
-      'caption_tokens': 32,
-      'batch_size': 128,
-    },
-    'total_steps': 1_200,
-    'optim': _cosine(1e-3, weight_decay=0.1, clip_norm=1.0),
+    'settings': {'equal_texts_match': True, 'sine_positions': True},
+    # Things that fill small pictures: shapes are learned from nothing in minutes, as
+    # large as scenes will show them. On all pairs it takes many times as long.
+    'data': _pairs('miniature/close_captions', side=48, tokens=16),
+    'total_steps': 5_000,
+    'optim': _cosine(1e-3, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
   }
 
 
 def _clip_full():
-  config = _clip()
-  config['settings'] = {'equal_texts_match': True}
-  start = {'clip': {'what': 'the CLIP that was trained on half of the patches'}}
-  optim = config['optim'] | {'lr': 2e-4}
-  return config | {'total_steps': 80, 'start': start, 'optim': optim}
+  return {
+    'task': 'contrastive',
+    'preset': 'clip_vit_miniature',
+    'settings': {'equal_texts_match': True},
+    'start': {'clip': {'what': 'the CLIP that was trained on close pictures'}},
+    'data': _pairs('miniature/captions', side=96, tokens=32),
+    'total_steps': 500,
+    'optim': _cosine(5e-4, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
+  }
 
 
 def _proposals(**changes):
@@ -99,7 +112,7 @@ def _teacher():
     data=_scenes(8),
     total_steps=3_000,
     # From scratch, so the backbone learns as fast as the rest.
-    optim=_cosine(5e-4, clip_norm=0.1),
+    optim=_cosine(1e-3, clip_norm=0.1),
   )
 
 

@@ -18,6 +18,8 @@ from maskclip_jax.train.command import train_flags
 from maskclip_jax.train.config_files import is_override
 
 PROGRAM = 'maskclip_jax'
+# So few photos get a table of what was found in each.
+TABLES = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -269,7 +271,7 @@ def _predict_files(segmenter, files, arguments) -> int:
     for file, prediction in predictions:
       for written in prediction.save(arguments.out, stems[file]):
         console.print(written, highlight=False, soft_wrap=True)
-      if len(files) == 1:
+      if len(files) <= TABLES:
         console.print(prediction.summary())
       bar.update(step, completed=files.index(file) + 1)
   return len(failures)

@@ -158,6 +158,8 @@ def test_load_names_what_is_missing(tmp_path):
     maskclip_jax.load('masqclip_r51')
   with pytest.raises(FileNotFoundError, match='mlpc-ucsd/MasQCLIP'):
     maskclip_jax.load('masqclip_r50_vit_l14_336', cache_dir=tmp_path)
+  with pytest.raises(FileNotFoundError, match='masqclip_tiny is made by training'):
+    maskclip_jax.load('masqclip_tiny', cache_dir=tmp_path)
 
 
 def test_a_stream_goes_on_after_a_bad_photo(segmenter, tmp_path):

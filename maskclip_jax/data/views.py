@@ -152,6 +152,8 @@ _VIEWS = (
   _INSTANCES('miniature/base_instances', vocabulary='miniature-base-things'),
   _INSTANCES('miniature/novel_instances', vocabulary='miniature-novel'),
   View('miniature/captions', 'caption', 'captions'),
+  # Windows that one thing fills.
+  View('miniature/close_captions', 'caption', 'captions', only='close'),
   # Datasets that TFDS prepared itself (`catalogue.py`).
   View('tfds_coco/panoptic', 'panoptic', 'segments', _COCO),
   View('tfds_coco/semantic', 'semantic', 'segments', _COCO),

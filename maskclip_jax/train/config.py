@@ -58,7 +58,8 @@ class DataSettings:
     generated: use so many generated pictures instead, for trying things out.
     mapper: published augmentation (`data.transforms.mappers.named`).
     profile: of the mapper.
-    canvas: side of the square crops, in pixels.
+    canvas: side of the square crops, in pixels; a multiple of 32 where there are
+      segments.
     batch_size: photos of all processes together.
     max_segments: rows of the ground-truth table.
     caption_tokens: read pairs of photo and text instead of segments, the text as so
@@ -92,7 +93,7 @@ class DataSettings:
   def __post_init__(self):
     if bool(self.datasets) == bool(self.generated):
       raise ValueError('give either data.datasets or a number of data.generated images')
-    if self.canvas % 32 or self.canvas < 32:
+    if not self.caption_tokens and (self.canvas % 32 or self.canvas < 32):
       raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
 
 

@@ -113,9 +113,10 @@ def check_data(config: TrainConfig) -> Vocabulary | None:
 
 def _check_pairs(config: TrainConfig) -> None:
   data, clip = config.data, config.chosen_preset().config
-  if data.canvas != clip.image_size:
+  if data.canvas > clip.image_size or data.canvas % clip.patch_size:
     raise ValueError(
-      f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} pixels'
+      f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
+      f'pixels in patches of {clip.patch_size}: choose as much or less, whole patches'
     )
   if data.caption_tokens > clip.context_length:
     raise ValueError(

@@ -183,7 +183,7 @@ def test_another_process_draws_the_same():
 
 def test_pairs():
   kinds = {kind.name for kind in words.kinds()}
-  subsets = []
+  subsets, close = [], 0
   for index in range(60):
     record = pairs.pair(0, index)
     assert _decode(record['image']).shape == (pairs.SIDE, pairs.SIDE, 3)
@@ -197,7 +197,11 @@ def test_pairs():
       assert named.split()[-1] in record['captions'][0]
     for caption in record['captions']:
       assert len(tokenizer.encode(caption)) + 2 <= 77
+    close += 'close' in record['subsets']
+    assert subset == 'thing' or 'close' not in record['subsets']
   assert [subsets.count(name) for name in ('thing', 'stuff', 'scene')] == [33, 9, 18]
+  # Half are drawn close, and two fifths of the others are by chance.
+  assert 17 <= close <= 29
 
 
 def test_captions_name_what_is_there():

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_stages
+from flax import nnx
 
 from maskclip_jax.io import restore
-from maskclip_jax.nn.clip import normalize_pixels
+from maskclip_jax.nn.clip import CLIP_SIZES, VisionTower, normalize_pixels, unit
 from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.feed import open_stream
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.tasks.contrastive import some_patches
+from maskclip_jax.train.tasks.contrastive import embed_anywhere
+from maskclip_jax.train.tasks.registry import make_task
 
 
 def plain_loss(logits: np.ndarray, match: np.ndarray) -> float:
@@ -46,16 +48,36 @@ def test_it_is_the_loss_of_clip_where_texts_differ():
   np.testing.assert_allclose(loss, np.log1p(np.exp(-s)), rtol=1e-6)
 
 
-def test_some_patches_are_whole_and_different_ones():
-  tokens = jnp.arange(2 * 17.0).reshape(2, 17, 1)
-  kept = np.asarray(some_patches(tokens, 0.5, jax.random.key(0)))[..., 0]
-  assert kept.shape == (2, 9)
-  assert kept[0, 0] == 0
-  assert kept[1, 0] == 17
-  for row, first in zip(kept[:, 1:], (0, 17), strict=True):
-    assert len(set(row)) == 8
-    assert set(row) <= set(range(first + 1, first + 17))
-  assert set(kept[0, 1:]) != set(kept[1, 1:] - 17)
+def test_a_small_photo_lies_anywhere_on_the_grid():
+  """All its patches are there, with the positions of a square of the grid."""
+  config = CLIP_SIZES['vit_tiny']
+  tower = VisionTower(config, rngs=nnx.Rngs(0))
+  table = jnp.arange(17.0)[:, None] * jnp.ones(config.vision_width)
+  tower.positional_embedding[...] = 100 * table
+  pixels = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+  tokens = embed_anywhere(tower, pixels, config.grid, jax.random.key(1))
+  assert tokens.shape == (8, 5, config.vision_width)
+  contents = tower.conv1(pixels).reshape(8, 4, -1)
+  places = np.asarray((tokens[:, 1:] - contents).mean(-1) / 100)
+  # Rows of the table after the class token's: squares of 2 x 2 of a grid of 4 x 4.
+  first = places[:, :1]
+  np.testing.assert_allclose(places, first + np.array([0, 1, 4, 5]), atol=1e-4)
+  corners = {round(float(x)) for x in first[:, 0]}
+  assert corners <= {1, 2, 3, 5, 6, 7, 9, 10, 11}
+  assert len(corners) > 2
+  np.testing.assert_allclose(
+    tokens[:, 0], jnp.broadcast_to(tower.class_embedding[...], (8, 128)), rtol=1e-6
+  )
+
+
+def test_sines_as_positions():
+  task = make_task(tiny_stages.stage('clip', settings={'sine_positions': True}), {})
+  table = task.derive({}, 'visual/positional_embedding')
+  assert table.shape == (17, 128)
+  assert not table[0].any()
+  assert len(np.unique(np.asarray(table[1:]).round(4), axis=0)) == 16
+  assert task.derive({}, 'visual/class_embedding') is None
+  assert make_task(tiny_stages.stage('clip'), {}).derive({}, 'x') is None
 
 
 def test_batches_are_photos_and_texts():
@@ -76,9 +98,9 @@ def test_batches_are_photos_and_texts():
     ('clip', {'data': {'caption_tokens': 0}}, 'must be more than 0 for contrastive'),
     ('masq', {'data': {'caption_tokens': 16}}, 'must be 0 for query_tuning'),
     ('clip', {'data': {'canvas': 96}}, 'canvas is 96 and this CLIP sees 64 pixels'),
+    ('clip', {'data': {'canvas': 40}}, 'in patches of 16: choose as much or less'),
     ('clip', {'data': {'caption_tokens': 99}}, 'is 99 and this CLIP reads at most 77'),
     ('clip', {'remat': True}, 'remat is for proposal networks'),
-    ('clip', {'settings': {'keep_patches': 0.0}}, 'keep_patches is a share, not 0'),
   ],
 )
 def test_what_does_not_fit_is_refused(stage, changes, message, tmp_path):
@@ -89,12 +111,12 @@ def test_what_does_not_fit_is_refused(stage, changes, message, tmp_path):
 
 @pytest.mark.slow
 def test_photos_find_their_texts_again(tmp_path):
-  """Eight pictures are learned by heart, half of their patches hidden at each step."""
+  """Eight pictures are learned by heart, at half the size of the tower's square."""
   config = tiny_stages.stage(
     'clip',
-    data={'batch_size': 8},
+    data={'batch_size': 8, 'canvas': 32},
     total_steps=60,
-    settings={'keep_patches': 0.5, 'equal_texts_match': True},
+    settings={'sine_positions': True, 'equal_texts_match': True},
     optim={'lr': 1e-3, 'clip_norm': 1.0},
     checkpoint={'every': 60},
     log={'every': 60},
@@ -105,9 +127,12 @@ def test_photos_find_their_texts_again(tmp_path):
   with open_stream(config.data, make_mesh(MeshConfig(data=1)), 0) as stream:
     batch = next(stream)
   pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32))
-  best = np.asarray(model(pixels, batch['tokens'])).argmax(1)
+  tokens = embed_anywhere(model.visual, pixels, model.config.grid, jax.random.key(5))
+  tower = model.visual
+  photos = tower.project(tower.transformer(tower.ln_pre(tokens))[:, 0])
+  best = np.asarray(unit(photos) @ unit(model.text(batch['tokens'])).T).argmax(1)
   right = (batch['tokens'][best] == batch['tokens']).all(1)
-  # Chance is one in eight; whole photos were never shown.
+  # Chance is one in eight.
   assert right.mean() >= 0.75
 
 

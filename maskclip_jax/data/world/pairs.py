@@ -22,8 +22,9 @@ SIDE = 112
 # Of every 20 pairs, so many are around a thing and of the ground; the rest is scenes.
 _THING, _STUFF, _ALL = 11, 3, 20
 _SHIFTED = 0.27
-# Side of a window around a thing, in sides of its box.
-_WIDEST = 3.2
+# Side of a window around a thing, in sides of its box: of close ones, half of all, and
+# of the others.
+CLOSE, _WIDEST = 1.6, 3.2
 # What is named: things of which half is seen, stuff that has a tenth of the picture.
 _SEEN, _SHARE = 0.5, 0.1
 
@@ -33,16 +34,18 @@ _Window = tuple[Plan, Square, list[str]]
 def pair(seed: int, index: int) -> schema.Record:
   """A pair: a record with four captions and no labels; the first says the most.
 
-  Its `subsets` are 'thing', 'stuff' or 'scene', and 'shifted' where the style is.
+  Its `subsets` are 'thing', 'stuff' or 'scene', 'close' where a thing fills the window,
+  and 'shifted' where the style is.
   """
   rng = chance(seed, 'pairs', index)
   sort = turn(seed, 'pairs', index, _ALL)
   if sort < _THING:
-    subset, window = 'thing', _around_thing(seed, index, rng)
+    window, close = _around_thing(seed, index, rng)
+    subsets = ['thing', 'close'] if close else ['thing']
   elif sort < _THING + _STUFF:
-    subset, window = 'stuff', _of_stuff(seed, index, rng)
+    window, subsets = _of_stuff(seed, index, rng), ['stuff']
   else:
-    subset, window = 'scene', _of_scene(seed, index, rng)
+    window, subsets = _of_scene(seed, index, rng), ['scene']
   plan, square, texts = window
   strength = rng.uniform(0.2, 1.0) if rng.random() < _SHIFTED else 0.0
   style = draw_style(rng, strength)
@@ -58,7 +61,7 @@ def pair(seed: int, index: int) -> schema.Record:
     'semantic': b'',
     'instances': schema.table([], masks=True),
     'captions': texts,
-    'subsets': [subset, 'shifted'] if strength else [subset],
+    'subsets': [*subsets, 'shifted'] if strength else subsets,
   }
 
 
@@ -73,8 +76,10 @@ def _picture(
   return cv2.resize(image, (SIDE, SIDE), interpolation=how)
 
 
-def _around_thing(seed: int, index: int, rng: np.random.Generator) -> _Window:
-  """A window around one thing, near or far."""
+def _around_thing(
+  seed: int, index: int, rng: np.random.Generator
+) -> tuple[_Window, bool]:
+  """A window around one thing, near or far; and whether it is close."""
   number = turn(seed, 'pairs', index, THINGS)
   while True:
     plan = draw_plan(rng, number, most=int(rng.integers(1, 7)))
@@ -82,7 +87,8 @@ def _around_thing(seed: int, index: int, rng: np.random.Generator) -> _Window:
     if not at:
       continue
     thing = plan.things[at[0]]
-    side = min(1.0, thing.size * _WIDEST ** rng.uniform(0, 1))
+    widest = CLOSE if rng.random() < 0.5 else _WIDEST
+    side = min(1.0, thing.size * widest ** rng.uniform(0, 1))
     # Off the centre until it nearly touches the border, or is cut a little.
     slack = 0.75 * max(0.0, side - thing.size) / 2 + 0.08 * thing.size
     corner = np.array((thing.x, thing.y)) - side / 2 + rng.uniform(-slack, slack, 2)
@@ -106,7 +112,7 @@ def _around_thing(seed: int, index: int, rng: np.random.Generator) -> _Window:
     if less
     else captions.opening(captions.things(own, rng), rng),
   ]
-  return plan, square, texts
+  return (plan, square, texts), side <= CLOSE * thing.size
 
 
 def _of_stuff(seed: int, index: int, rng: np.random.Generator) -> _Window:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
+from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
 
@@ -24,34 +25,39 @@ class ContrastiveConfig:
     largest_scale: the learned logit scale is held below this, as CLIP's is.
     equal_texts_match: texts of a batch that are the same, token for token, count as
       texts of each other's photos; else they are wrong answers, as in CLIP.
-    keep_patches: share of the patches that the image tower sees, drawn anew for every
-      photo: half of them cost half the time (Li et al., "Scaling Language-Image
-      Pre-training via Masking", CVPR 2023). A short run with all of them follows.
+    sine_positions: a tower that starts from nothing starts with sines as positions of
+      its patches, of the size of their contents. Random ones of CLIP's size are lost
+      beside the contents, and a short run learns colours but no shapes.
     trainable: which parameters train; all by default.
-
-  Raises:
-    ValueError: no share.
   """
 
   largest_scale: float = 100.0
-  keep_patches: float = 1.0
   equal_texts_match: bool = False
+  sine_positions: bool = False
   trainable: tuple[str, ...] = ('.*',)
 
-  def __post_init__(self):
-    if not 0 < self.keep_patches <= 1:
-      raise ValueError(f'keep_patches is a share, not {self.keep_patches}')
 
+def embed_anywhere(
+  visual: VisionTower, pixels: Float[Array, 'b h w 3'], grid: int, key: Array
+) -> Float[Array, 'b n c']:
+  """[class, patches] plus positions of photos that are smaller than the tower's square.
 
-def some_patches(
-  tokens: Float[Array, 'b n w'], share: float, key: Array
-) -> Float[Array, 'b m w']:
-  """The class token and a random share of each photo's patches."""
-  batch, count = tokens.shape[0], tokens.shape[1] - 1
-  keep = max(round(share * count), 1)
-  _, kept = jax.lax.top_k(jax.random.uniform(key, (batch, count)), keep)
-  patches = jnp.take_along_axis(tokens[:, 1:], kept[..., None], axis=1)
-  return jnp.concatenate([tokens[:, :1], patches], axis=1)
+  Each lies at a random place of the square, and nothing is computed for the rest of
+  it: a photo of half the side costs a quarter, and all positions are learned.
+  """
+  patches = visual.conv1(pixels)
+  batch, rows, columns, width = patches.shape
+  first, *table = jnp.split(visual.positional_embedding[...], [1])
+  table = table[0].reshape(grid, grid, width).astype(patches.dtype)
+  top, left = jax.random.randint(key, (2, batch), 0, grid - rows + 1)
+
+  def place(top, left):
+    return jax.lax.dynamic_slice(table, (top, left, 0), (rows, columns, width))
+
+  patches = (patches + jax.vmap(place)(top, left)).reshape(batch, -1, width)
+  first = (visual.class_embedding[...] + first).astype(patches.dtype)
+  first = jnp.broadcast_to(first, (batch, 1, width))
+  return jnp.concatenate([first, patches], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +72,21 @@ class Contrastive(Task):
   def defaults(cls, profile: str) -> ContrastiveConfig:
     return ContrastiveConfig()
 
+  def derive(self, values: Flat, path: str) -> Array | None:
+    if path != 'visual/positional_embedding' or not self.config.sine_positions:
+      return None
+    grid, width = self.preset.config.grid, self.preset.config.vision_width
+    sines = sine_positions((grid, grid), width).reshape(grid**2, width)
+    return jnp.concatenate([jnp.zeros((1, width)), sines])
+
   def photos(
-    self, visual: VisionTower, pixels: Float[Array, 'b r r 3'], key: Array
+    self, visual: VisionTower, pixels: Float[Array, 'b h w 3'], key: Array
   ) -> Float[Array, 'b d']:
     """Image vectors, not normalised."""
-    if self.config.keep_patches == 1:
+    clip = self.preset.config
+    if pixels.shape[1] == clip.image_size:
       return visual(pixels)
-    tokens = some_patches(visual.embed(pixels), self.config.keep_patches, key)
+    tokens = embed_anywhere(visual, pixels, clip.grid, key)
     return visual.project(visual.transformer(visual.ln_pre(tokens))[:, 0])
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
