@@ -1,4 +1,5 @@
-"""The same losses on one device, on eight, and on two processes (20 steps)."""
+"""The same losses on one device, on eight, and on two processes (20 steps); a run that
+moves from one to eight and back."""
 
 import dataclasses
 import functools
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 import tiny_stages
 
+from maskclip_jax.io import bundle
 from maskclip_jax.train import feed
+from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.run import make_program, read_start, run_key, start_state
 
@@ -28,19 +31,31 @@ def config_of(stage: str):
   return tiny_stages.stage(stage, data={'batch_size': 8}, total_steps=STEPS)
 
 
+class Run:
+  """A run on some of the fake devices, step by step."""
+
+  def __init__(self, stage: str, mesh_config: MeshConfig, devices):
+    self.config = dataclasses.replace(config_of(stage), mesh=mesh_config)
+    starting, constants = read_start(self.config)
+    self.mesh = make_mesh(mesh_config, devices)
+    self._program = make_program(self.config, self.mesh, constants)
+    self.state = start_state(self._program, starting)
+
+  def go(self, steps: int) -> list[dict[str, float]]:
+    """Takes steps; what each reports."""
+    found = []
+    with feed.open_stream(self.config.data, self.mesh, int(self.state.step)) as stream:
+      for _ in range(steps):
+        batch = feed.to_devices(next(stream), self.mesh)
+        key = run_key(self.config)
+        self.state, terms = self._program.step(self.state, batch, key)
+        found.append({name: float(value) for name, value in terms.items()})
+    return found
+
+
 def losses(stage: str, mesh_config: MeshConfig, devices) -> list[dict[str, float]]:
-  """What every step reports, on some of the fake devices."""
-  config = dataclasses.replace(config_of(stage), mesh=mesh_config)
-  starting, constants = read_start(config)
-  mesh = make_mesh(mesh_config, devices)
-  program = make_program(config, mesh, constants)
-  state, found = start_state(program, starting), []
-  with feed.open_stream(config.data, mesh, 0) as stream:
-    for _ in range(STEPS):
-      batch = feed.to_devices(next(stream), mesh)
-      state, terms = program.step(state, batch, run_key(config))
-      found.append({name: float(value) for name, value in terms.items()})
-  return found
+  """What every step reports."""
+  return Run(stage, mesh_config, devices).go(STEPS)
 
 
 def assert_same(a, b):
@@ -55,17 +70,39 @@ def alone(stage: str) -> list[dict[str, float]]:
   return losses(stage, MeshConfig(data=1), jax.devices()[:1])
 
 
+# The student's loss is the teacher's and more.
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('stage', 'mesh'),
   [
-    ('teacher', MeshConfig(data=2, fsdp=2, model=2, min_size=64)),
+    ('student', MeshConfig(data=2, fsdp=2, model=2, min_size=64)),
     ('masq', MeshConfig(data=1, fsdp=4, model=2, min_size=64)),
+    ('rma', MeshConfig(data=2, fsdp=4, model=1, min_size=64)),
   ],
 )
 def test_eight_devices(stage, mesh):
   assert len(jax.devices()) == 8
   assert_same(losses(stage, mesh, jax.devices()), alone(stage))
+
+
+@pytest.mark.slow
+def test_from_one_device_to_eight_and_back(tmp_path):
+  """Every move goes through a checkpoint; the losses are those of a run that stayed."""
+  one, eight = MeshConfig(data=1), MeshConfig(data=2, fsdp=2, model=2, min_size=64)
+  places = [(one, 1, 7), (eight, 8, 7), (one, 1, 6)]
+  found = []
+  for number, (mesh, devices, steps) in enumerate(places):
+    run = Run('masq', mesh, jax.devices()[:devices])
+    checkpoints = Checkpoints(tmp_path, run.config.checkpoint)
+    if number:
+      run.state = checkpoints.restore(run.state)
+    found += run.go(steps)
+    divided = [x.sharding.is_fully_replicated for x in run.state.params.values()]
+    assert all(divided) == (devices == 1)
+    checkpoints.save(run.state, {}, {})
+    checkpoints.close()
+  assert len(found) == STEPS
+  assert_same(found, alone('masq'))
 
 
 _PROCESS = """
@@ -127,4 +164,12 @@ def test_two_processes(tmp_path):
   assert [f'step {STEPS}/{STEPS}' in text for text in output] == [True, False]
   rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
   assert_same(rows, alone('masq'))
-  assert (tmp_path / 'bundle' / 'model.safetensors').exists()
+  # What both wrote together is whole, and one process takes it up.
+  run = Run('masq', MeshConfig(data=1), jax.devices()[:1])
+  checkpoints = Checkpoints(tmp_path, run.config.checkpoint)
+  restored = checkpoints.restore(run.state)
+  checkpoints.close()
+  exported = bundle.load(tmp_path / 'bundle').parameters
+  assert int(restored.step) == STEPS
+  for path, value in restored.params.items():
+    np.testing.assert_array_equal(value, exported[path], err_msg=path)
