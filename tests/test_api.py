@@ -55,16 +55,17 @@ def test_a_closed_model_knows_its_own_words_only():
 def test_one_program_for_vocabularies_and_sizes(segmenter):
   """Five vocabularies of 3 to 60 words, three photo sizes in a bucket: one program."""
   words = [f'{a} {b}' for a in ('red', 'blue', 'old') for b in map(str, range(20))]
+  outputs = ('panoptic', 'semantic', 'instance')
   for count in (3, 10, 20, 40, 60):
     vocabulary = '; '.join(words[:count])
     for size in ((60, 90), (64, 88), (50, 77)):
-      segmenter(photo(*size), vocabulary, ('panoptic', 'semantic', 'instance'))
+      segmenter(photo(*size), vocabulary, outputs)
   assert segmenter.compilations() == {'forward': 1, 'encode_text': 1}
   compiled = []
   listen = lambda event, *_, **__: compiled.append(event)
   jax.monitoring.register_event_duration_secs_listener(listen)
   try:
-    segmenter(photo(61, 91), '; '.join(words[5:33]), ('panoptic', 'instance'))
+    segmenter(photo(61, 91), '; '.join(words[5:33]), outputs)
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
   assert '/jax/core/compile/backend_compile_duration' not in compiled

@@ -15,7 +15,7 @@ from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.feed import open_stream
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.tasks.contrastive import embed_anywhere
+from maskclip_jax.train.tasks.contrastive import embed_small
 from maskclip_jax.train.tasks.registry import make_task
 
 
@@ -55,7 +55,7 @@ def test_a_small_photo_lies_anywhere_on_the_grid():
   table = jnp.arange(17.0)[:, None] * jnp.ones(config.vision_width)
   tower.positional_embedding[...] = 100 * table
   pixels = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
-  tokens = embed_anywhere(tower, pixels, config.grid, jax.random.key(1))
+  tokens = embed_small(tower, pixels, config.grid, jax.random.key(1))
   assert tokens.shape == (8, 5, config.vision_width)
   contents = tower.conv1(pixels).reshape(8, 4, -1)
   places = np.asarray((tokens[:, 1:] - contents).mean(-1) / 100)
@@ -80,10 +80,15 @@ def test_sines_as_positions():
   assert make_task(tiny_stages.stage('clip'), {}).derive({}, 'x') is None
 
 
+def first_batch(data):
+  one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+  with open_stream(data, one, 0) as stream:
+    return next(stream)
+
+
 def test_batches_are_photos_and_texts():
   config = tiny_stages.stage('clip')
-  with open_stream(config.data, make_mesh(MeshConfig(data=1)), 0) as stream:
-    batch = next(stream)
+  batch = first_batch(config.data)
   assert batch['image'].shape == (2, 64, 64, 3)
   assert batch['tokens'].shape == (2, 16)
   # Every text begins and ends, and the pictures' texts differ.
@@ -124,10 +129,9 @@ def test_photos_find_their_texts_again(tmp_path):
   result = train(config, tmp_path / 'run')
   model, preset, _ = restore.load_model(result.bundle)
   assert preset.system == 'clip'
-  with open_stream(config.data, make_mesh(MeshConfig(data=1)), 0) as stream:
-    batch = next(stream)
+  batch = first_batch(config.data)
   pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32))
-  tokens = embed_anywhere(model.visual, pixels, model.config.grid, jax.random.key(5))
+  tokens = embed_small(model.visual, pixels, model.config.grid, jax.random.key(5))
   tower = model.visual
   photos = tower.project(tower.transformer(tower.ln_pre(tokens))[:, 0])
   best = np.asarray(unit(photos) @ unit(model.text(batch['tokens'])).T).argmax(1)
@@ -137,10 +141,13 @@ def test_photos_find_their_texts_again(tmp_path):
 
 
 def test_a_clip_starts_from_a_clip(tmp_path):
-  first = train(tiny_stages.stage('clip', total_steps=1), tmp_path / 'a').bundle
-  start = {'clip': {'source': str(first)}}
-  config = tiny_stages.stage('clip', total_steps=1, start=start)
+  data = {'batch_size': 8}
+  first = train(tiny_stages.stage('clip', data=data, total_steps=1), tmp_path / 'a')
+  start = {'clip': {'source': str(first.bundle)}}
+  config = tiny_stages.stage('clip', data=data, total_steps=1, start=start)
   config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.0))
-  again = train(config, tmp_path / 'b').bundle
-  ours, theirs = (restore.load_model(path)[2].fingerprint for path in (first, again))
+  again = train(config, tmp_path / 'b')
+  ours, theirs = (
+    restore.load_model(run.bundle)[2].fingerprint for run in (first, again)
+  )
   assert ours == theirs

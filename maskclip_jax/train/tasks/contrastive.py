@@ -6,13 +6,13 @@ texts of the batch, and each text to its own photo.
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
-from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
 
@@ -28,28 +28,50 @@ class ContrastiveConfig:
     sine_positions: a tower that starts from nothing starts with sines as positions of
       its patches, of the size of their contents. Random ones of CLIP's size are lost
       beside the contents, and a short run learns colours but no shapes.
+    placement: where photos that are smaller than the tower's square lie in it.
     trainable: which parameters train; all by default.
   """
 
   largest_scale: float = 100.0
   equal_texts_match: bool = False
   sine_positions: bool = False
+  placement: Literal['anywhere', 'centre'] = 'anywhere'
   trainable: tuple[str, ...] = ('.*',)
 
 
-def embed_anywhere(
-  visual: VisionTower, pixels: Float[Array, 'b h w 3'], grid: int, key: Array
+def patch_positions(grid: int, width: int) -> Float[Array, 'n w']:
+  """Sines and cosines of rows and columns, after a row of zeros for the class token.
+
+  Neighbours differ: from half a turn a patch to half a turn over the whole grid, where
+  the encodings of large feature maps hardly change over a dozen patches.
+  """
+  fastest, slowest = math.pi, math.pi / grid
+  rates = jnp.geomspace(fastest, slowest, width // 4)
+  angles = jnp.arange(grid)[:, None] * rates
+  line = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+  rows = jnp.broadcast_to(line[:, None], (grid, grid, width // 2))
+  columns = jnp.broadcast_to(line, (grid, grid, width // 2))
+  table = jnp.concatenate([rows, columns], axis=-1).reshape(grid**2, -1)
+  return jnp.concatenate([jnp.zeros((1, width)), table])
+
+
+def embed_small(
+  visual: VisionTower, pixels: Float[Array, 'b h w 3'], grid: int, key: Array | None
 ) -> Float[Array, 'b n c']:
   """[class, patches] plus positions of photos that are smaller than the tower's square.
 
-  Each lies at a random place of the square, and nothing is computed for the rest of
-  it: a photo of half the side costs a quarter, and all positions are learned.
+  Each lies at a random place of the square, or in its centre without a key. Nothing is
+  computed for the rest of the square: a photo of half the side costs a quarter.
   """
   patches = visual.conv1(pixels)
   batch, rows, columns, width = patches.shape
   first, *table = jnp.split(visual.positional_embedding[...], [1])
   table = table[0].reshape(grid, grid, width).astype(patches.dtype)
-  top, left = jax.random.randint(key, (2, batch), 0, grid - rows + 1)
+  spare = grid - rows
+  if key is None:
+    top, left = jnp.full((2, batch), spare // 2)
+  else:
+    top, left = jax.random.randint(key, (2, batch), 0, spare + 1)
 
   def place(top, left):
     return jax.lax.dynamic_slice(table, (top, left, 0), (rows, columns, width))
@@ -75,9 +97,8 @@ class Contrastive(Task):
   def derive(self, values: Flat, path: str) -> Array | None:
     if path != 'visual/positional_embedding' or not self.config.sine_positions:
       return None
-    grid, width = self.preset.config.grid, self.preset.config.vision_width
-    sines = sine_positions((grid, grid), width).reshape(grid**2, width)
-    return jnp.concatenate([jnp.zeros((1, width)), sines])
+    clip = self.preset.config
+    return patch_positions(clip.grid, clip.vision_width)
 
   def photos(
     self, visual: VisionTower, pixels: Float[Array, 'b h w 3'], key: Array
@@ -86,7 +107,9 @@ class Contrastive(Task):
     clip = self.preset.config
     if pixels.shape[1] == clip.image_size:
       return visual(pixels)
-    tokens = embed_anywhere(visual, pixels, clip.grid, key)
+    if self.config.placement == 'centre':
+      key = None
+    tokens = embed_small(visual, pixels, clip.grid, key)
     return visual.project(visual.transformer(visual.ln_pre(tokens))[:, 0])
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
