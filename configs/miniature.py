@@ -6,8 +6,10 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
 
     T="python -m maskclip_jax train --config.data.data_dir=DATA"
     $T --workdir RUNS/close --config configs/miniature.py:stage=clip
-    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_full \\
+    $T --workdir RUNS/anywhere --config configs/miniature.py:stage=clip_anywhere \\
       --config.start.clip.source=RUNS/close
+    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_full \\
+      --config.start.clip.source=RUNS/anywhere
     $T --workdir RUNS/teacher --config configs/miniature.py:stage=teacher
     $T --workdir RUNS/student --config configs/miniature.py:stage=student \\
       --config.start.teacher.source=RUNS/teacher
@@ -15,7 +17,8 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
       --config.start.proposals.source=RUNS/student --config.start.clip.source=RUNS/clip
 
 Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,
-as the real one has, at first close ones; `clip_full`, the same on pairs of every kind;
+as the real one has, at first close ones in the centre of its square; `clip_anywhere`,
+the same ones anywhere in it; `clip_full`, pairs of every kind that fill it;
 `teacher`, proposals from scratch on the scenes, in which base things and stuff are
 annotated and novel things are not; `student`, progressive distillation; `longer`, as
 much further training as two students', without distillation; `masq`, MasQ-tuning;
@@ -29,7 +32,8 @@ Expected numbers: `benchmarks/miniature.md`.
 from configs import common
 
 _STAGES = (
-  *('clip', 'clip_full', 'teacher', 'student', 'longer'),
+  *('clip', 'clip_anywhere', 'clip_full'),
+  *('teacher', 'student', 'longer'),
   *('masq', 'tune_all', 'rma'),
 )
 _POINTS = {'points': 512}
@@ -65,37 +69,55 @@ def _cosine(lr: float, warmup: float = 0.05, **changes) -> dict:
 def _pairs(view: str, *, side: int, tokens: int) -> dict:
   return {
     'datasets': [{'view': view, 'split': 'pairs'}],
-    'mapper': 'ovseg_clip',
+    'mapper': 'miniature_clip',
     'canvas': side,
     'caption_tokens': tokens,
     'batch_size': 64,
   }
 
 
-def _clip():
+def _contrastive(lr: float, **changes) -> dict:
+  # Many photos of a batch show the same kind of thing.
+  settings = {'equal_texts_match': True, **changes.pop('settings', {})}
   return {
     'task': 'contrastive',
     'preset': 'clip_vit_miniature',
-    # Many photos of a batch show the same kind of thing.
-    'settings': {'equal_texts_match': True, 'sine_positions': True},
-    # Things that fill small pictures: shapes are learned from nothing in minutes, as
-    # large as scenes will show them. On all pairs it takes many times as long.
-    'data': _pairs('miniature/close_captions', side=48, tokens=16),
-    'total_steps': 5_000,
-    'optim': _cosine(1e-3, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
+    'settings': settings,
+    'optim': _cosine(lr, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
+    **changes,
   }
+
+
+# Things that fill small pictures: shapes are learned from nothing in minutes, as large
+# as scenes will show them. On all pairs, or anywhere at once, it takes far longer.
+_CLOSE = _pairs('miniature/close_captions', side=48, tokens=16)
+
+
+def _clip():
+  return _contrastive(
+    1e-3,
+    settings={'sine_positions': True, 'placement': 'centre'},
+    data=dict(_CLOSE),
+    total_steps=5_000,
+  )
+
+
+def _clip_anywhere():
+  return _contrastive(
+    5e-4,
+    start={'clip': {'what': 'the CLIP of the stage clip'}},
+    data=dict(_CLOSE),
+    total_steps=1_500,
+  )
 
 
 def _clip_full():
-  return {
-    'task': 'contrastive',
-    'preset': 'clip_vit_miniature',
-    'settings': {'equal_texts_match': True},
-    'start': {'clip': {'what': 'the CLIP that was trained on close pictures'}},
-    'data': _pairs('miniature/captions', side=96, tokens=32),
-    'total_steps': 500,
-    'optim': _cosine(5e-4, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
-  }
+  return _contrastive(
+    5e-4,
+    start={'clip': {'what': 'the CLIP of the stage clip_anywhere'}},
+    data=_pairs('miniature/captions', side=96, tokens=32),
+    total_steps=500,
+  )
 
 
 def _proposals(**changes):

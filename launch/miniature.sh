@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
-#   launch/miniature.sh                        all of it, an hour on two cores
+#   launch/miniature.sh                        all of it
+#   launch/miniature.sh --until masqclip_2     the model that comes with the package
 #   launch/miniature.sh --seed 1 --out DIR [--clip RUN] [--data DIR] [--dry_run]
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed out clip data' "$@"
+parse_flags '' 'seed out clip data until' "$@"
 $dry_run || prepare demo
 
 seed=${flags[seed]:-0} out=${flags[out]:-out/miniature}
@@ -29,11 +30,12 @@ joined() {
     --clip "$clip" --preset "$2" --to "$out/$1"
 }
 
-# judged NAME: both tests; results.json tells that one was done.
+# judged NAME: both tests; results.json tells that one was done. --until NAME ends here.
 judged() {
   [ -e "$out/judged/$1/miniature_shifted/results.json" ] ||
     run python -m maskclip_jax eval --model "$out/$1" --data_dir "$data" \
       --evals miniature,miniature_shifted --out "$out/judged/$1"
+  [ "$1" != "${flags[until]:-}" ] || exit 0
 }
 
 from() {
@@ -43,24 +45,29 @@ from() {
 run python -m maskclip_jax data build miniature --data_dir "$data"
 if [ -z "${flags[clip]:-}" ]; then
   trained clip clip
-  trained clip_full clip_full "--config.start.clip.source=$out/clip"
+  trained clip_anywhere clip_anywhere "--config.start.clip.source=$out/clip"
+  trained clip_full clip_full "--config.start.clip.source=$out/clip_anywhere"
 fi
 trained teacher teacher
 trained student_1 student "--config.start.teacher.source=$out/teacher"
 trained student_2 student "--config.start.teacher.source=$out/student_1"
-trained longer longer "--config.start.teacher.source=$out/teacher"
+trained masqclip_2 masq $(from student_2)
+judged masqclip_2
 
 joined clip_baseline clip_baseline_miniature
+judged clip_baseline
 joined maskclip_freeze maskclip_freeze_miniature
+judged maskclip_freeze
 trained maskclip rma $(from teacher)
-trained masqclip_0 masq $(from teacher)
-trained masqclip_1 masq $(from student_1)
-trained masqclip_2 masq $(from student_2)
-trained masqclip_longer masq $(from longer)
-trained masqclip_tune_all tune_all $(from student_2)
+judged maskclip
 
-for name in clip_baseline maskclip_freeze maskclip masqclip_0 masqclip_1 masqclip_2 \
-  masqclip_longer masqclip_tune_all; do
-  judged "$name"
-done
+trained masqclip_0 masq $(from teacher)
+judged masqclip_0
+trained masqclip_1 masq $(from student_1)
+judged masqclip_1
+trained longer longer "--config.start.teacher.source=$out/teacher"
+trained masqclip_longer masq $(from longer)
+judged masqclip_longer
+trained masqclip_tune_all tune_all $(from student_2)
+judged masqclip_tune_all
 run python benchmarks/miniature.py --data_dir "$data" "$out"

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -97,3 +98,23 @@ def test_mistakes(script, arguments, message):
   done = launch(script, *arguments)
   assert done.returncode == 2
   assert message in done.stderr
+
+
+def test_the_miniature_makes_what_it_starts_from():
+  """Every directory that a command reads was made by a command before it."""
+  lines = dry('miniature.sh', '--out', 'OUT', '--seed', '3')
+  made = set()
+  for line in lines:
+    words = shlex.split(line)
+    places = [word for word in words if 'OUT/' in word and 'OUT/judged' not in word]
+    place = {'train': '--workdir', 'convert': '--to'}.get(words[3])
+    new = words[words.index(place) + 1] if place else None
+    read = {word.partition('source=')[2] or word for word in places} - {new}
+    assert read <= made, line
+    made.add(new)
+    if words[3] == 'train':
+      assert 'seed=3' in line
+  assert len(made) > 12
+  shorter = dry('miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'masqclip_2')
+  assert 'OUT/judged/masqclip_2' in shorter[-1]
+  assert shorter == lines[: len(shorter)]

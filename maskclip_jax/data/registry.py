@@ -270,7 +270,7 @@ _MINIATURE = Card(
     'train': Counts(4_000),
     'test': Counts(250),
     'shifted': Counts(250),
-    'pairs': Counts(30_000),
+    'pairs': Counts(36_000),
   },
   builder='maskclip_jax.data.builders.miniature:Miniature',
   notes='Needs no files. `test` looks like `train`; `shifted` shows the same words in '

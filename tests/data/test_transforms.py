@@ -326,6 +326,8 @@ def test_colour_draws_have_the_published_ranges(rng):
     'ovseg_r101c',
     'segclip',
     'ovseg_clip',
+    'miniature',
+    'miniature_clip',
   ],
 )
 @pytest.mark.parametrize('profile', ['released', 'paper'])
@@ -430,6 +432,16 @@ def test_random_resized_crop_keeps_area_and_ratio(rng):
   # A strip of which no half has an allowed ratio: the central square-ish part.
   (crop, _) = mapper.draw(rng, example_of(rng, 10, 200))
   assert crop.window == Window(0, 93, 10, 13)
+
+
+def test_random_resized_crop_flips_when_asked(rng):
+  mapper = mappers.RandomResizedCrop((8, 8), flip=0.5)
+  example = example_of(rng, 90, 120)
+  drawn = [mapper.draw(rng, example) for _ in range(50)]
+  assert {len(operations) for operations in drawn} == {2, 3}
+  mirrored = next(operations for operations in drawn if len(operations) == 3)
+  plain, flipped = (apply(example, o).image for o in (mirrored[:2], mirrored))
+  np.testing.assert_array_equal(flipped, plain[:, ::-1])
 
 
 def test_photos_are_not_changed_in_place(rng):

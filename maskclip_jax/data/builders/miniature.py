@@ -28,7 +28,7 @@ class Miniature(SegmentationBuilder):
     'train': 4_000,
     'test': 250,
     'shifted': 250,
-    'pairs': 30_000,
+    'pairs': 36_000,
   }
 
   def __init__(

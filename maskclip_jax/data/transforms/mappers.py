@@ -218,6 +218,7 @@ class RandomResizedCrop:
     canvas: height and width of the result.
     area: range of the share of the photo's area.
     ratio: range of width / height, drawn uniformly in its logarithm.
+    flip: chance that left and right are exchanged.
     method: interpolation of the photo.
     rule: nearest-neighbour rule of label maps (superpixels).
   """
@@ -225,19 +226,22 @@ class RandomResizedCrop:
   canvas: Size = (224, 224)
   area: tuple[float, float] = (0.5, 1.0)
   ratio: tuple[float, float] = (3 / 4, 4 / 3)
+  flip: float = 0.0
   method: Interpolation = 'bicubic'
   rule: NearestRule = 'torch'
 
   _ATTEMPTS = 10
 
   def draw(self, rng: np.random.Generator, example: Example) -> Operations:
-    return self.operations(self._draw_window(rng, *example.size))
+    window = self._draw_window(rng, *example.size)
+    return self.operations(window, flip=rng.random() < self.flip)
 
-  def operations(self, window: Window) -> Operations:
-    """The operations of a given crop."""
+  def operations(self, window: Window, *, flip: bool = False) -> Operations:
+    """The operations of a given draw."""
     size = (window.height, window.width)
     resize = Resize(size, self.canvas, method=self.method, rule=self.rule)
-    return (Crop(window), resize)
+    mirror = (Flip(self.canvas[1]),) if flip else ()
+    return (Crop(window), resize, *mirror)
 
   def _draw_window(self, rng: np.random.Generator, height: int, width: int) -> Window:
     for _ in range(self._ATTEMPTS):
@@ -267,7 +271,7 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
     name: 'coco_panoptic' (MaskCLIP, MasQCLIP), 'coco_instance' (MasQCLIP base-novel),
       'ade20k_panoptic' and 'ade20k_semantic' (Mask2Former), 'ovseg_swin_b' and
       'ovseg_r101c' (COCO-Stuff), 'segclip' (captions), 'ovseg_clip' (masked regions);
-      and 'miniature' (the generated world).
+      and 'miniature' and 'miniature_clip' (scenes and pairs of the generated world).
     profile: what the released code does, or what the paper says.
 
   Raises:
@@ -292,6 +296,8 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
     'ovseg_clip': RandomResizedCrop(area=(0.9, 1.0)),
     # Crops of 60 to 100 % keep even small things recognisable.
     'miniature': LargeScaleJitter((128, 128), scale=(1.0, 1.5)),
+    # No caption says where things are.
+    'miniature_clip': RandomResizedCrop(area=(0.6, 1.0), flip=0.5),
   }
   if name not in mappers:
     raise ValueError(f"no mapper '{name}': choose from {', '.join(sorted(mappers))}")

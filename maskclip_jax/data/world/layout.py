@@ -17,7 +17,7 @@ from maskclip_jax.data.world.plans import (
 )
 from maskclip_jax.data.world.words import COLOURS, PATTERNS, SHAPES, STUFF, THINGS, Kind
 
-SMALLEST, LARGEST = 0.18, 0.45
+SMALLEST, LARGEST = 0.24, 0.5
 # Least share of a thing that is seen, and least area in pixels of 256 x 256. Plans are
 # made on a raster and with room for what it cannot see.
 SEEN, PIXELS = 0.4, 400

@@ -20,11 +20,11 @@ from maskclip_jax.data.world.words import STUFF, THINGS
 
 SIDE = 112
 # Of every 20 pairs, so many are around a thing and of the ground; the rest is scenes.
-_THING, _STUFF, _ALL = 11, 3, 20
+_THING, _STUFF, _ALL = 14, 2, 20
 _SHIFTED = 0.27
-# Side of a window around a thing, in sides of its box: of close ones, half of all, and
-# of the others.
-CLOSE, _WIDEST = 1.6, 3.2
+# Side of a window around a thing, in sides of its box: of close ones, three of four,
+# and of the others.
+CLOSE, _WIDEST, _NEAR = 1.6, 3.2, 0.75
 # What is named: things of which half is seen, stuff that has a tenth of the picture.
 _SEEN, _SHARE = 0.5, 0.1
 
@@ -87,7 +87,7 @@ def _around_thing(
     if not at:
       continue
     thing = plan.things[at[0]]
-    widest = CLOSE if rng.random() < 0.5 else _WIDEST
+    widest = CLOSE if rng.random() < _NEAR else _WIDEST
     side = min(1.0, thing.size * widest ** rng.uniform(0, 1))
     # Off the centre until it nearly touches the border, or is cut a little.
     slack = 0.75 * max(0.0, side - thing.size) / 2 + 0.08 * thing.size
