@@ -27,8 +27,6 @@ ROOT = pathlib.Path(__file__).parent
 RESULTS = ROOT / 'results' / 'kills.json'
 STEPS = 40
 INTERRUPTED = 143
-# Only there are two runs the same to the bit.
-os.environ['JAX_PLATFORMS'] = 'cpu'
 # Tiny MasQ-tuning with a checkpoint every other step: half the time one is written.
 CONFIG = 'configs/masqclip.py:stage=masq,runlocal'
 CHANGES = (
@@ -43,6 +41,9 @@ def start(workdir: pathlib.Path, cache: pathlib.Path) -> subprocess.Popen:
   """One attempt at the run, in a process of its own."""
   env = {
     **os.environ,
+    # One CPU: only there are two runs the same to the bit.
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': '',
     'JAX_COMPILATION_CACHE_DIR': str(cache),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
@@ -170,40 +171,45 @@ def disturbed(
   return rows
 
 
+def summary(rows: Sequence[dict], step: float) -> dict:
+  """What is recorded."""
+  return {
+    'command': ' '.join(['python benchmarks/kills.py', *sys.argv[1:]]),
+    'steps': STEPS,
+    'step_seconds': round(step, 3),
+    'runs': len(rows),
+    'interrupted': sum(row['status'] != 'over before' for row in rows),
+    'while_writing': sum(row['half_written'] > 0 for row in rows),
+    'restored': sum(len(row['restored']) for row in rows),
+    'same_bits': sum(row['same'] for row in rows),
+    'each': list(rows),
+  }
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser()
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--kills', type=int, default=20)
   parser.add_argument('--terms', type=int, default=5)
   parser.add_argument('--seed', type=int, default=0)
   options = parser.parse_args()
+  os.environ['JAX_PLATFORMS'] = 'cpu'
   rng = random.Random(options.seed)
+  signals = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.terms
   rows = []
   with tempfile.TemporaryDirectory() as directory:
     place = pathlib.Path(directory)
     cache, restore = place / 'cache', Restorer()
     finish(start(place / 'whole', cache))
     expected, step = fingerprint(place / 'whole'), step_seconds(place / 'whole')
-    for number in range(options.kills + options.terms):
-      how = signal.SIGKILL if number < options.kills else signal.SIGTERM
+    for number, how in enumerate(signals):
       workdir = place / f'run{number}'
       plan = [(how, rng.uniform(0, STEPS))]
       (row,) = disturbed(workdir, cache, plan, step, restore)
       rows.append({**row, 'same': fingerprint(workdir) == expected})
       print(rows[-1], flush=True)
       shutil.rmtree(workdir)
+      RESULTS.write_text(json.dumps(summary(rows, step), indent=1) + '\n')
   same = sum(row['same'] for row in rows)
-  summary = {
-    'command': ' '.join(['python benchmarks/kills.py', *sys.argv[1:]]),
-    'steps': STEPS,
-    'step_seconds': round(step, 3),
-    'interrupted': sum(row['status'] != 'over before' for row in rows),
-    'while_writing': sum(row['half_written'] > 0 for row in rows),
-    'restored': sum(len(row['restored']) for row in rows),
-    'same_bits': same,
-    'runs': rows,
-  }
-  RESULTS.parent.mkdir(exist_ok=True)
-  RESULTS.write_text(json.dumps(summary, indent=1) + '\n')
   print(f'{same} of {len(rows)} ended with the same bits')
   raise SystemExit(same != len(rows))
 
