@@ -297,7 +297,7 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
     # Crops of 60 to 100 % keep even small things recognisable.
     'miniature': LargeScaleJitter((128, 128), scale=(1.0, 1.5)),
     # No caption says where things are.
-    'miniature_clip': RandomResizedCrop(area=(0.6, 1.0), flip=0.5),
+    'miniature_clip': RandomResizedCrop(area=(0.85, 1.0), flip=0.5),
   }
   if name not in mappers:
     raise ValueError(f"no mapper '{name}': choose from {', '.join(sorted(mappers))}")

@@ -7,7 +7,6 @@ import numpy as np
 from maskclip_jax.data.world.words import COLOURS, PATTERNS, SHAPES, STUFF, Kind, Word
 
 _NUMBERS = ('no', 'a', 'two', 'three', 'four', 'five', 'six', 'seven')
-_PLURALS = {'box': 'boxes', 'cross': 'crosses', 'plus': 'pluses'}
 _OPENINGS = ('', '', '', 'a photo of ', 'a picture of ', 'there is ')
 # Chance that a word is replaced by one that means the same.
 OTHER = 0.25
@@ -56,7 +55,7 @@ def noun(
     before, after = '', pattern.after
   shape = _say(SHAPES[kind.shape], rng, other)
   if number > 1:
-    shape = _PLURALS.get(shape, shape + 's')
+    shape += 's'
   words = (size, before, _say(COLOURS[kind.colour], rng, other), shape, after)
   text = ' '.join(word for word in words if word)
   return text if number == 1 else f'{_NUMBERS[number]} {text}'

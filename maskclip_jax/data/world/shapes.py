@@ -21,23 +21,29 @@ def _round(radius: float) -> Outline:
 
 def _star() -> Outline:
   turns = np.arange(10) * np.pi / 5 - np.pi / 2
-  radii = np.where(np.arange(10) % 2, 0.5, 1.12)
+  radii = np.where(np.arange(10) % 2, 0.46, 1.12)
   return radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
 
 
-def _cross() -> Outline:
-  a, b = 0.36, 1.0
-  corner = np.array([[a, -b], [a, -a], [b, -a]])
-  turn = np.array([[0, 1], [-1, 0]])
-  return np.concatenate([corner @ np.linalg.matrix_power(turn, n) for n in range(4)])
+def _moon() -> Outline:
+  # A circle of radius 1 without another whose middle lies `apart`.
+  apart, radius = 0.55, 0.85
+  x = (1 - radius**2 + apart**2) / (2 * apart)
+  tip, inner_tip = np.arccos(x), np.arccos((x - apart) / radius)
+  outside = np.linspace(tip, 2 * np.pi - tip, 48)
+  inside = np.linspace(2 * np.pi - inner_tip, inner_tip, 32)[1:-1]
+  outer = np.stack([np.cos(outside), np.sin(outside)], 1)
+  inner = np.stack([apart + radius * np.cos(inside), radius * np.sin(inside)], 1)
+  # In the middle of its box.
+  return np.concatenate([outer, inner]) + np.array([(1 - x) / 2, 0])
 
 
 _OUTLINES = {
   'disk': (_round(1.0),),
-  'square': (0.88 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]),),
+  'bar': (np.array([[-1.05, -0.4], [1.05, -0.4], [1.05, 0.4], [-1.05, 0.4]]),),
   'triangle': (np.array([[0, -1], [1.06, 0.86], [-1.06, 0.86]]),),
   'star': (_star(),),
-  'cross': (_cross(),),
+  'moon': (_moon(),),
   'ring': (_round(1.0), _round(0.5)),
 }
 

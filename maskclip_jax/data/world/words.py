@@ -50,10 +50,10 @@ class Stuff(Word):
 
 SHAPES = (
   Word('disk', ('circle',)),
-  Word('square', ('box',)),
+  Word('bar', ('stick',)),
   Word('triangle'),
   Word('star'),
-  Word('cross', ('plus',)),
+  Word('moon', ('crescent',)),
   Word('ring', ('donut',)),
 )
 # Marks are light on dark colours and dark on light ones; a mark is never the colour of
