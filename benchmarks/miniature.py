@@ -10,7 +10,8 @@
 
 Reads what `launch/miniature.sh` left in its directories, one a seed, measures how many
 things the proposals of each stage find, and prints means over the seeds with their
-spread (the standard deviation). `--record` writes `results/miniature.json` and
+spread (the standard deviation). What a directory lacks is not in its numbers; a dash
+stands for what all lack. `--record` writes `results/miniature.json` and
 `miniature.md`.
 """
 
@@ -40,7 +41,7 @@ SYSTEMS = {
   'masqclip_1': 'MasQCLIP, 1 student round',
   'masqclip_2': 'MasQCLIP, 2 student rounds',
   'masqclip_longer': 'MasQCLIP, as long without distillation',
-  'masqclip_tune_all': "2 rounds, all of CLIP's image tower tuned",
+  'masqclip_tune_all': "MasQCLIP, teacher only, all of CLIP's image tower tuned",
 }
 PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer')
 NUMBERS = (
@@ -76,14 +77,16 @@ def recalls(
 ) -> Iterator[tuple[str, float]]:
   """What the proposals of each stage find; measured once and kept."""
   kept = directory / 'judged' / 'recall.json'
-  if not kept.exists():
+  rows = json.loads(kept.read_text()) if kept.exists() else {}
+  trained = [stage for stage in PROPOSALS if (directory / stage / 'bundle').exists()]
+  if missing := [stage for stage in trained if stage not in rows]:
     run = PROTOCOLS['miniature'].for_system('masqclip')
     source = ProtocolSource(run, data_dir, tasks=('instance',))
     names = [c.name for c in source_words('miniature-things')]
     novel = [names.index(c.name) for c in source_words('miniature-novel')]
-    rows = {stage: found(directory / stage, source, novel) for stage in PROPOSALS}
+    rows |= {stage: found(directory / stage, source, novel) for stage in missing}
     kept.write_text(json.dumps(rows, indent=1) + '\n')
-  for stage, row in json.loads(kept.read_text()).items():
+  for stage, row in rows.items():
     for key, value in row.items():
       yield f'{stage}/{key}', value
 
@@ -99,13 +102,18 @@ def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, flo
   for system in SYSTEMS:
     for test in TESTS:
       path = directory / 'judged' / system / test / ledger.RESULTS
+      if not path.exists():
+        continue
       numbers = ledger.read(path)['numbers']
       row |= {f'{system}/{test}/{n}': numbers[f'{test}/{n}'] for n in NUMBERS}
   return row
 
 
-def cell(values: Sequence[float]) -> str:
+def cell(seeds: Sequence[dict[str, float]], key: str) -> str:
   """Mean, and spread where there are several seeds."""
+  values = [seed[key] for seed in seeds if key in seed]
+  if not values:
+    return '-'
   mean = f'{statistics.mean(values):.1f}'
   return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
 
@@ -117,13 +125,13 @@ def tables(seeds: Sequence[dict[str, float]]) -> str:
     lines += ['', f'**{title}**', '', '| | ' + ' | '.join(NUMBERS) + ' |']
     lines.append('|---' * (len(NUMBERS) + 1) + '|')
     for system, name in SYSTEMS.items():
-      row = [cell([s[f'{system}/{test}/{n}'] for s in seeds]) for n in NUMBERS]
+      row = [cell(seeds, f'{system}/{test}/{n}') for n in NUMBERS]
       lines.append(f'| {name} | ' + ' | '.join(row) + ' |')
   keys = ('base', 'novel', 'base, likely', 'novel, likely')
   lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
   lines += ['', '| | ' + ' | '.join(keys) + ' |', '|---' * (len(keys) + 1) + '|']
   for stage in PROPOSALS:
-    row = [cell([s[f'{stage}/{key}'] for s in seeds]) for key in keys]
+    row = [cell(seeds, f'{stage}/{key}') for key in keys]
     lines.append(f'| {stage} | ' + ' | '.join(row) + ' |')
   return '\n'.join(lines).lstrip() + '\n'
 

@@ -173,7 +173,7 @@ def _masq():
     'settings': {'label_size': 96},
     'start': _parts(),
     'data': _scenes(16),
-    'total_steps': 600,
+    'total_steps': 1_500,
     'optim': _cosine(1e-3, clip_norm=0.1),
   }
 
@@ -191,7 +191,7 @@ def _rma():
     'settings': {'criterion': {'sampling': _POINTS}},
     'start': _parts(leave=['proposals/predictor/class_embed/.*']),
     'data': _scenes(16),
-    'total_steps': 600,
+    'total_steps': 1_500,
     'optim': _cosine(1e-3, clip_norm=0.1),
   }
 

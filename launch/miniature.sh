@@ -2,7 +2,7 @@
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
 #   launch/miniature.sh                        all of it
-#   launch/miniature.sh --until masqclip_2     the model that comes with the package
+#   launch/miniature.sh --until masqclip_tune_all    no further than this model
 #   launch/miniature.sh --seed 1 --out DIR [--clip RUN] [--data DIR] [--dry_run]
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
@@ -49,10 +49,8 @@ if [ -z "${flags[clip]:-}" ]; then
   trained clip_full clip_full "--config.start.clip.source=$out/clip_anywhere"
 fi
 trained teacher teacher
-trained student_1 student "--config.start.teacher.source=$out/teacher"
-trained student_2 student "--config.start.teacher.source=$out/student_1"
-trained masqclip_2 masq $(from student_2)
-judged masqclip_2
+trained masqclip_tune_all tune_all $(from teacher)
+judged masqclip_tune_all
 
 joined clip_baseline clip_baseline_miniature
 judged clip_baseline
@@ -63,11 +61,13 @@ judged maskclip
 
 trained masqclip_0 masq $(from teacher)
 judged masqclip_0
+trained student_1 student "--config.start.teacher.source=$out/teacher"
 trained masqclip_1 masq $(from student_1)
 judged masqclip_1
+trained student_2 student "--config.start.teacher.source=$out/student_1"
+trained masqclip_2 masq $(from student_2)
+judged masqclip_2
 trained longer longer "--config.start.teacher.source=$out/teacher"
 trained masqclip_longer masq $(from longer)
 judged masqclip_longer
-trained masqclip_tune_all tune_all $(from student_2)
-judged masqclip_tune_all
 run python benchmarks/miniature.py --data_dir "$data" "$out"

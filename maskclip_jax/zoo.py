@@ -1,12 +1,11 @@
 """The models by name: how each is built, where its weights come from, what it scores.
 
-One model comes with the package, `masqclip_miniature`, which knows a generated world.
-The official weights are under licences of their own: fetch them from their authors and
-`convert` them, which makes a bundle.
+No weights are distributed with this package. The official ones are under licences of
+their own: fetch them from their authors and `convert` them, which makes a bundle; the
+miniature's are made by `launch/miniature.sh`.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -243,16 +242,7 @@ PRESETS: dict[str, Preset] = {
   ),
 }
 
-# Models whose bundles are part of the package.
-SHIPPED = {'masqclip_miniature': pathlib.Path(__file__).parent / 'miniature'}
-
 CARDS: dict[str, Card] = {
-  'masqclip_miniature': Card(
-    'MasQCLIP for a generated world: small, and trained from nothing; works at once',
-    'in this package, made by launch/miniature.sh',
-    'Apache-2.0',
-    'benchmarks/miniature.md',
-  ),
   'masqclip_r50_vit_l14_336': Card(
     'MasQCLIP: ResNet-50 proposals, tuned mask queries in CLIP ViT-L/14@336',
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files; text tower from CLIP',

@@ -115,6 +115,8 @@ def test_the_miniature_makes_what_it_starts_from():
     if words[3] == 'train':
       assert 'seed=3' in line
   assert len(made) > 12
-  shorter = dry('miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'masqclip_2')
-  assert 'OUT/judged/masqclip_2' in shorter[-1]
+  shorter = dry(
+    'miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'masqclip_tune_all'
+  )
+  assert 'OUT/judged/masqclip_tune_all' in shorter[-1]
   assert shorter == lines[: len(shorter)]

@@ -92,7 +92,7 @@ class MasQCLIP(nnx.Module):
     visible = self.visibility(mask_logits, mask_hw)
     visual = self.clip.visual
     pixels = regions.squash_photos(images, self.config.clip.image_size, PADDING)
-    # Where CLIP is frozen no gradient flows along its stream (section 5.3).
+    # CLIP's own stream does not see the mask tokens (section 5.3).
     tokens = visual.ln_pre(visual.embed(pixels))
     start = visual.class_embedding[...] + self.mask_embeddings[...]
     batch, queries = mask_logits.shape[:2]
