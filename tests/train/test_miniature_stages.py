@@ -17,7 +17,7 @@ from maskclip_jax.train import config_files
 from maskclip_jax.train.config import read
 from maskclip_jax.train.loop import train
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope='module')
