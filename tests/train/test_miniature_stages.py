@@ -36,7 +36,7 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
   def stage(name: str, run: str, **sources: str) -> pathlib.Path:
     values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
     values |= {'total_steps': 2, 'log': {'every': 1}}
-    values['data'] |= {'batch_size': 2, 'data_dir': str(world)}
+    values['data'] |= {'batch_size': 8, 'data_dir': str(world)}
     for part, source in sources.items():
       values['start'][part]['source'] = str(tmp_path / source)
     result = train(read(values), tmp_path / run)
