@@ -10,16 +10,15 @@
 
 Reads what `launch/miniature.sh` left in its directories, one a seed, measures how many
 things the proposals of each stage find, and prints means over the seeds with their
-spread (the standard deviation). What a directory lacks is not in its numbers; a dash
-stands for what all lack. `--record` writes `results/miniature.json` and
-`miniature.md`.
+spread (the standard deviation). Systems that no directory holds are left out.
+`--record` writes `results/miniature.json` and `miniature.md`.
 """
 
 import argparse
 import json
 import pathlib
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from machine import machine
@@ -49,6 +48,7 @@ NUMBERS = (
   *('AP50[base]', 'AP50[novel]', 'mIoU_gt[base]', 'mIoU_gt[novel]'),
 )
 FOUND = 0.5
+RECALLS = ('base', 'novel', 'base, likely', 'novel, likely')
 # A proposal that is more likely an object than not.
 LIKELY = 0.5
 
@@ -58,7 +58,7 @@ def found(
 ) -> dict[str, float]:
   """Share of base and novel things that a proposal overlaps by IoU > 0.5."""
   segmenter = maskclip_jax.load(directory)
-  hits = {key: [] for key in ('base', 'novel', 'base, likely', 'novel, likely')}
+  hits = {key: [] for key in RECALLS}
   for example in source:
     proposals = segmenter(example.photo, task='instance').instances
     masks = [coco_mask.encode(np.asfortranarray(i.mask, np.uint8)) for i in proposals]
@@ -112,28 +112,31 @@ def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, flo
 def cell(seeds: Sequence[dict[str, float]], key: str) -> str:
   """Mean, and spread where there are several seeds."""
   values = [seed[key] for seed in seeds if key in seed]
-  if not values:
-    return '-'
   mean = f'{statistics.mean(values):.1f}'
   return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
 
 
+def rows(
+  seeds: Sequence[dict[str, float]], titles: Mapping[str, str], columns: Sequence[str]
+) -> list[str]:
+  """A Markdown table: a row for each key prefix that some seed has."""
+  lines = ['', '| | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+  for prefix, title in titles.items():
+    keys = [f'{prefix}/{column}' for column in columns]
+    if any(keys[0] in seed for seed in seeds):
+      lines.append(f'| {title} | ' + ' | '.join(cell(seeds, k) for k in keys) + ' |')
+  return lines
+
+
 def tables(seeds: Sequence[dict[str, float]]) -> str:
   """Markdown."""
-  lines = []
+  lines = [f'Seeds: {len(seeds)}.']
   for test, title in TESTS.items():
-    lines += ['', f'**{title}**', '', '| | ' + ' | '.join(NUMBERS) + ' |']
-    lines.append('|---' * (len(NUMBERS) + 1) + '|')
-    for system, name in SYSTEMS.items():
-      row = [cell(seeds, f'{system}/{test}/{n}') for n in NUMBERS]
-      lines.append(f'| {name} | ' + ' | '.join(row) + ' |')
-  keys = ('base', 'novel', 'base, likely', 'novel, likely')
+    titles = {f'{system}/{test}': name for system, name in SYSTEMS.items()}
+    lines += ['', f'**{title}**', *rows(seeds, titles, NUMBERS)]
   lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
-  lines += ['', '| | ' + ' | '.join(keys) + ' |', '|---' * (len(keys) + 1) + '|']
-  for stage in PROPOSALS:
-    row = [cell(seeds, f'{stage}/{key}') for key in keys]
-    lines.append(f'| {stage} | ' + ' | '.join(row) + ' |')
-  return '\n'.join(lines).lstrip() + '\n'
+  lines += rows(seeds, {stage: stage for stage in PROPOSALS}, RECALLS)
+  return '\n'.join(lines) + '\n'
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The miniature: every stage of both papers on a generated world, on two CPU cores.
 
-    launch/miniature.sh          # all of it, from nothing, in under an hour
+    launch/miniature.sh          # all of it, from nothing
 
 or stage by stage, after `python -m maskclip_jax data build miniature --data_dir DATA`:
 
@@ -26,7 +26,7 @@ much further training as two students', without distillation; `masq`, MasQ-tunin
 MaskCLIP's relative mask attention. `seed` is of everything that is drawn; `runlocal`
 tries a stage out.
 
-Expected numbers: `benchmarks/miniature.md`.
+Measured numbers: `benchmarks/miniature.md`.
 """
 
 from configs import common
@@ -88,16 +88,17 @@ def _contrastive(lr: float, **changes) -> dict:
   }
 
 
-# Things that fill small pictures: shapes are learned from nothing in minutes, as large
-# as scenes will show them. On all pairs, or anywhere at once, it takes far longer.
-_CLOSE = _pairs('miniature/close_captions', side=48, tokens=16)
+def _close_pairs() -> dict:
+  # Things that fill small pictures, as large as scenes will show them: so shapes are
+  # learned soonest, and sooner in one place than anywhere at once.
+  return _pairs('miniature/close_captions', side=48, tokens=16)
 
 
 def _clip():
   return _contrastive(
     1e-3,
     settings={'sine_positions': True, 'placement': 'centre'},
-    data=dict(_CLOSE),
+    data=_close_pairs(),
     total_steps=5_000,
   )
 
@@ -106,7 +107,7 @@ def _clip_anywhere():
   return _contrastive(
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip'}},
-    data=dict(_CLOSE),
+    data=_close_pairs(),
     total_steps=1_500,
   )
 

@@ -65,9 +65,24 @@ def test_a_small_photo_lies_anywhere_on_the_grid():
   corners = {round(float(x)) for x in first[:, 0]}
   assert corners <= {1, 2, 3, 5, 6, 7, 9, 10, 11}
   assert len(corners) > 2
+  centred = embed_small(tower, pixels, config.grid, None)
+  places = np.asarray((centred[:, 1:] - contents).mean(-1) / 100)
+  np.testing.assert_allclose(places, [[6, 7, 10, 11]] * 8, atol=1e-4)
   np.testing.assert_allclose(
     tokens[:, 0], jnp.broadcast_to(tower.class_embedding[...], (8, 128)), rtol=1e-6
   )
+
+
+def test_a_small_photo_lies_where_the_settings_say():
+  tower = VisionTower(CLIP_SIZES['vit_tiny'], rngs=nnx.Rngs(0))
+  pixels = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
+
+  def photos(placement, key):
+    task = make_task(tiny_stages.stage('clip', settings={'placement': placement}), {})
+    return task.photos(tower, pixels, jax.random.key(key))
+
+  np.testing.assert_array_equal(photos('centre', 1), photos('centre', 2))
+  assert not np.allclose(photos('anywhere', 1), photos('anywhere', 2))
 
 
 def test_sines_as_positions():

@@ -176,7 +176,7 @@ def test_published_numbers_of_parameters():
 
   def trained(spec):
     values = config_files.load(f'{CONFIGS}/{spec}')
-    for start in values.get('start', {}).values():
+    for start in values['start'].values():
       start['source'] = 'somewhere'
     layout = Layout.of(make_task(read(values), {}))
     return layout.table().splitlines()[0]
