@@ -38,6 +38,7 @@ from maskclip_jax.models.base import Images
 from maskclip_jax.ops.masks import TILE, Geometry, plan
 from maskclip_jax.ops.postprocess import class_probabilities, postprocess
 from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.train.flops import count_flops
 from maskclip_jax.zoo import PRESETS
 
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'evaluation.json'
@@ -209,11 +210,11 @@ class Network:
     """A call on a photo of a size, and its floating-point operations."""
     canvas = tuple(-(-side // self._step) * self._step for side in size)
     images = Images.from_arrays([np.zeros((*size, 3), np.uint8)], canvas)
-    program = self._forward.lower(self._state, images, self._bank).compile()
-    flops = program.cost_analysis()['flops']
+    traced = self._forward.trace(self._state, images, self._bank)
+    program = traced.lower().compile()
     return (
       lambda: jax.block_until_ready(program(self._state, images, self._bank)),
-      flops,
+      count_flops(traced.jaxpr),
     )
 
 

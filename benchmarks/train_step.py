@@ -8,9 +8,9 @@ that are on the device already (`data_pipeline.py` measures how fast they get th
 Every stage and batch size runs in a process of its own; one that does not fit is
 recorded as such. Adds to benchmarks/results/train_step.json, by device and type.
 
-FLOPs are those of the program before it is optimised, recomputation included, a loop
-counted once. `--peak` gives the device's TFLOP/s for the share of it that is used;
-those of some GPUs are known.
+FLOPs are those of matrix products and convolutions, recomputation included. `--peak`
+gives the device's TFLOP/s for the share of it that is used; those of some GPUs are
+known.
 """
 
 import argparse
@@ -91,13 +91,13 @@ def measure(stage: str, batch: int, dtype: str, steps: int) -> dict[str, Any]:
   """Seconds and memory of a stage's step, in this process."""
   import jax
 
+  from maskclip_jax.train.flops import count_flops
   from maskclip_jax.train.log import memory_gb
 
   program, state, photos, key = program_of(stage, batch, dtype)
   begun = time.perf_counter()
-  lowered = program.step.lower(state, photos, key)
-  flops = lowered.cost_analysis()['flops']
-  compiled = lowered.compile()
+  traced = program.step.trace(state, photos, key)
+  compiled = traced.lower().compile()
   compiling = time.perf_counter() - begun
   seconds = []
   for _ in range(steps + 1):
@@ -114,7 +114,7 @@ def measure(stage: str, batch: int, dtype: str, steps: int) -> dict[str, Any]:
     'state_gb': round(memory.argument_size_in_bytes / 1e9, 2),
     'temporary_gb': round(memory.temp_size_in_bytes / 1e9, 2),
     'peak_gb': round(memory_gb(), 2),
-    'tflop': round(flops / 1e12, 3),
+    'tflop': round(count_flops(traced.jaxpr) / 1e12, 3),
     'loss': loss,
   }
 

@@ -4,6 +4,8 @@ Parameters are float32; `dtype` is the compute type of the matrix products. Norm
 statistics and softmax are always float32.
 """
 
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 T = TypeVar('T')
+P = TypeVar('P')
 
 # PyTorch's default; flax's is 1e-6, which moves results.
 NORM_EPS = 1e-5
@@ -33,6 +36,44 @@ def exact_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
 def recompute(block: Callable[..., T], remat: bool) -> Callable[..., T]:
   """`block`; with `remat` it keeps no activations, its gradient computes them again."""
   return jax.checkpoint(block) if remat else block
+
+
+def in_turn(
+  run: Callable[[P, jax.Array], tuple[jax.Array, T]], parts: Sequence[P], x: jax.Array
+) -> tuple[jax.Array, list[T]]:
+  """`x` through one part after another, as a loop over neighbours that are built alike.
+
+  A compiler sees one of them instead of all: for a TPU, every convolutional block takes
+  it half a minute.
+
+  Args:
+    run: `run(part, x)` is the next x, like x wherever parts are alike, and an output.
+    parts: modules, or tuples of modules.
+    x: what the first part gets.
+
+  Returns:
+    The last x, and the output of every part.
+  """
+  split = [nnx.split(part) for part in parts]
+  built = [(graph, jax.tree.map(jnp.shape, state)) for graph, state in split]
+  outputs = []
+  for (graph, _), alike in itertools.groupby(range(len(parts)), built.__getitem__):
+    states = [split[number][1] for number in alike]
+    if len(states) == 1:
+      x, output = run(nnx.merge(graph, states[0]), x)
+      outputs.append(output)
+      continue
+
+    def step(x, state, graph=graph):
+      return run(nnx.merge(graph, state), x)
+
+    x, stacked = jax.lax.scan(
+      step, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    )
+    outputs += [
+      jax.tree.map(operator.itemgetter(n), stacked) for n in range(len(states))
+    ]
+  return x, outputs
 
 
 class LayerNorm(nnx.LayerNorm):

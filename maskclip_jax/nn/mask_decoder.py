@@ -5,6 +5,7 @@ inside the mask it predicted before.
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention, recompute
+from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention, in_turn, recompute
 from maskclip_jax.nn.pixel_decoder import LEVELS, PixelFeatures, uniform_by_fan_in
 from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.pyramid import shrink
@@ -258,16 +259,16 @@ class MaskedDecoder(nnx.Module):
 
   def layer(
     self,
-    index: int,
+    parts: tuple[CrossAttentionLayer, SelfAttentionLayer, FFNLayer],
     x: Float[Array, 'b q c'],
     positions: Float[Array, 'q c'],
     memory: Memory,
   ) -> Float[Array, 'b q c']:
     """One decoder layer: the queries read a level, each other, and digest."""
+    read_level, read_queries, digest = parts
     mask = self.attention_mask(x, memory)
-    x = self.transformer_cross_attention_layers[index](x, positions, memory, mask)
-    x = self.transformer_self_attention_layers[index](x, positions)
-    return self.transformer_ffn_layers[index](x)
+    x = read_level(x, positions, memory, mask)
+    return digest(read_queries(x, positions))
 
   def __call__(
     self, features: PixelFeatures, padded_hw: ValidHW = None, *, aux: bool = False
@@ -285,10 +286,26 @@ class MaskedDecoder(nnx.Module):
     batch = features.mask_features.shape[0]
     x = jnp.broadcast_to(self.query_feat.embedding[...], (batch, *positions.shape))
     x, positions = x.astype(self.dtype), positions.astype(self.dtype)
-    predictions = []
-    for i in range(len(self.transformer_ffn_layers)):
-      if aux:
-        predictions.append(self.predict(x, features.mask_features))
-      layer = recompute(functools.partial(self.layer, i), self.remat)
-      x = layer(x, positions, levels[i % len(levels)])
-    return (*predictions, self.predict(x, features.mask_features))
+    layers = list(
+      zip(
+        self.transformer_cross_attention_layers,
+        self.transformer_self_attention_layers,
+        self.transformer_ffn_layers,
+        strict=True,
+      )
+    )
+    laps = [layers[i : i + len(levels)] for i in range(0, len(layers), len(levels))]
+
+    def lap(layers, x):
+      outputs = []
+      # The last lap may end early.
+      for parts, level in zip(layers, levels, strict=False):
+        layer = functools.partial(self.layer, parts)
+        x = recompute(layer, self.remat)(x, positions, level)
+        outputs.append(x)
+      return x, outputs
+
+    _, outputs = in_turn(lap, laps, x)
+    queries = [x, *itertools.chain.from_iterable(outputs)]
+    shown = queries if aux else queries[-1:]
+    return tuple(self.predict(x, features.mask_features) for x in shown)

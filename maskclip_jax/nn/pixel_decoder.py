@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax.nn.canvas import GroupNorm, ValidHW, zero_outside
 from maskclip_jax.nn.deformable import DeformableAttention, Shapes
-from maskclip_jax.nn.layers import LayerNorm, recompute
+from maskclip_jax.nn.layers import LayerNorm, in_turn, recompute
 from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.pyramid import double
 
@@ -209,11 +209,13 @@ class PyramidTransformer(nnx.Module):
     real_hw = None if hws[0] is None else jnp.stack(hws, axis=1)
     x = _flatten(maps)
     positions = positions.astype(x.dtype)
-    outputs = []
-    for layer in self.encoder.layers:
-      run = functools.partial(layer, shapes=shapes, real_hw=real_hw)
-      x = recompute(run, self.remat)(x, positions)
-      outputs.append(x)
+
+    def run(layer, x):
+      layer = functools.partial(layer, shapes=shapes, real_hw=real_hw)
+      x = recompute(layer, self.remat)(x, positions)
+      return x, x
+
+    _, outputs = in_turn(run, self.encoder.layers, x)
     return tuple(outputs)
 
 

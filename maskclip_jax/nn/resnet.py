@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
-from maskclip_jax.nn.layers import NORM_EPS, recompute
+from maskclip_jax.nn.layers import NORM_EPS, in_turn, recompute
 
 Depth = Literal[50, 101]
 BLOCKS: dict[int, tuple[int, ...]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -185,9 +185,14 @@ class ResNet(nnx.Module):
     hw = None if hw is None else hw // 4
     features = {}
     for name in ('res2', 'res3', 'res4', 'res5'):
-      for block in getattr(self, name):
-        x = recompute(block, self.remat)(x, hw)
-        if hw is not None and block.conv2.stride == 2:
-          hw = hw // 2
+      first, *others = getattr(self, name)
+      x = recompute(first, self.remat)(x, hw)
+      if hw is not None and first.conv2.stride == 2:
+        hw = hw // 2
+
+      def run(block, x, hw=hw):
+        return recompute(block, self.remat)(x, hw), None
+
+      x, _ = in_turn(run, others, x)
       features[name] = x
     return features

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from maskclip_jax.models.base import BUCKETS
 from maskclip_jax.train import feed
 from maskclip_jax.train.config import TrainConfig, read
+from maskclip_jax.train.flops import count_flops
 from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.run import check_data, make_program
 from maskclip_jax.train.state import abstract_state
@@ -47,7 +48,7 @@ class Report:
     seconds: to compile.
     arguments: bytes of state and batch.
     temporaries: bytes of everything else.
-    flops: operations of a step.
+    flops: operations of the matrix products and convolutions of a step.
     collectives: kind -> (how many, bytes of their results).
     capacity: bytes of memory, None where unknown.
   """
@@ -145,10 +146,8 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
   state = abstract_state(program.layout, constants, program.tx)
   key = jax.eval_shape(lambda: jax.random.key(0))
   start = time.perf_counter()
-  lowered = program.step.trace(state, feed.abstract_batch(config.data), key).lower(
-    lowering_platforms=(devices[0].platform,)
-  )
-  compiled = lowered.compile()
+  traced = program.step.trace(state, feed.abstract_batch(config.data), key)
+  compiled = traced.lower(lowering_platforms=(devices[0].platform,)).compile()
   seconds = time.perf_counter() - start
   memory = compiled.memory_analysis()
   kind = devices[0].device_kind
@@ -161,7 +160,7 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
     seconds=seconds,
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
-    flops=float(compiled.cost_analysis().get('flops', 0.0)),
+    flops=count_flops(traced.jaxpr) / len(devices),
     collectives=collectives(compiled.as_text()),
     capacity=None if gib is None else gib * 2**30,
   )

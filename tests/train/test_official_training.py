@@ -213,8 +213,9 @@ def test_masq_two_optimizer_steps():
         golden.assert_close(ours, g[key], name=f'{path} after step {number}')
         moved = ours - ours_as_official(path, stage.trained[path])
         was = g[key] - ours_as_official(path, stage.trained[path])
-        # Differences of 1e-4 from values near 0.1 keep three digits in float32.
-        golden.assert_close(moved, was, name=f'{path} moved', tolerance=5e-3)
+        # Differences of 1e-4 from values near 0.1 keep three digits in float32, and
+        # Adam takes as large a step by a gradient that is mostly rounding error.
+        golden.assert_close(moved, was, name=f'{path} moved', tolerance=2e-2)
 
 
 # Progressive distillation
