@@ -11,7 +11,7 @@ _OPENINGS = ('', '', '', 'a photo of ', 'a picture of ', 'there is ')
 # Chance that a word is replaced by one that means the same.
 OTHER = 0.25
 # Shares of the picture below and above which things are called small and big.
-_SMALL, _BIG = 0.28, 0.38
+_SMALL, _BIG = 0.4, 0.5
 
 # A thing to be named: its kind, and a word for its size or ''.
 Sized = tuple[Kind, str]

@@ -17,7 +17,7 @@ from maskclip_jax.data.world.plans import (
 )
 from maskclip_jax.data.world.words import COLOURS, PATTERNS, SHAPES, STUFF, THINGS, Kind
 
-SMALLEST, LARGEST = 0.24, 0.5
+SMALLEST, LARGEST = 0.34, 0.6
 # Least share of a thing that is seen, and least area in pixels of 256 x 256. Plans are
 # made on a raster and with room for what it cannot see.
 SEEN, PIXELS = 0.4, 400
@@ -27,13 +27,13 @@ _APART, _APART_SEEN = 0.55, 0.9
 _INSIDE = 0.85
 _TRIES = 40
 _LEAN = math.radians(22)
-_COUNTS, _COUNT_CHANCES = (3, 4, 5, 6, 7), (0.2, 0.27, 0.25, 0.17, 0.11)
+COUNTS, _COUNT_CHANCES = (2, 3, 4), (0.34, 0.38, 0.28)
 # Chance that the next thing is like one that is there, or so but for one attribute.
 _TWIN, _RELATIVE = 0.14, 0.26
 
 
 def draw_plan(
-  rng: np.random.Generator, first: int | None = None, *, most: int = 7
+  rng: np.random.Generator, first: int | None = None, *, most: int = COUNTS[-1]
 ) -> Plan:
   """Invents a scene.
 
@@ -47,7 +47,7 @@ def draw_plan(
   wanted = _draw_kinds(rng, first, most)
   while True:
     plan = _place(rng, wanted, grounds, borders)
-    if len(plan.things) >= min(_COUNTS[0], len(wanted)):
+    if len(plan.things) >= min(COUNTS[0], len(wanted)):
       return plan
 
 
@@ -96,7 +96,7 @@ def _draw_kinds(rng: np.random.Generator, first: int | None, most: int) -> list[
   """What a scene is to hold: often twins, and often things alike in all but one."""
   if not most:
     return []
-  count = min(most, int(rng.choice(_COUNTS, p=_COUNT_CHANCES)))
+  count = min(most, int(rng.choice(COUNTS, p=_COUNT_CHANCES)))
   wanted = [Kind.of(int(rng.integers(THINGS)) if first is None else first)]
   while len(wanted) < count:
     chance, model = rng.random(), wanted[rng.integers(len(wanted))]

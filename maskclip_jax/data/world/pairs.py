@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from maskclip_jax.data import schema
 from maskclip_jax.data.world import captions
 from maskclip_jax.data.world.drawing import SCENE, draw
-from maskclip_jax.data.world.layout import draw_plan
+from maskclip_jax.data.world.layout import COUNTS, draw_plan
 from maskclip_jax.data.world.plans import WHOLE, Plan, Square
 from maskclip_jax.data.world.scenes import chance, jpeg, turn
 from maskclip_jax.data.world.styles import Style, draw_style
@@ -82,7 +82,7 @@ def _around_thing(
   """A window around one thing, near or far; and whether it is close."""
   number = turn(seed, 'pairs', index, THINGS)
   while True:
-    plan = draw_plan(rng, number, most=int(rng.integers(1, 7)))
+    plan = draw_plan(rng, number, most=int(rng.integers(1, COUNTS[-1] + 1)))
     at = [n for n, thing in enumerate(plan.things) if thing.kind.number == number]
     if not at:
       continue

@@ -20,7 +20,7 @@ from maskclip_jax.data.world.styles import draw_style
 from maskclip_jax.data.world.words import THINGS
 
 # Raised whenever the same seed gives other examples.
-REVISION = 3
+REVISION = 4
 QUALITY = 92
 # Numbers that tell the splits' chance apart. Never change: they are in every example.
 _SPLITS = {'train': 1, 'test': 2, 'shifted': 3, 'pairs': 4}
@@ -126,7 +126,7 @@ def describe(plan: Plan, stuff: list[int], rng: np.random.Generator) -> list[str
   shown = [(thing.kind, captions.size_word(thing.size, rng)) for thing in plan.things]
   some = [shown[n] for n in rng.permutation(len(shown))[:2].tolist()]
   texts = [
-    captions.things(shown, rng, other=0, most=7) + captions.place(stuff, rng, 0),
+    captions.things(shown, rng, other=0) + captions.place(stuff, rng, 0),
     captions.opening(captions.things(shown, rng), rng),
     captions.opening(captions.things(some, rng), rng),
   ]
