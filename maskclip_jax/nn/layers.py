@@ -4,9 +4,11 @@ Parameters are float32; `dtype` is the compute type of the matrix products. Norm
 statistics and softmax are always float32.
 """
 
+import contextlib
+import contextvars
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -19,6 +21,9 @@ P = TypeVar('P')
 
 # PyTorch's default; flax's is 1e-6, which moves results.
 NORM_EPS = 1e-5
+
+# What programs are traced for, where it is not what is here.
+_target = contextvars.ContextVar[str | None]('target', default=None)
 
 _lecun = nnx.initializers.lecun_normal()
 
@@ -38,13 +43,24 @@ def recompute(block: Callable[..., T], remat: bool) -> Callable[..., T]:
   return jax.checkpoint(block) if remat else block
 
 
+@contextlib.contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+  """What is traced inside will run on a 'cpu', 'gpu' or 'tpu' that need not be here."""
+  token = _target.set(platform)
+  try:
+    yield
+  finally:
+    _target.reset(token)
+
+
 def in_turn(
   run: Callable[[P, jax.Array], tuple[jax.Array, T]], parts: Sequence[P], x: jax.Array
 ) -> tuple[jax.Array, list[T]]:
-  """`x` through one part after another, as a loop over neighbours that are built alike.
+  """`x` through one part after another.
 
-  A compiler sees one of them instead of all: for a TPU, every convolutional block takes
-  it half a minute.
+  For a TPU, neighbours that are built alike become a loop: its compiler takes half a
+  minute for every convolutional block that it sees. On a CPU, the gradient of a loop
+  takes up to half longer than that of its parts.
 
   Args:
     run: `run(part, x)` is the next x, like x wherever parts are alike, and an output.
@@ -54,17 +70,20 @@ def in_turn(
   Returns:
     The last x, and the output of every part.
   """
+  looped = (_target.get() or jax.default_backend()) == 'tpu'
   split = [nnx.split(part) for part in parts]
   built = [(graph, jax.tree.map(jnp.shape, state)) for graph, state in split]
+  alike = built.__getitem__ if looped else lambda number: number
   outputs = []
-  for (graph, _), alike in itertools.groupby(range(len(parts)), built.__getitem__):
-    states = [split[number][1] for number in alike]
-    if len(states) == 1:
-      x, output = run(nnx.merge(graph, states[0]), x)
+  for _, numbers in itertools.groupby(range(len(parts)), alike):
+    first, *others = numbers
+    if not others:
+      x, output = run(parts[first], x)
       outputs.append(output)
       continue
+    states = [split[number][1] for number in (first, *others)]
 
-    def step(x, state, graph=graph):
+    def step(x, state, graph=split[first][0]):
       return run(nnx.merge(graph, state), x)
 
     x, stacked = jax.lax.scan(

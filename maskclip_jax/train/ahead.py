@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from maskclip_jax.models.base import BUCKETS
+from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.train import feed
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.flops import count_flops
@@ -146,8 +147,10 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
   state = abstract_state(program.layout, constants, program.tx)
   key = jax.eval_shape(lambda: jax.random.key(0))
   start = time.perf_counter()
-  traced = program.step.trace(state, feed.abstract_batch(config.data), key)
-  compiled = traced.lower(lowering_platforms=(devices[0].platform,)).compile()
+  platform = devices[0].platform
+  with compiling_for(platform):
+    traced = program.step.trace(state, feed.abstract_batch(config.data), key)
+  compiled = traced.lower(lowering_platforms=(platform,)).compile()
   seconds = time.perf_counter() - start
   memory = compiled.memory_analysis()
   kind = devices[0].device_kind

@@ -222,9 +222,8 @@ def test_remat_recomputes_every_block():
     gradient_jaxpr(dataclasses.replace(TINY, remat=remat)).count('differentiated=True')
     for remat in (False, True)
   )
-  # Each body of a loop counts once: 4 first residual blocks and 4 others, 1 deformable
-  # layer (with its sampling inside), 3 decoder layers.
-  assert remat - plain >= 12
+  # 16 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
+  assert remat - plain >= 20
 
 
 def test_a_batch_split_over_devices_needs_no_communication():
