@@ -99,7 +99,7 @@ def _clip():
     1e-3,
     settings={'sine_positions': True, 'placement': 'centre'},
     data=_close_pairs(),
-    total_steps=5_000,
+    total_steps=3_000,
   )
 
 
@@ -108,7 +108,7 @@ def _clip_anywhere():
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip'}},
     data=_close_pairs(),
-    total_steps=1_500,
+    total_steps=3_000,
   )
 
 
@@ -116,8 +116,9 @@ def _clip_full():
   return _contrastive(
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip_anywhere'}},
+    settings={'seen': 0.5},
     data=_pairs('miniature/captions', side=96, tokens=32),
-    total_steps=500,
+    total_steps=1_200,
   )
 
 
@@ -173,15 +174,16 @@ def _masq():
     'preset': 'masqclip_miniature',
     'settings': {'label_size': 96},
     'start': _parts(),
-    'data': _scenes(16),
-    'total_steps': 1_500,
-    'optim': _cosine(1e-3, clip_norm=0.1),
+    'data': _scenes(8),
+    'total_steps': 3_000,
+    'optim': _cosine(2e-3, clip_norm=0.1),
   }
 
 
 def _tune_all():
   config = _masq()
   config['settings'] |= {'trainable': ['clip/visual/.*', 'new_q_proj/.*']}
+  config['optim']['lr'] = 1e-3
   return config
 
 

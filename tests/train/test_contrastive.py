@@ -15,7 +15,11 @@ from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.feed import open_stream
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.tasks.contrastive import embed_small
+from maskclip_jax.train.tasks.contrastive import (
+  ContrastiveConfig,
+  embed_small,
+  some_patches,
+)
 from maskclip_jax.train.tasks.registry import make_task
 
 
@@ -83,6 +87,32 @@ def test_a_small_photo_lies_where_the_settings_say():
 
   np.testing.assert_array_equal(photos('centre', 1), photos('centre', 2))
   assert not np.allclose(photos('anywhere', 1), photos('anywhere', 2))
+
+
+def test_a_share_of_the_patches():
+  tokens = jnp.broadcast_to(jnp.arange(17.0)[:, None], (6, 17, 2))
+  kept = some_patches(tokens, 0.5, jax.random.key(0))
+  assert kept.shape == (6, 9, 2)
+  rows = np.asarray(kept[..., 0])
+  assert not rows[:, 0].any()  # The class token stays.
+  assert all(len(set(row)) == 9 for row in rows.tolist())
+  assert len({tuple(sorted(row)) for row in rows.tolist()}) == 6
+  assert some_patches(tokens, 0.01, jax.random.key(0)).shape == (6, 2, 2)
+  with pytest.raises(ValueError, match='seen must be above 0'):
+    ContrastiveConfig(seen=0.0)
+
+
+def test_a_tower_sees_a_share_of_a_photo():
+  tower = VisionTower(CLIP_SIZES['vit_tiny'], rngs=nnx.Rngs(0))
+  pixels = jax.random.normal(jax.random.key(0), (4, 64, 64, 3))
+
+  def photos(seen, key):
+    task = make_task(tiny_stages.stage('clip', settings={'seen': seen}), {})
+    return task.photos(tower, pixels, jax.random.key(key))
+
+  np.testing.assert_array_equal(photos(1.0, 1), tower(pixels))
+  np.testing.assert_array_equal(photos(0.5, 1), photos(0.5, 1))
+  assert not np.allclose(photos(0.5, 1), photos(0.5, 2))
 
 
 def test_sines_as_positions():

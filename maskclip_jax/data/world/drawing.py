@@ -227,27 +227,46 @@ def _marks(
   y: Float32[np.ndarray, 'h 1'],
   half: float,
 ) -> Float32[np.ndarray, 'h w'] | None:
-  """How much of each pixel is stripe or dot; None for plain things."""
+  """How much of each pixel is stripe, dot or check; None for plain things."""
   pattern = PATTERNS[thing.kind.pattern].name
   if not pattern:
     return None
   cos, sin = math.cos(thing.slant), math.sin(thing.slant)
-  along, down = cos * x + sin * y, cos * y - sin * x
   # Small things have fewer and larger marks.
   period = 0.64 * (0.25 / thing.size) ** 0.35
-  first, second = thing.phase
-  if pattern == 'striped':
-    distance = 0.21 * period - abs((along / period + first) % 1 - 0.5) * period
-  else:
-    nearest = None
-    high = period * math.sqrt(3)
-    for shift in (0.0, 0.5):
-      a = ((along / period + (first + shift)) % 1 - 0.5) * period
-      b = ((down / high + (second + shift)) % 1 - 0.5) * high
-      square = a * a + b * b
-      nearest = square if nearest is None else np.minimum(nearest, square)
-    distance = 0.33 * period - np.sqrt(nearest)
+  along, down = (cos * x + sin * y) / period, (cos * y - sin * x) / period
+  distance = period * _INSIDE_MARKS[pattern](along, down, *thing.phase)
   return np.clip(distance * half + 0.5, 0, 1)
+
+
+# Distance from the border of a mark, positive inside of it; all lengths in periods.
+_Lengths = Float32[np.ndarray, 'h w']
+
+
+def _stripes(along: _Lengths, down: _Lengths, first: float, second: float) -> _Lengths:
+  return 0.21 - abs((along + first) % 1 - 0.5)
+
+
+def _dots(along: _Lengths, down: _Lengths, first: float, second: float) -> _Lengths:
+  nearest = None
+  high = math.sqrt(3)
+  for shift in (0.0, 0.5):
+    a = (along + (first + shift)) % 1 - 0.5
+    b = ((down / high + (second + shift)) % 1 - 0.5) * high
+    square = a * a + b * b
+    nearest = square if nearest is None else np.minimum(nearest, square)
+  return 0.33 - np.sqrt(nearest)
+
+
+def _checks(along: _Lengths, down: _Lengths, first: float, second: float) -> _Lengths:
+  side = 0.55
+  a, b = along / side + 2 * first, down / side + 2 * second
+  odd = (np.floor(a) + np.floor(b)) % 2 > 0
+  edge = side * np.minimum(0.5 - abs(a % 1 - 0.5), 0.5 - abs(b % 1 - 0.5))
+  return np.where(odd, edge, -edge)
+
+
+_INSIDE_MARKS = {'striped': _stripes, 'dotted': _dots, 'checked': _checks}
 
 
 def _develop(

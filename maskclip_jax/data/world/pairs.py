@@ -22,9 +22,9 @@ SIDE = 112
 # Of every 20 pairs, so many are around a thing and of the ground; the rest is scenes.
 _THING, _STUFF, _ALL = 14, 2, 20
 _SHIFTED = 0.27
-# Side of a window around a thing, in sides of its box: of close ones, three of four,
-# and of the others.
-CLOSE, _WIDEST, _NEAR = 1.6, 3.2, 0.75
+# Side of a window around a thing, in sides of its box: of close ones, at least half of
+# them, and of the others.
+CLOSE, _WIDEST, _NEAR = 1.6, 3.2, 0.5
 # What is named: things of which half is seen, stuff that has a tenth of the picture.
 _SEEN, _SHARE = 0.5, 0.1
 
@@ -82,12 +82,16 @@ def _around_thing(
   """A window around one thing, near or far; and whether it is close."""
   number = turn(seed, 'pairs', index, THINGS)
   while True:
-    plan = draw_plan(rng, number, most=int(rng.integers(1, COUNTS[-1] + 1)))
+    near = rng.random() < _NEAR
+    # From afar, things are as often alone as among others, where they are hard to tell.
+    alone = not near and rng.random() < 0.5
+    most = 1 if alone else int(rng.integers(1, COUNTS[-1] + 1))
+    plan = draw_plan(rng, number, most=most)
     at = [n for n, thing in enumerate(plan.things) if thing.kind.number == number]
     if not at:
       continue
     thing = plan.things[at[0]]
-    widest = CLOSE if rng.random() < _NEAR else _WIDEST
+    widest = CLOSE if near else _WIDEST
     side = min(1.0, thing.size * widest ** rng.uniform(0, 1))
     # Off the centre until it nearly touches the border, or is cut a little.
     slack = 0.75 * max(0.0, side - thing.size) / 2 + 0.08 * thing.size

@@ -25,26 +25,10 @@ def _star() -> Outline:
   return radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
 
 
-def _moon() -> Outline:
-  # A circle of radius 1 without another whose middle lies `apart`.
-  apart, radius = 0.55, 0.85
-  x = (1 - radius**2 + apart**2) / (2 * apart)
-  tip, inner_tip = np.arccos(x), np.arccos((x - apart) / radius)
-  outside = np.linspace(tip, 2 * np.pi - tip, 48)
-  inside = np.linspace(2 * np.pi - inner_tip, inner_tip, 32)[1:-1]
-  outer = np.stack([np.cos(outside), np.sin(outside)], 1)
-  inner = np.stack([apart + radius * np.cos(inside), radius * np.sin(inside)], 1)
-  # In the middle of its box.
-  return np.concatenate([outer, inner]) + np.array([(1 - x) / 2, 0])
-
-
 _OUTLINES = {
   'disk': (_round(1.0),),
   'bar': (np.array([[-1.05, -0.4], [1.05, -0.4], [1.05, 0.4], [-1.05, 0.4]]),),
-  'triangle': (np.array([[0, -1], [1.06, 0.86], [-1.06, 0.86]]),),
   'star': (_star(),),
-  'moon': (_moon(),),
-  'ring': (_round(1.0), _round(0.5)),
 }
 
 

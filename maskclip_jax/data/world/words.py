@@ -51,25 +51,26 @@ class Stuff(Word):
 SHAPES = (
   Word('disk', ('circle',)),
   Word('bar', ('stick',)),
-  Word('triangle'),
   Word('star'),
-  Word('moon', ('crescent',)),
-  Word('ring', ('donut',)),
 )
 # Marks are light on dark colours and dark on light ones; a mark is never the colour of
 # another thing.
 COLOURS = (
-  Colour('red', fill=(216, 28, 40)),
-  Colour('yellow', fill=(252, 216, 24), mark=(120, 72, 8)),
-  Colour('green', fill=(24, 176, 72)),
-  Colour('blue', fill=(30, 84, 232)),
-  Colour('purple', ('violet',), fill=(156, 44, 190)),
+  Colour('red', fill=(216, 24, 36)),
+  Colour('orange', fill=(255, 112, 0), mark=(104, 44, 8)),
+  Colour('yellow', fill=(252, 222, 24), mark=(120, 72, 8)),
+  Colour('green', fill=(24, 176, 60)),
+  Colour('cyan', ('turquoise',), fill=(24, 208, 214), mark=(10, 66, 84)),
+  Colour('blue', fill=(30, 76, 232)),
+  Colour('purple', ('violet',), fill=(140, 36, 190)),
+  Colour('pink', fill=(255, 112, 182), mark=(112, 16, 70)),
   Colour('white', fill=(246, 246, 246), mark=(62, 62, 70)),
 )
 PATTERNS = (
   Pattern('', ('plain',)),
   Pattern('striped', ('stripy',), 'with stripes'),
   Pattern('dotted', ('spotted',), 'with dots'),
+  Pattern('checked', ('checkered',), 'with checks'),
 )
 STUFF = (
   Stuff('grass', ('lawn',)),

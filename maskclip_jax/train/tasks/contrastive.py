@@ -29,6 +29,9 @@ class ContrastiveConfig:
       its patches, of the size of their contents. Random ones of CLIP's size are lost
       beside the contents, and a short run learns colours but no shapes.
     placement: where photos that are smaller than the tower's square lie in it.
+    seen: share of a photo's patches that the tower sees, drawn anew at every step: half
+      of them take half the time (Li et al., "Scaling Language-Image Pre-training via
+      Masking", CVPR 2023), and the tower learns to do with parts of a photo.
     trainable: which parameters train; all by default.
   """
 
@@ -36,7 +39,12 @@ class ContrastiveConfig:
   equal_texts_match: bool = False
   sine_positions: bool = False
   placement: Literal['anywhere', 'centre'] = 'anywhere'
+  seen: float = 1.0
   trainable: tuple[str, ...] = ('.*',)
+
+  def __post_init__(self):
+    if not 0 < self.seen <= 1:
+      raise ValueError(f'seen must be above 0 and at most 1, not {self.seen}')
 
 
 def patch_positions(grid: int, width: int) -> Float[Array, 'n w']:
@@ -82,6 +90,17 @@ def embed_small(
   return jnp.concatenate([first, patches], axis=1)
 
 
+def some_patches(
+  tokens: Float[Array, 'b n c'], share: float, key: Array
+) -> Float[Array, 'b m c']:
+  """The class token and a random share of the patches of each photo, at least one."""
+  batch, patches = tokens.shape[0], tokens.shape[1] - 1
+  count = max(1, round(share * patches))
+  chosen = jnp.argsort(jax.random.uniform(key, (batch, patches)))[:, :count] + 1
+  kept = jnp.take_along_axis(tokens, chosen[..., None], axis=1)
+  return jnp.concatenate([tokens[:, :1], kept], axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Task):
   """Photos and their texts find each other in the whole batch of all devices."""
@@ -104,12 +123,15 @@ class Contrastive(Task):
     self, visual: VisionTower, pixels: Float[Array, 'b h w 3'], key: Array
   ) -> Float[Array, 'b d']:
     """Image vectors, not normalised."""
-    clip = self.preset.config
+    clip, config = self.preset.config, self.config
+    place, choose = jax.random.split(key)
     if pixels.shape[1] == clip.image_size:
-      return visual(pixels)
-    if self.config.placement == 'centre':
-      key = None
-    tokens = embed_small(visual, pixels, clip.grid, key)
+      tokens = visual.embed(pixels)
+    else:
+      centred = config.placement == 'centre'
+      tokens = embed_small(visual, pixels, clip.grid, None if centred else place)
+    if config.seen < 1:
+      tokens = some_patches(tokens, config.seen, choose)
     return visual.project(visual.transformer(visual.ln_pre(tokens))[:, 0])
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
