@@ -52,10 +52,10 @@ def text_bank(config) -> dict[str, Any]:
   import numpy as np
 
   from maskclip_jax.models.base import TextBank
-  from maskclip_jax.train.run import check_classes
+  from maskclip_jax.train.run import check_data
   from maskclip_jax.train.tasks import text_constants
 
-  words = check_classes(config)
+  words = check_data(config)
   if words is None:
     return {}
   count = len(words) + (words.void is not None)
@@ -78,6 +78,8 @@ def program_of(stage: str, batch: int, dtype: str):
 
   values = config_files.load(str(ROOT.parent / f'configs/masqclip.py:stage={stage}'))
   data = {'generated': 8, 'canvas': 1024, 'batch_size': batch}
+  # The recipe's means are of two photos; a batch need not hold two.
+  values.get('settings', {}).get('criterion', {}).pop('images_per_mean', None)
   config = read({**values, 'data': data, 'start': {}, 'dtype': dtype})
   mesh = make_mesh(config.mesh, jax.devices()[:1])
   program = make_program(config, mesh, text_bank(config))

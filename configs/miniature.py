@@ -18,13 +18,13 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
 
 Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,
 as the real one has, at first close ones in the centre of its square; `clip_anywhere`,
-the same ones anywhere in it; `clip_full`, pairs of every kind that fill it;
-`teacher`, proposals from scratch on the scenes, in which base things and stuff are
-annotated and novel things are not; `student`, progressive distillation; `longer`, as
-much further training as two students', without distillation; `masq`, MasQ-tuning;
-`tune_all`, the same with all of CLIP's image tower tuned (Table 6 of the paper); `rma`,
-MaskCLIP's relative mask attention. `seed` is of everything that is drawn; `runlocal`
-tries a stage out.
+the same ones anywhere in it; `clip_full`, pairs of every kind that fill it, half of
+whose patches it sees; `teacher`, proposals from scratch on the scenes, in which base
+things and stuff are annotated and novel things are not; `student`, progressive
+distillation; `longer`, as much further training as two students', without distillation;
+`masq`, MasQ-tuning; `tune_all`, the same with all of CLIP's image tower tuned (Table 6
+of the paper); `rma`, MaskCLIP's relative mask attention. `seed` is of all that is
+drawn; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """

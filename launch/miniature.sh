@@ -2,7 +2,7 @@
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
 #   launch/miniature.sh                        all of it
-#   launch/miniature.sh --until masqclip_tune_all    no further than this model
+#   launch/miniature.sh --until clip_baseline   the model that comes with the package
 #   launch/miniature.sh --seed 1 --out DIR [--clip RUN] [--data DIR] [--dry_run]
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
@@ -49,9 +49,6 @@ if [ -z "${flags[clip]:-}" ]; then
   trained clip_full clip_full "--config.start.clip.source=$out/clip_anywhere"
 fi
 trained teacher teacher
-trained masqclip_tune_all tune_all $(from teacher)
-judged masqclip_tune_all
-
 joined clip_baseline clip_baseline_miniature
 judged clip_baseline
 joined maskclip_freeze maskclip_freeze_miniature
@@ -70,4 +67,6 @@ judged masqclip_2
 trained longer longer "--config.start.teacher.source=$out/teacher"
 trained masqclip_longer masq $(from longer)
 judged masqclip_longer
+trained masqclip_tune_all tune_all $(from teacher)
+judged masqclip_tune_all
 run python benchmarks/miniature.py --data_dir "$data" "$out"

@@ -47,8 +47,8 @@ def load(
   """Loads a model.
 
   Args:
-    model: a bundle's directory, or a name of `list_models()` that was converted into
-      `cache_dir`/models.
+    model: a bundle's directory; or a name of `list_models()` that comes with the
+      package or was converted into `cache_dir`/models.
     dtype: compute type, 'float32' or 'bfloat16'.
     cache_dir: where text vectors are kept between runs; None keeps none.
 
@@ -66,6 +66,8 @@ def find_bundle(
   path = pathlib.Path(model)
   if path.is_dir():
     return bundle.locate(path)
+  if str(model) in zoo.SHIPPED:
+    return zoo.SHIPPED[str(model)]
   if str(model) in zoo.PRESETS:
     if cache_dir is not None:
       kept = pathlib.Path(cache_dir) / 'models' / str(model)

@@ -1,11 +1,12 @@
 """The models by name: how each is built, where its weights come from, what it scores.
 
-No weights are distributed with this package. The official ones are under licences of
-their own: fetch them from their authors and `convert` them, which makes a bundle; the
-miniature's are made by `launch/miniature.sh`.
+One model comes with the package, `clip_baseline_miniature`, for a generated world.
+The official weights are under licences of their own: fetch them from their authors and
+`convert` them, which makes a bundle.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -242,7 +243,16 @@ PRESETS: dict[str, Preset] = {
   ),
 }
 
+# Models whose bundles are part of the package.
+SHIPPED = {'clip_baseline_miniature': pathlib.Path(__file__).parent / 'miniature'}
+
 CARDS: dict[str, Card] = {
+  'clip_baseline_miniature': Card(
+    'CLIP on crops of proposals, for a generated world: small; works at once',
+    'in this package, made by launch/miniature.sh',
+    'Apache-2.0',
+    'benchmarks/miniature.md',
+  ),
   'masqclip_r50_vit_l14_336': Card(
     'MasQCLIP: ResNet-50 proposals, tuned mask queries in CLIP ViT-L/14@336',
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files; text tower from CLIP',
