@@ -77,16 +77,19 @@ def test_a_small_photo_lies_anywhere_on_the_grid():
   )
 
 
+def photos(tower: VisionTower, side: int, key: int, **settings) -> jax.Array:
+  """Image vectors of noise by a task with settings."""
+  pixels = jax.random.normal(jax.random.key(0), (8, side, side, 3))
+  task = make_task(tiny_stages.stage('clip', settings=settings), {})
+  return task.photos(tower, pixels, jax.random.key(key))
+
+
 def test_a_small_photo_lies_where_the_settings_say():
   tower = VisionTower(CLIP_SIZES['vit_tiny'], rngs=nnx.Rngs(0))
-  pixels = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
-
-  def photos(placement, key):
-    task = make_task(tiny_stages.stage('clip', settings={'placement': placement}), {})
-    return task.photos(tower, pixels, jax.random.key(key))
-
-  np.testing.assert_array_equal(photos('centre', 1), photos('centre', 2))
-  assert not np.allclose(photos('anywhere', 1), photos('anywhere', 2))
+  centre = [photos(tower, 32, key, placement='centre') for key in (1, 2)]
+  anywhere = [photos(tower, 32, key, placement='anywhere') for key in (1, 2)]
+  np.testing.assert_array_equal(*centre)
+  assert not np.allclose(*anywhere)
 
 
 def test_a_share_of_the_patches():
@@ -104,15 +107,11 @@ def test_a_share_of_the_patches():
 
 def test_a_tower_sees_a_share_of_a_photo():
   tower = VisionTower(CLIP_SIZES['vit_tiny'], rngs=nnx.Rngs(0))
-  pixels = jax.random.normal(jax.random.key(0), (4, 64, 64, 3))
-
-  def photos(seen, key):
-    task = make_task(tiny_stages.stage('clip', settings={'seen': seen}), {})
-    return task.photos(tower, pixels, jax.random.key(key))
-
-  np.testing.assert_array_equal(photos(1.0, 1), tower(pixels))
-  np.testing.assert_array_equal(photos(0.5, 1), photos(0.5, 1))
-  assert not np.allclose(photos(0.5, 1), photos(0.5, 2))
+  pixels = jax.random.normal(jax.random.key(0), (8, 64, 64, 3))
+  np.testing.assert_array_equal(photos(tower, 64, 1, seen=1.0), tower(pixels))
+  half = [photos(tower, 64, key, seen=0.5) for key in (1, 1, 2)]
+  np.testing.assert_array_equal(half[0], half[1])
+  assert not np.allclose(half[0], half[2])
 
 
 def test_sines_as_positions():
