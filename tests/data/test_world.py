@@ -139,7 +139,7 @@ def _hue_and_paleness(rgb):
 
 
 def test_patterns_show_at_the_smallest_size():
-  """A 46-pixel thing seen at half the size has light and dark marks."""
+  """The smallest thing, 87 pixels, seen at half the size has light and dark marks."""
   none = np.full((128, 128), -1, np.int8)
   ground = (Ground(5, 0.0, 0.0, 0.0, 1.0),)
   for shape, colour in itertools.product(range(3), range(9)):

@@ -16,6 +16,7 @@ from flax import nnx
 from maskclip_jax.io import params
 from maskclip_jax.models.base import Images
 from maskclip_jax.models.proposals import Mask2Former, Mask2FormerConfig
+from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.nn.resnet import Statistic
 
 TINY = Mask2FormerConfig(
@@ -208,6 +209,28 @@ def test_every_part_learns():
   # The same number on all keys changes no softmax.
   idle = {path for path in sizes if path.endswith('key/bias')}
   assert min(v for path, v in sizes.items() if path not in idle) > 1e-8
+
+
+def test_loops_over_equal_blocks_change_nothing():
+  """For a TPU equal blocks are a loop; seven decoder layers are two laps and a layer."""
+  config = dataclasses.replace(TINY, encoder_layers=2, decoder_layers=7)
+  model = Mask2Former(config, rngs=nnx.Rngs(0))
+  images = on_canvas([(32, 60)], (32, 64))
+  graphdef, state = nnx.split(model)
+
+  def stages(state):
+    outputs = nnx.merge(graphdef, state)(images, aux=True)
+    return [(o.mask_logits, o.class_logits) for o in (*outputs.aux, outputs)]
+
+  plain = jax.jit(stages)(state)
+  with compiling_for('tpu'):
+    looped = jax.jit(lambda state: stages(state))
+    assert ' scan[' in str(looped.trace(state).jaxpr)
+    looped = looped(state)
+  assert len(plain) == len(looped) == 8
+  for ours, theirs in zip(jax.tree.leaves(looped), jax.tree.leaves(plain), strict=True):
+    # Sums in another order, through seven layers.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
 
 
 def gradient_jaxpr(config) -> str:
