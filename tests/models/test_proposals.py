@@ -212,7 +212,7 @@ def test_every_part_learns():
 
 
 def test_loops_over_equal_blocks_change_nothing():
-  """For a TPU equal blocks are a loop; seven decoder layers are two laps and a layer."""
+  """For a TPU equal blocks are a loop; seven decoder layers are two laps and one."""
   config = dataclasses.replace(TINY, encoder_layers=2, decoder_layers=7)
   model = Mask2Former(config, rngs=nnx.Rngs(0))
   images = on_canvas([(32, 60)], (32, 64))
