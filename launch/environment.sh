@@ -1,10 +1,10 @@
-# Sourced by the scripts beside it: `prepare EXTRAS` makes a Python environment ready.
+# Sourced by the scripts beside it: `prepare [EXTRAS]` makes a Python environment ready.
 #
 # Without an active virtual environment, .venv in the checkout is created and used. What
 # was installed is remembered there, so a second run starts at once.
 
 prepare() {
-  local extras=$1 python=${PYTHON:-python3} stamp
+  local extras=${1:-} python=${PYTHON:-python3} stamp
   if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     echo "Python 3.11 or newer is needed; $python is $("$python" --version 2>&1)." \
       "Set PYTHON to a newer one." >&2
@@ -14,11 +14,11 @@ prepare() {
     [ -x .venv/bin/python ] || "$python" -m venv .venv || return 2
     . .venv/bin/activate
   fi
-  stamp=$VIRTUAL_ENV/.maskclip_jax-$(echo "$extras" | tr , -)
+  stamp=$VIRTUAL_ENV/.maskclip_jax${extras:+-${extras//,/-}}
   if ! cat pyproject.toml requirements.txt | cmp -s - "$stamp"; then
-    echo "Installing maskclip_jax[$extras] into $VIRTUAL_ENV ..."
+    echo "Installing maskclip_jax${extras:+[$extras]} into $VIRTUAL_ENV ..."
     python -m pip install --quiet --disable-pip-version-check \
-      -r requirements.txt -e ".[$extras]" || return 2
+      -r requirements.txt -e ".${extras:+[$extras]}" || return 2
     cat pyproject.toml requirements.txt >"$stamp"
   fi
 }

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
 parse_flags '' 'seed out clip data until' "$@"
-$dry_run || prepare demo
+$dry_run || prepare
 
 seed=${flags[seed]:-0} out=${flags[out]:-out/miniature}
 clip=${flags[clip]:-$out/clip_full} data=${flags[data]:-out/miniature/data}

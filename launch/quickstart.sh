@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
-prepare demo
+prepare
 
 words=${1:-miniature-116}
 out=out/quickstart
