@@ -3,7 +3,7 @@
     launch/miniature.sh --out out/miniature
     for seed in 1 2; do
       launch/miniature.sh --seed $seed --out out/miniature_$seed \\
-        --clip out/miniature/clip_full --data out/miniature/data
+        --clips out/miniature --data out/miniature/data
     done
     python benchmarks/miniature.py --data_dir out/miniature/data --record \\
       out/miniature out/miniature_1 out/miniature_2
@@ -34,6 +34,7 @@ RESULTS, TABLE = ROOT / 'results' / 'miniature.json', ROOT / 'miniature.md'
 TESTS = {'miniature': 'test scenes', 'miniature_shifted': 'shifted scenes'}
 SYSTEMS = {
   'clip_baseline': 'CLIP baseline: crops of the proposals',
+  'clip_baseline_close_ups': 'CLIP baseline, its CLIP trained on close-ups',
   'maskclip_freeze': 'MaskCLIP without RMA',
   'maskclip': 'MaskCLIP',
   'masqclip_0': 'MasQCLIP, teacher only',

@@ -8,7 +8,7 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
     $T --workdir RUNS/close --config configs/miniature.py:stage=clip
     $T --workdir RUNS/anywhere --config configs/miniature.py:stage=clip_anywhere \\
       --config.start.clip.source=RUNS/close
-    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_full \\
+    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_photos \\
       --config.start.clip.source=RUNS/anywhere
     $T --workdir RUNS/teacher --config configs/miniature.py:stage=teacher
     $T --workdir RUNS/student --config configs/miniature.py:stage=student \\
@@ -17,14 +17,15 @@ or stage by stage, after `python -m maskclip_jax data build miniature --data_dir
       --config.start.proposals.source=RUNS/student --config.start.clip.source=RUNS/clip
 
 Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,
-as the real one has, at first close ones in the centre of its square; `clip_anywhere`,
-the same ones anywhere in it; `clip_full`, pairs of every kind that fill it, half of
-whose patches it sees; `teacher`, proposals from scratch on the scenes, in which base
-things and stuff are annotated and novel things are not; `student`, progressive
-distillation; `longer`, as much further training as two students', without distillation;
-`masq`, MasQ-tuning; `tune_all`, the same with all of CLIP's image tower tuned (Table 6
-of the paper); `rma`, MaskCLIP's relative mask attention. `seed` is of all that is
-drawn; `runlocal` tries a stage out.
+as the real one has, at first small ones in the centre of its square; `clip_anywhere`,
+the same ones anywhere in it; `clip_photos`, photos of whole scenes that fill it, half
+of whose patches it sees; `clip_close_ups`, in its place for a CLIP that is to read
+crops, pairs that show things from near as well; `teacher`, proposals from scratch on
+the scenes, in which base things and stuff are annotated and novel things are not;
+`student`, progressive distillation; `longer`, as much further training as two
+students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
+CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
+attention. `seed` is of all that is drawn; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -32,7 +33,7 @@ Measured numbers: `benchmarks/miniature.md`.
 from configs import common
 
 _STAGES = (
-  *('clip', 'clip_anywhere', 'clip_full'),
+  *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
   *('teacher', 'student', 'longer'),
   *('masq', 'tune_all', 'rma'),
 )
@@ -66,9 +67,9 @@ def _cosine(lr: float, warmup: float = 0.05, **changes) -> dict:
   return {'lr': lr, 'schedule': schedule, **changes}
 
 
-def _pairs(view: str, *, side: int, tokens: int) -> dict:
+def _pairs(view: str, split: str = 'pairs', *, side: int, tokens: int) -> dict:
   return {
-    'datasets': [{'view': view, 'split': 'pairs'}],
+    'datasets': [{'view': view, 'split': split}],
     'mapper': 'miniature_clip',
     'canvas': side,
     'caption_tokens': tokens,
@@ -112,14 +113,24 @@ def _clip_anywhere():
   )
 
 
-def _clip_full():
+def _of_full_size(split: str, steps: int) -> dict:
   return _contrastive(
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip_anywhere'}},
     settings={'seen': 0.5},
-    data=_pairs('miniature/captions', side=96, tokens=32),
-    total_steps=1_200,
+    data=_pairs('miniature/captions', split, side=96, tokens=32),
+    total_steps=steps,
   )
+
+
+def _clip_photos():
+  # As photos on the web, these show whole scenes: so the CLIP reads parts of a scene
+  # where they are, and knows no crops of it.
+  return _of_full_size('photos', 2_400)
+
+
+def _clip_close_ups():
+  return _of_full_size('pairs', 1_200)
 
 
 def _proposals(**changes):

@@ -2,18 +2,19 @@
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
 #   launch/miniature.sh                        all of it
-#   launch/miniature.sh --until clip_baseline   the model that comes with the package
-#   launch/miniature.sh --seed 1 --out DIR [--clip RUN] [--data DIR] [--dry_run]
+#   launch/miniature.sh --until clip_baseline_close_ups   the model of the package
+#   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
+# --clips takes the CLIPs of another run of this script, --data its world.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed out clip data until' "$@"
+parse_flags '' 'seed out clips data until' "$@"
 $dry_run || prepare
 
 seed=${flags[seed]:-0} out=${flags[out]:-out/miniature}
-clip=${flags[clip]:-$out/clip_full} data=${flags[data]:-out/miniature/data}
+clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 
 # trained NAME STAGE [FLAGS OF TRAIN]: a stage of configs/miniature.py.
 trained() {
@@ -24,10 +25,10 @@ trained() {
     "--config.data.data_dir=$data" "$@"
 }
 
-# joined NAME PRESET: a system without training of its own, of the teacher and the CLIP.
+# joined NAME PRESET CLIP: a system without training of its own.
 joined() {
   [ -e "$out/$1/config.json" ] || run python -m maskclip_jax convert "$out/teacher" \
-    --clip "$clip" --preset "$2" --to "$out/$1"
+    --clip "$clips/$3" --preset "$2" --to "$out/$1"
 }
 
 # judged NAME: both tests; results.json tells that one was done. --until NAME ends here.
@@ -39,19 +40,25 @@ judged() {
 }
 
 from() {
-  echo "--config.start.proposals.source=$out/$1" "--config.start.clip.source=$clip"
+  echo "--config.start.proposals.source=$out/$1" \
+    "--config.start.clip.source=$clips/clip_photos"
 }
 
 run python -m maskclip_jax data build miniature --data_dir "$data"
-if [ -z "${flags[clip]:-}" ]; then
+if [ -z "${flags[clips]:-}" ]; then
   trained clip clip
   trained clip_anywhere clip_anywhere "--config.start.clip.source=$out/clip"
-  trained clip_full clip_full "--config.start.clip.source=$out/clip_anywhere"
+  trained clip_close_ups clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
 fi
 trained teacher teacher
-joined clip_baseline clip_baseline_miniature
+joined clip_baseline_close_ups clip_baseline_miniature clip_close_ups
+judged clip_baseline_close_ups
+
+[ -n "${flags[clips]:-}" ] ||
+  trained clip_photos clip_photos "--config.start.clip.source=$out/clip_anywhere"
+joined clip_baseline clip_baseline_miniature clip_photos
 judged clip_baseline
-joined maskclip_freeze maskclip_freeze_miniature
+joined maskclip_freeze maskclip_freeze_miniature clip_photos
 judged maskclip_freeze
 trained maskclip rma $(from teacher)
 judged maskclip

@@ -139,8 +139,9 @@ _SMALL_PHOTOS = Preprocessing(short_edge=96, long_edge=160)
 
 # Trained from nothing on the generated world in minutes: `configs/miniature.py`.
 _MINIATURE = Mask2FormerConfig(
-  stem=16,
-  width=32,
+  depth=26,
+  stem=32,
+  width=64,
   hidden=64,
   mask_dim=64,
   heads=4,
@@ -151,6 +152,8 @@ _MINIATURE = Mask2FormerConfig(
   queries=20,
 )
 _SMALL_SCENES = Preprocessing(short_edge=128, long_edge=256)
+# Chosen on scenes of another seed.
+_CROPS = PostprocessConfig(object_threshold=0.5, overlap_threshold=0.5)
 
 PRESETS: dict[str, Preset] = {
   'masqclip_r50_vit_l14_336': _masqclip('vit_l14_336'),
@@ -204,7 +207,7 @@ PRESETS: dict[str, Preset] = {
     'clip_baseline',
     CLIPBaselineConfig(_MINIATURE, CLIP_SIZES['vit_miniature']),
     _SMALL_SCENES,
-    _MASQ,
+    _CROPS,
   ),
   'proposals_miniature': Preset(
     'mask2former', _MINIATURE, _SMALL_SCENES, vocabulary='object'

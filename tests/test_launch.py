@@ -116,7 +116,7 @@ def test_the_miniature_makes_what_it_starts_from():
       assert 'seed=3' in line
   assert len(made) > 12
   shorter = dry(
-    'miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'clip_baseline'
+    'miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'clip_baseline_close_ups'
   )
-  assert 'OUT/judged/clip_baseline' in shorter[-1]
+  assert 'OUT/judged/clip_baseline_close_ups' in shorter[-1]
   assert shorter == lines[: len(shorter)]

@@ -271,10 +271,12 @@ _MINIATURE = Card(
     'test': Counts(250),
     'shifted': Counts(250),
     'pairs': Counts(36_000),
+    'photos': Counts(20_000),
   },
   builder='maskclip_jax.data.builders.miniature:Miniature',
   notes='Needs no files. `test` looks like `train`; `shifted` shows the same words in '
-  'other light and other styles; `pairs` are pictures with captions to train a CLIP.',
+  'other light and other styles; `pairs` and `photos` have captions to train a CLIP: '
+  'windows of scenes, and whole scenes.',
 )
 
 _CARDS = (

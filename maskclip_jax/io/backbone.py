@@ -8,6 +8,9 @@ from maskclip_jax.io import params, restore, rules
 from maskclip_jax.io.detect import TITLES, open_checkpoint
 from maskclip_jax.nn.resnet import BLOCKS, ResNet
 
+# Depths that ImageNet weights are published for.
+_PUBLISHED = (50, 101)
+
 
 def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The parameters of `Mask2Former.backbone` from a ResNet-50 or -101 checkpoint.
@@ -31,11 +34,11 @@ def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
     )
   shapes = checkpoint.known_shapes()
   blocks = sum(f'backbone/res4/{i}/conv1/kernel' in shapes for i in range(100))
-  depth = next((depth for depth, stages in BLOCKS.items() if stages[2] == blocks), None)
+  depth = next((depth for depth in _PUBLISHED if BLOCKS[depth][2] == blocks), None)
   if depth is None:
     raise ValueError(
       f'{path} has {blocks} blocks in its third stage: expected a ResNet of '
-      f'{" or ".join(map(str, BLOCKS))} layers'
+      f'{" or ".join(map(str, _PUBLISHED))} layers'
     )
   rngs = restore.ConstantRngs()
   model = params.abstract(lambda: ResNet(depth, rngs=rngs))

@@ -1,4 +1,4 @@
-"""ResNet-50 and -101 with frozen batch norm (spec section 2.2).
+"""Residual networks with frozen batch norm (spec section 2.2): ResNet-50, -101, -26.
 
 The torchvision layout: the stride sits in a bottleneck's 3x3 convolution. Batch norm
 never trains: its numbers are constants that travel with the weights.
@@ -14,8 +14,12 @@ from jaxtyping import Array, Float
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
 from maskclip_jax.nn.layers import NORM_EPS, in_turn, recompute
 
-Depth = Literal[50, 101]
-BLOCKS: dict[int, tuple[int, ...]] = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+Depth = Literal[26, 50, 101]
+BLOCKS: dict[int, tuple[int, ...]] = {
+  26: (2, 2, 2, 2),
+  50: (3, 4, 6, 3),
+  101: (3, 4, 23, 3),
+}
 
 # Normal with variance 2 / (outputs x window): keeps the variance of gradients.
 _kernel_init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -128,7 +132,7 @@ class ResNet(nnx.Module):
   """The four feature maps of a residual network.
 
   Args:
-    depth: 50 or 101.
+    depth: 26, 50 or 101; 26 only for networks that start from nothing.
     stem: channels of the stem.
     width: channels of res2; each later stage doubles them.
     remat: recompute each block in the backward pass instead of storing it.

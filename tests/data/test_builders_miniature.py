@@ -16,7 +16,7 @@ from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.data.world.pairs import SIDE
 from maskclip_jax.text.vocabulary import Vocabulary
 
-SIZES = {'train': 9, 'test': 4, 'shifted': 3, 'pairs': 12}
+SIZES = {'train': 9, 'test': 4, 'shifted': 3, 'pairs': 12, 'photos': 11}
 
 
 @pytest.fixture(scope='module')
@@ -80,14 +80,15 @@ def test_base_and_novel_instances_are_all_instances(data_dir):
   assert not base & novel
 
 
-def test_pairs_are_captions_only(data_dir):
-  source = open_source('miniature/captions', 'pairs', data_dir)
-  assert len(source) == SIZES['pairs']
+@pytest.mark.parametrize('split', ['pairs', 'photos'])
+def test_pairs_are_captions_only(split, data_dir):
+  source = open_source('miniature/captions', split, data_dir)
+  assert len(source) == SIZES[split]
   example = decode(source[0], find_view('miniature/captions'), crowd=False)
   assert example.size == (112, 112)
   assert len(example.captions) == 4
   with pytest.raises(ValueError, match='built without that part'):
-    open_source('miniature/panoptic', 'pairs', data_dir)
+    open_source('miniature/panoptic', split, data_dir)
 
 
 def test_the_doctor_finds_nothing(data_dir):

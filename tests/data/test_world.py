@@ -158,6 +158,7 @@ def test_patterns_show_at_the_smallest_size():
 def _fingerprints():
   records = [scenes.scene(0, split, 5) for split in ('train', 'test', 'shifted')]
   records += [pairs.pair(0, index) for index in range(6)]
+  records += [pairs.photo(0, index) for index in range(6)]
   return [[hash_of(r['image']), r['captions']] for r in records]
 
 
@@ -202,6 +203,19 @@ def test_pairs():
   assert [subsets.count(name) for name in ('thing', 'stuff', 'scene')] == [42, 6, 12]
   # Half are drawn close, and two fifths of the others are by chance.
   assert 20 <= close <= 38
+
+
+def test_photos_are_taken_from_afar():
+  subsets = []
+  for index in range(40):
+    record = pairs.photo(0, index)
+    assert _decode(record['image']).shape == (pairs.SIDE, pairs.SIDE, 3)
+    assert len(record['captions']) == 4
+    subset = record['subsets'][0]
+    subsets.append(subset)
+    # The first caption says all, the third names one thing.
+    assert subset == 'stuff' or len(record['captions'][0]) > len(record['captions'][2])
+  assert [subsets.count(name) for name in ('scene', 'stuff')] == [36, 4]
 
 
 def test_captions_name_what_is_there():

@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def world(tmp_path_factory) -> pathlib.Path:
   """A little of the world, as `data build miniature` draws it."""
   directory = tmp_path_factory.mktemp('world')
-  sizes = {'train': 8, 'test': 1, 'pairs': 40}
+  sizes = {'train': 8, 'test': 1, 'pairs': 40, 'photos': 9}
   build('miniature', None, directory, sizes=sizes)
   return directory
 
@@ -46,7 +46,8 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
 
   stage('clip', 'close')
   stage('clip_anywhere', 'anywhere', clip='close')
-  stage('clip_full', 'clip', clip='anywhere')
+  stage('clip_photos', 'clip', clip='anywhere')
+  stage('clip_close_ups', 'close_ups', clip='anywhere')
   stage('teacher', 'teacher')
   stage('student', 'student', teacher='teacher')
   masq = stage('masq', 'masq', proposals='student', clip='clip')
@@ -65,7 +66,7 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
   convert_checkpoint(
     tmp_path / 'teacher',
     tmp_path / 'baseline',
-    clip=tmp_path / 'clip',
+    clip=tmp_path / 'close_ups',
     preset='clip_baseline_miniature',
   )
   scene = decode(

@@ -29,6 +29,7 @@ class Miniature(SegmentationBuilder):
     'test': 250,
     'shifted': 250,
     'pairs': 36_000,
+    'photos': 20_000,
   }
 
   def __init__(
@@ -71,8 +72,9 @@ class Miniature(SegmentationBuilder):
     }
 
   def _sample(self, split: str, index: int) -> Sample:
-    if split == 'pairs':
-      make = functools.partial(pairs.pair, self._seed, index)
+    captioned = {'pairs': pairs.pair, 'photos': pairs.photo}
+    if split in captioned:
+      make = functools.partial(captioned[split], self._seed, index)
     else:
       make = functools.partial(scenes.scene, self._seed, split, index)
     return Sample(f'{split}-{index:06d}', make)

@@ -110,7 +110,7 @@ _ALL = (
     background=0,
     frequent=(BACKGROUND,),
   ),
-  Expectations('miniature', 'miniature/semantic', captioned=('pairs',)),
+  Expectations('miniature', 'miniature/semantic', captioned=('pairs', 'photos')),
 )
 
 

@@ -1,7 +1,8 @@
 """Pairs of a small picture and sentences, as CLIP is trained on.
 
-A picture is a window of a scene that was invented for it alone: around one thing, of
-the ground, or most of the scene. About a quarter is drawn in the styles of the shifted
+A picture shows part of a scene that was invented for it alone. `pairs` are windows
+around one thing, of the ground, or most of the scene; `photos` show whole scenes or the
+ground, and nothing from near. About a quarter is drawn in the styles of the shifted
 scenes or between, since the CLIP that this stands for has seen pictures of all sorts.
 """
 
@@ -27,12 +28,15 @@ _SHIFTED = 0.27
 CLOSE, _WIDEST, _NEAR = 1.6, 3.2, 0.5
 # What is named: things of which half is seen, stuff that has a tenth of the picture.
 _SEEN, _SHARE = 0.5, 0.1
+# Of so many photos one is of the ground alone; least side of the others, as a share of
+# the scene's; and what of a thing they have to show.
+_GROUND, _PHOTO, _SEEN_FAR = 10, 0.8, 0.4
 
 _Window = tuple[Plan, Square, list[str]]
 
 
 def pair(seed: int, index: int) -> schema.Record:
-  """A pair: a record with four captions and no labels; the first says the most.
+  """A window: a record with four captions and no labels; the first says the most.
 
   Its `subsets` are 'thing', 'stuff' or 'scene', 'close' where a thing fills the window,
   and 'shifted' where the style is.
@@ -43,13 +47,35 @@ def pair(seed: int, index: int) -> schema.Record:
     window, close = _around_thing(seed, index, rng)
     subsets = ['thing', 'close'] if close else ['thing']
   elif sort < _THING + _STUFF:
-    window, subsets = _of_stuff(seed, index, rng), ['stuff']
+    number = turn(seed, 'pairs', index, len(STUFF))
+    window, subsets = _of_stuff(number, rng), ['stuff']
   else:
     window, subsets = _of_scene(seed, index, rng), ['scene']
+  return _record(f'pairs-{index:06d}', window, subsets, rng)
+
+
+def photo(seed: int, index: int) -> schema.Record:
+  """A photo: a record with four captions and no labels; the first says the most.
+
+  Its `subsets` are 'stuff' or 'scene', and 'shifted' where the style is.
+  """
+  rng = chance(seed, 'photos', index)
+  if turn(seed, 'photos', index, _GROUND):
+    number = turn(seed, 'photos', index, THINGS)
+    window, subsets = _of_photo(number, rng), ['scene']
+  else:
+    number = turn(seed, 'photos', index // _GROUND, len(STUFF))
+    window, subsets = _of_stuff(number, rng), ['stuff']
+  return _record(f'photos-{index:06d}', window, subsets, rng)
+
+
+def _record(
+  name: str, window: _Window, subsets: list[str], rng: np.random.Generator
+) -> schema.Record:
+  """The record of a window, drawn in a style of its own."""
   plan, square, texts = window
   strength = rng.uniform(0.2, 1.0) if rng.random() < _SHIFTED else 0.0
   style = draw_style(rng, strength)
-  name = f'pairs-{index:06d}'
   return {
     'image': jpeg(_picture(plan, style, rng, square)),
     'image_id': name,
@@ -119,9 +145,8 @@ def _around_thing(
   return (plan, square, texts), side <= CLOSE * thing.size
 
 
-def _of_stuff(seed: int, index: int, rng: np.random.Generator) -> _Window:
+def _of_stuff(number: int, rng: np.random.Generator) -> _Window:
   """A window of the ground, mostly of one stuff."""
-  number = turn(seed, 'pairs', index, len(STUFF))
   while True:
     plan = draw_plan(rng, most=0)
     stuff = [ground.stuff for ground in plan.grounds]
@@ -159,6 +184,27 @@ def _of_scene(seed: int, index: int, rng: np.random.Generator) -> _Window:
     captions.things(shown, rng, other=0) + captions.place(stuff, rng, 0),
     captions.things(shown, rng, other=0),
     captions.opening(captions.things(shown, rng), rng),
+    captions.things(some, rng, other=0.1) + captions.place(stuff, rng, 0.1),
+  ]
+  return plan, square, texts
+
+
+def _of_photo(number: int, rng: np.random.Generator) -> _Window:
+  """Most of a scene. Captions say all, or less: few photos' do say all."""
+  while True:
+    plan = draw_plan(rng, number)
+    side = rng.uniform(_PHOTO, 1.0)
+    square = (*rng.uniform(0, 1 - side, 2).tolist(), side)
+    seen = np.flatnonzero(plan.visible(square) >= _SEEN_FAR).tolist()
+    if seen:
+      break
+  shown = [(plan.things[n].kind, '') for n in seen]
+  some = [shown[n] for n in rng.permutation(len(shown))[:2].tolist()]
+  stuff = _stuff(plan, square)
+  texts = [
+    captions.things(shown, rng, other=0) + captions.place(stuff, rng, 0),
+    captions.things(shown, rng, other=0.1),
+    captions.noun(some[0][0], rng, other=0.1),
     captions.things(some, rng, other=0.1) + captions.place(stuff, rng, 0.1),
   ]
   return plan, square, texts

@@ -23,7 +23,7 @@ from maskclip_jax.data.world.words import THINGS
 REVISION = 5
 QUALITY = 92
 # Numbers that tell the splits' chance apart. Never change: they are in every example.
-_SPLITS = {'train': 1, 'test': 2, 'shifted': 3, 'pairs': 4}
+_SPLITS = {'train': 1, 'test': 2, 'shifted': 3, 'pairs': 4, 'photos': 5}
 
 
 def chance(seed: int, split: str, index: int) -> np.random.Generator:
