@@ -25,6 +25,11 @@ trained() {
     "--config.data.data_dir=$data" "$@"
 }
 
+# clip STAGE [FLAGS OF TRAIN]: a CLIP, unless --clips brings it.
+clip() {
+  [ -n "${flags[clips]:-}" ] || trained "$1" "$@"
+}
+
 # joined NAME PRESET CLIP: a system without training of its own.
 joined() {
   [ -e "$out/$1/config.json" ] || run python -m maskclip_jax convert "$out/teacher" \
@@ -45,17 +50,14 @@ from() {
 }
 
 run python -m maskclip_jax data build miniature --data_dir "$data"
-if [ -z "${flags[clips]:-}" ]; then
-  trained clip clip
-  trained clip_anywhere clip_anywhere "--config.start.clip.source=$out/clip"
-  trained clip_close_ups clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
-fi
+clip clip
+clip clip_anywhere "--config.start.clip.source=$out/clip"
+clip clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
 trained teacher teacher
 joined clip_baseline_close_ups clip_baseline_miniature clip_close_ups
 judged clip_baseline_close_ups
 
-[ -n "${flags[clips]:-}" ] ||
-  trained clip_photos clip_photos "--config.start.clip.source=$out/clip_anywhere"
+clip clip_photos "--config.start.clip.source=$out/clip_anywhere"
 joined clip_baseline clip_baseline_miniature clip_photos
 judged clip_baseline
 joined maskclip_freeze maskclip_freeze_miniature clip_photos

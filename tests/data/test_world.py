@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -205,17 +206,25 @@ def test_pairs():
   assert 20 <= close <= 38
 
 
+_SHAPE = r'disk|circle|bar|stick|star'
+
+
 def test_photos_are_taken_from_afar():
-  subsets = []
+  subsets, several = [], 0
   for index in range(40):
     record = pairs.photo(0, index)
     assert _decode(record['image']).shape == (pairs.SIDE, pairs.SIDE, 3)
     assert len(record['captions']) == 4
     subset = record['subsets'][0]
     subsets.append(subset)
-    # The first caption says all, the third names one thing.
-    assert subset == 'stuff' or len(record['captions'][0]) > len(record['captions'][2])
+    if subset == 'scene':
+      # The second caption names all things, the third one of them.
+      _, all_, one, _ = (re.findall(_SHAPE, text) for text in record['captions'])
+      assert len(one) == 1
+      several += len(all_) > 1
   assert [subsets.count(name) for name in ('scene', 'stuff')] == [36, 4]
+  # A scene has two things or more; few are alike, and few lie outside the photo.
+  assert several >= 29
 
 
 def test_captions_name_what_is_there():

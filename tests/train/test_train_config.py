@@ -149,15 +149,8 @@ def shipped() -> list[str]:
   miniature = [
     f'miniature.py:stage={stage}'
     for stage in (
-      *(
-        'clip',
-        'clip_anywhere',
-        'clip_photos',
-        'clip_close_ups',
-        'teacher',
-        'student',
-        'longer',
-      ),
+      *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
+      *('teacher', 'student', 'longer'),
       *('masq', 'tune_all', 'rma'),
     )
   ]

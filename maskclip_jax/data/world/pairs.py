@@ -166,14 +166,7 @@ def _of_stuff(number: int, rng: np.random.Generator) -> _Window:
 def _of_scene(seed: int, index: int, rng: np.random.Generator) -> _Window:
   """A whole scene, or more than half of one."""
   number = turn(seed, 'pairs', index, THINGS)
-  while True:
-    plan = draw_plan(rng, number)
-    side = rng.uniform(0.6, 1.0)
-    square = (*rng.uniform(0, 1 - side, 2).tolist(), side)
-    square = WHOLE if rng.random() < 0.4 else square
-    seen = np.flatnonzero(plan.visible(square) >= _SEEN).tolist()
-    if seen:
-      break
+  plan, square, seen = _part(number, rng, least=0.6, whole=0.4, share=_SEEN)
   shown = [
     (thing.kind, captions.size_word(thing.size / square[2], rng))
     for thing in (plan.things[n] for n in seen)
@@ -189,15 +182,37 @@ def _of_scene(seed: int, index: int, rng: np.random.Generator) -> _Window:
   return plan, square, texts
 
 
-def _of_photo(number: int, rng: np.random.Generator) -> _Window:
-  """Most of a scene. Captions say all, or less: few photos' do say all."""
+def _part(
+  number: int,
+  rng: np.random.Generator,
+  *,
+  least: float,
+  share: float,
+  whole: float = 0.0,
+) -> tuple[Plan, Square, list[int]]:
+  """A scene, a large part of it, and which things that part shows enough of.
+
+  Args:
+    number: of the kind that the scene starts from.
+    rng: where chance comes from.
+    least: smallest side of the part.
+    share: of a thing that has to be seen.
+    whole: chance that the part is all of the scene.
+  """
   while True:
     plan = draw_plan(rng, number)
-    side = rng.uniform(_PHOTO, 1.0)
+    side = rng.uniform(least, 1.0)
     square = (*rng.uniform(0, 1 - side, 2).tolist(), side)
-    seen = np.flatnonzero(plan.visible(square) >= _SEEN_FAR).tolist()
+    if whole and rng.random() < whole:
+      square = WHOLE
+    seen = np.flatnonzero(plan.visible(square) >= share).tolist()
     if seen:
-      break
+      return plan, square, seen
+
+
+def _of_photo(number: int, rng: np.random.Generator) -> _Window:
+  """Most of a scene. Captions say all, or less: few photos' do say all."""
+  plan, square, seen = _part(number, rng, least=_PHOTO, share=_SEEN_FAR)
   shown = [(plan.things[n].kind, '') for n in seen]
   some = [shown[n] for n in rng.permutation(len(shown))[:2].tolist()]
   stuff = _stuff(plan, square)
