@@ -47,7 +47,6 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
   stage('clip', 'close')
   stage('clip_anywhere', 'anywhere', clip='close')
   stage('clip_photos', 'clip', clip='anywhere')
-  stage('clip_close_ups', 'close_ups', clip='anywhere')
   stage('teacher', 'teacher')
   stage('student', 'student', teacher='teacher')
   masq = stage('masq', 'masq', proposals='student', clip='clip')
@@ -66,7 +65,7 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
   convert_checkpoint(
     tmp_path / 'teacher',
     tmp_path / 'baseline',
-    clip=tmp_path / 'close_ups',
+    clip=tmp_path / 'clip',
     preset='clip_baseline_miniature',
   )
   scene = decode(
