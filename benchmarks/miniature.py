@@ -1,16 +1,17 @@
 """The table of the miniature: every system on known and new words, over some seeds.
 
-    launch/miniature.sh --out out/miniature
+    launch/miniature.sh --scale 2 --out out/miniature
     for seed in 1 2; do
-      launch/miniature.sh --seed $seed --out out/miniature_$seed \\
+      launch/miniature.sh --scale 2 --seed $seed --out out/miniature_$seed \\
         --clips out/miniature --data out/miniature/data
     done
     python benchmarks/miniature.py --data_dir out/miniature/data --record \\
       out/miniature out/miniature_1 out/miniature_2
 
 Reads what `launch/miniature.sh` left in its directories, one a seed, measures how many
-things the proposals of each stage find, and prints means over the seeds with their
-spread (the standard deviation). Systems that no directory holds are left out.
+things the proposals of each stage find and which part of a name each system reads, and
+prints means over the seeds with their spread (the standard deviation). Systems that no
+directory holds are left out.
 `--record` writes `results/miniature.json` and `miniature.md`.
 """
 
@@ -25,6 +26,7 @@ from machine import machine
 from pycocotools import mask as coco_mask
 
 import maskclip_jax
+from maskclip_jax.data.world.words import THINGS, Kind
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.protocols import PROTOCOLS
@@ -50,6 +52,7 @@ NUMBERS = (
 )
 FOUND = 0.5
 RECALLS = ('base', 'novel', 'base, likely', 'novel, likely')
+PARTS = ('shape', 'colour', 'pattern')
 # A proposal that is more likely an object than not.
 LIKELY = 0.5
 
@@ -73,23 +76,62 @@ def found(
   return {key: 100 * float(np.mean(values)) for key, values in hits.items()}
 
 
-def recalls(
+def read_parts(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
+  """How often each part of a name is right, where a segment covers the thing.
+
+  Covers: by IoU > 0.5. All words compete; a thing named as stuff has no part right.
+  """
+  segmenter = maskclip_jax.load(directory)
+  right = {f'{part}, {group}': [] for part in PARTS for group in ('base', 'novel')}
+  for example in source:
+    found = segmenter(example.photo, 'miniature-116', task='panoptic')
+    classes = {segment.id: segment.class_index for segment in found.segments}
+    areas = np.bincount(found.panoptic.ravel(), minlength=1 + max(classes, default=0))
+    truth = example.truth.instance
+    for label, rle in zip(truth.classes, truth.masks, strict=True):
+      mask = coco_mask.decode(rle).astype(bool)
+      shared = np.bincount(found.panoptic[mask], minlength=len(areas))
+      iou = shared / (areas + mask.sum() - shared)
+      best = 1 + int(np.argmax(iou[1:])) if classes else 0
+      if not best or iou[best] <= FOUND:
+        continue
+      kind, named = Kind.of(int(label)), classes[best]
+      for part in PARTS:
+        same = named < THINGS and getattr(Kind.of(named), part) == getattr(kind, part)
+        right[f'{part}, {"novel" if kind.novel else "base"}'].append(same)
+  return {key: 100 * float(np.mean(values)) for key, values in right.items()}
+
+
+def kept(
+  directory: pathlib.Path, name: str, places: Mapping[str, pathlib.Path], measure
+) -> dict[str, dict[str, float]]:
+  """A measurement of each place, from a file of the seed where it was made before."""
+  path = directory / 'judged' / name
+  rows = json.loads(path.read_text()) if path.exists() else {}
+  for key, place in places.items():
+    if key not in rows and any((place / f).exists() for f in ('bundle', 'config.json')):
+      rows[key] = measure(place)
+      path.write_text(json.dumps(rows, indent=1) + '\n')
+  return rows
+
+
+def measured(
   directory: pathlib.Path, data_dir: pathlib.Path
 ) -> Iterator[tuple[str, float]]:
-  """What the proposals of each stage find; measured once and kept."""
-  kept = directory / 'judged' / 'recall.json'
-  rows = json.loads(kept.read_text()) if kept.exists() else {}
-  trained = [stage for stage in PROPOSALS if (directory / stage / 'bundle').exists()]
-  if missing := [stage for stage in trained if stage not in rows]:
-    run = PROTOCOLS['miniature'].for_system('masqclip')
-    source = ProtocolSource(run, data_dir, tasks=('instance',))
-    names = [c.name for c in source_words('miniature-things')]
-    novel = [names.index(c.name) for c in source_words('miniature-novel')]
-    rows |= {stage: found(directory / stage, source, novel) for stage in missing}
-    kept.write_text(json.dumps(rows, indent=1) + '\n')
-  for stage, row in rows.items():
-    for key, value in row.items():
-      yield f'{stage}/{key}', value
+  """What the proposals of each stage find, and what each system reads of names."""
+  run = PROTOCOLS['miniature'].for_system('masqclip')
+  source = ProtocolSource(run, data_dir, tasks=('instance',))
+  names = [c.name for c in source_words('miniature-things')]
+  novel = [names.index(c.name) for c in source_words('miniature-novel')]
+  stages = {stage: directory / stage for stage in PROPOSALS}
+  systems = {f'{system}/parts': directory / system for system in SYSTEMS}
+  for rows in (
+    kept(directory, 'recall.json', stages, lambda d: found(d, source, novel)),
+    kept(directory, 'parts.json', systems, lambda d: read_parts(d, source)),
+  ):
+    for key, row in rows.items():
+      for column, value in row.items():
+        yield f'{key}/{column}', value
 
 
 def source_words(name: str):
@@ -99,7 +141,7 @@ def source_words(name: str):
 
 def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, float]:
   """Every number of one seed by 'system/test/metric' or 'stage/recall'."""
-  row = dict(recalls(directory, data_dir))
+  row = dict(measured(directory, data_dir))
   for system in SYSTEMS:
     for test in TESTS:
       path = directory / 'judged' / system / test / ledger.RESULTS
@@ -137,6 +179,13 @@ def tables(seeds: Sequence[dict[str, float]]) -> str:
     lines += ['', f'**{title}**', *rows(seeds, titles, NUMBERS)]
   lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
   lines += rows(seeds, {stage: stage for stage in PROPOSALS}, RECALLS)
+  lines += [
+    '',
+    '**parts of names that are right** (of things covered, percent)',
+  ]
+  titles = {f'{system}/parts': name for system, name in SYSTEMS.items()}
+  groups = [f'{part}, {group}' for part in PARTS for group in ('base', 'novel')]
+  lines += rows(seeds, titles, groups)
   return '\n'.join(lines) + '\n'
 
 

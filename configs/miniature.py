@@ -25,7 +25,8 @@ the scenes, in which base things and stuff are annotated and novel things are no
 `student`, progressive distillation; `longer`, as much further training as two
 students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
 CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
-attention. `seed` is of all that is drawn; `runlocal` tries a stage out.
+attention. `seed` is of all that is drawn; `scale` multiplies the steps of a stage, for
+machines with more time to spend; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -42,10 +43,11 @@ _POINTS = {'points': 512}
 
 def get_config(arg=None):
   """One stage."""
-  a = common.parse(arg, stage='masq', seed=0, runlocal=False)
+  a = common.parse(arg, stage='masq', seed=0, scale=1, runlocal=False)
   common.choose('stage', a.stage, _STAGES)
   config = globals()[f'_{a.stage}']() | {'seed': a.seed}
   config['data']['seed'] = a.seed
+  config['total_steps'] *= a.scale
   if a.runlocal:
     return _for_trying_out(config)
   return common.finished(config)
@@ -100,7 +102,7 @@ def _clip():
     1e-3,
     settings={'sine_positions': True, 'placement': 'centre'},
     data=_close_pairs(),
-    total_steps=3_000,
+    total_steps=1_500,
   )
 
 
@@ -109,7 +111,7 @@ def _clip_anywhere():
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip'}},
     data=_close_pairs(),
-    total_steps=3_000,
+    total_steps=1_500,
   )
 
 
@@ -126,11 +128,11 @@ def _of_full_size(split: str, steps: int) -> dict:
 def _clip_photos():
   # As photos on the web, these show whole scenes: so the CLIP reads parts of a scene
   # where they are, and knows no crops of it.
-  return _of_full_size('photos', 2_400)
+  return _of_full_size('photos', 1_200)
 
 
 def _clip_close_ups():
-  return _of_full_size('pairs', 1_200)
+  return _of_full_size('pairs', 600)
 
 
 def _proposals(**changes):
@@ -145,7 +147,7 @@ def _teacher():
   return _proposals(
     task='set_prediction',
     data=_scenes(8),
-    total_steps=3_000,
+    total_steps=1_500,
     # From scratch, so the backbone learns as fast as the rest.
     optim=_cosine(1e-3, clip_norm=0.1),
   )
@@ -157,7 +159,7 @@ def _student():
     settings={'criterion': {'sampling': _POINTS}, 'rule': _POINTS},
     start={'teacher': {'at': 'teacher', 'what': 'the teacher, or the last student'}},
     data=_scenes(8),
-    total_steps=800,
+    total_steps=400,
     optim=_cosine(2e-4, clip_norm=0.1),
   )
 
@@ -167,7 +169,7 @@ def _longer():
     task='set_prediction',
     start={'teacher': {'what': 'the teacher'}},
     data=_scenes(8),
-    total_steps=1_600,
+    total_steps=800,
     optim=_cosine(2e-4, clip_norm=0.1),
   )
 
@@ -186,7 +188,7 @@ def _masq():
     'settings': {'label_size': 96},
     'start': _parts(),
     'data': _scenes(8),
-    'total_steps': 3_000,
+    'total_steps': 750,
     'optim': _cosine(2e-3, clip_norm=0.1),
   }
 
@@ -204,8 +206,8 @@ def _rma():
     'preset': 'maskclip_miniature',
     'settings': {'criterion': {'sampling': _POINTS}},
     'start': _parts(leave=['proposals/predictor/class_embed/.*']),
-    'data': _scenes(16),
-    'total_steps': 1_500,
+    'data': _scenes(8),
+    'total_steps': 750,
     'optim': _cosine(1e-3, clip_norm=0.1),
   }
 

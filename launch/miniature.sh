@@ -2,18 +2,20 @@
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
 #   launch/miniature.sh                        all of it
-#   launch/miniature.sh --until clip_baseline_close_ups   the model of the package
+#   launch/miniature.sh --scale 2 --teacher_steps 7000 --until clip_baseline_close_ups
+#                                              the model of the package
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
+# --scale trains every stage that many times as long: 2 is what the tables show.
 # --clips takes the CLIPs of another run of this script, --data its world.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed out clips data until' "$@"
+parse_flags '' 'seed scale teacher_steps out clips data until' "$@"
 $dry_run || prepare
 
-seed=${flags[seed]:-0} out=${flags[out]:-out/miniature}
+seed=${flags[seed]:-0} scale=${flags[scale]:-1} out=${flags[out]:-out/miniature}
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 
 # trained NAME STAGE [FLAGS OF TRAIN]: a stage of configs/miniature.py.
@@ -21,7 +23,7 @@ trained() {
   local name=$1 stage=$2
   shift 2
   run python -m maskclip_jax train --workdir "$out/$name" \
-    --config "configs/miniature.py:stage=$stage,seed=$seed" \
+    --config "configs/miniature.py:stage=$stage,seed=$seed,scale=$scale" \
     "--config.data.data_dir=$data" "$@"
 }
 
@@ -53,7 +55,8 @@ run python -m maskclip_jax data build miniature --data_dir "$data"
 clip clip
 clip clip_anywhere "--config.start.clip.source=$out/clip"
 clip clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
-trained teacher teacher
+trained teacher teacher \
+  ${flags[teacher_steps]:+"--config.total_steps=${flags[teacher_steps]}"}
 joined clip_baseline_close_ups clip_baseline_miniature clip_close_ups
 judged clip_baseline_close_ups
 

@@ -52,6 +52,16 @@ class MaskCLIPConfig:
       )
 
 
+def _per_patch(
+  conv: nnx.Conv, patches: Float[Array, '*b n i']
+) -> Float[Array, '*b n o']:
+  """A convolution that sees one patch at a time, as one matrix product: on CPUs several
+  times faster than the convolution."""
+  kernel = conv.kernel[...].reshape(patches.shape[-1], -1)
+  dtype = conv.dtype or kernel.dtype
+  return patches.astype(dtype) @ kernel.astype(dtype) + conv.bias[...]
+
+
 def _normal(fan: int) -> nnx.Initializer:
   return nnx.initializers.normal((2 / fan) ** 0.5)
 
@@ -89,11 +99,8 @@ class RelativeMaskAttention(nnx.Module):
     )
 
   def mask_features(self, masks: Float[Array, '*b r r']) -> Float[Array, '*b n w']:
-    """`conv1` of tanh(mask), as one matrix product over the patches."""
-    kernel = self.conv1.kernel[...].reshape(self.patch**2, -1)
-    patches = regions.patches_of(jnp.tanh(masks), self.patch)
-    dtype = self.conv1.dtype or kernel.dtype
-    return patches.astype(dtype) @ kernel.astype(dtype) + self.conv1.bias[...]
+    """`conv1` of tanh(mask)."""
+    return _per_patch(self.conv1, regions.patches_of(jnp.tanh(masks), self.patch))
 
   def refinement(
     self, q: Float[Array, '*b h d'], k: Float[Array, 'n h d']
@@ -101,7 +108,7 @@ class RelativeMaskAttention(nnx.Module):
     """What is added to each mask: `conv3` of quick_gelu(query * key), unshuffled."""
     product = q[..., None, :, :] * k
     product = quick_gelu(product.reshape(*product.shape[:-2], -1))
-    return regions.maps_of(self.conv3(product[..., None, :])[..., 0, :], self.patch)
+    return regions.maps_of(_per_patch(self.conv3, product), self.patch)
 
   def __call__(
     self,
