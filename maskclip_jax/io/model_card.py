@@ -6,7 +6,7 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.io.detect import TITLES
 
-# The licence of official weights, by the kind of file they come in. `docs/licences.md`
+# The licence of the official files, by the kind of file they come in. `docs/licences.md`
 # has the whole picture.
 _LICENCES = {
   'clip': "MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
@@ -54,8 +54,14 @@ def _files(files) -> str:
 
 
 def _licence(files) -> str:
-  kinds = list(dict.fromkeys(f['kind'] for f in files))
-  lines = [f'- {TITLES[kind]}: {_LICENCES[kind]}' for kind in kinds]
+  # A bundle may hold anybody's weights: what it may is written in its own card.
+  terms = {
+    TITLES[f['kind']]: f'the terms of `{f["name"]}`, see its MODEL_CARD.md'
+    if f['layout'] == 'bundle'
+    else _LICENCES[f['kind']]
+    for f in files
+  }
+  lines = [f'- {title}: {licence}' for title, licence in terms.items()]
   return '\n'.join(
     [
       '## Licence of the weights',

@@ -68,6 +68,10 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path):
     clip=tmp_path / 'clip',
     preset='clip_baseline_miniature',
   )
+  # Nothing official is in it, so no official licence holds.
+  card = (tmp_path / 'baseline' / 'MODEL_CARD.md').read_text()
+  assert card.count('the terms of `bundle`') == 2
+  assert 'CC BY-NC' not in card
   scene = decode(
     open_source('miniature/panoptic', 'test', world)[0],
     find_view('miniature/panoptic'),
