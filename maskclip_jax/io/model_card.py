@@ -6,7 +6,7 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.io.detect import TITLES
 
-# The licence of the official files, by the kind of file they come in. `docs/licences.md`
+# The licence of the official files, by their kind. `docs/licences.md`
 # has the whole picture.
 _LICENCES = {
   'clip': "MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
