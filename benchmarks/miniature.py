@@ -19,7 +19,7 @@ import argparse
 import json
 import pathlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from machine import machine
@@ -47,19 +47,21 @@ SYSTEMS = {
 }
 PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer')
 NUMBERS = (
-  *('PQ[base]', 'PQ[base_things]', 'PQ[novel]'),
+  *('PQ[base]', 'PQ[base_things]', 'PQst', 'PQ[novel]'),
   *('AP50[base]', 'AP50[novel]', 'mIoU_gt[base]', 'mIoU_gt[novel]'),
 )
 FOUND = 0.5
 RECALLS = ('base', 'novel', 'base, likely', 'novel, likely')
-PARTS = ('shape', 'colour', 'pattern')
+PARTS = tuple(
+  f'{column}, {kinds}'
+  for column in ('covered', 'shape', 'colour', 'pattern')
+  for kinds in ('base', 'novel')
+)
 # A proposal that is more likely an object than not.
 LIKELY = 0.5
 
 
-def found(
-  directory: pathlib.Path, source: ProtocolSource, novel: Sequence[int]
-) -> dict[str, float]:
+def found(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
   """Share of base and novel things that a proposal overlaps by IoU > 0.5."""
   segmenter = maskclip_jax.load(directory)
   hits = {key: [] for key in RECALLS}
@@ -70,40 +72,56 @@ def found(
     truth = example.truth.instance
     iou = coco_mask.iou(masks, truth.masks, truth.crowd.astype(np.uint8))
     for label, column in zip(truth.classes, np.asarray(iou).T, strict=True):
-      key = 'novel' if label in novel else 'base'
+      key = group(Kind.of(int(label)))
       hits[key].append(column.max() > FOUND)
       hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
-  return {key: 100 * float(np.mean(values)) for key, values in hits.items()}
+  return shares(hits)
 
 
 def read_parts(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
-  """How often each part of a name is right, where a segment covers the thing.
+  """How many things a segment covers (IoU > 0.5), and which parts of names are right.
 
-  Covers: by IoU > 0.5. All words compete; a thing named as stuff has no part right.
+  All words compete. Parts are of the things covered: of one that is named as stuff,
+  none is right.
   """
   segmenter = maskclip_jax.load(directory)
-  right = {f'{part}, {group}': [] for part in PARTS for group in ('base', 'novel')}
+  right = {column: [] for column in PARTS}
   for example in source:
-    found = segmenter(example.photo, 'miniature-116', task='panoptic')
-    classes = {segment.id: segment.class_index for segment in found.segments}
-    areas = np.bincount(found.panoptic.ravel(), minlength=1 + max(classes, default=0))
+    prediction = segmenter(example.photo, 'miniature-116', task='panoptic')
+    classes = {segment.id: segment.class_index for segment in prediction.segments}
+    ids = prediction.panoptic
+    areas = np.bincount(ids.ravel(), minlength=2)
     truth = example.truth.instance
     for label, rle in zip(truth.classes, truth.masks, strict=True):
-      mask = coco_mask.decode(rle).astype(bool)
-      shared = np.bincount(found.panoptic[mask], minlength=len(areas))
-      iou = shared / (areas + mask.sum() - shared)
-      best = 1 + int(np.argmax(iou[1:])) if classes else 0
-      if not best or iou[best] <= FOUND:
-        continue
-      kind, named = Kind.of(int(label)), classes[best]
-      for part in PARTS:
-        same = named < THINGS and getattr(Kind.of(named), part) == getattr(kind, part)
-        right[f'{part}, {"novel" if kind.novel else "base"}'].append(same)
-  return {key: 100 * float(np.mean(values)) for key, values in right.items()}
+      kind, mask = Kind.of(int(label)), coco_mask.decode(rle).astype(bool)
+      shared = np.bincount(ids[mask], minlength=len(areas))
+      # Where the id is 0, there is no segment.
+      iou = (shared / (areas + mask.sum() - shared))[1:]
+      covered = iou.max() > FOUND
+      right[f'covered, {group(kind)}'].append(covered)
+      if covered:
+        named = classes[1 + int(np.argmax(iou))]
+        for part in ('shape', 'colour', 'pattern'):
+          same = named < THINGS and getattr(Kind.of(named), part) == getattr(kind, part)
+          right[f'{part}, {group(kind)}'].append(same)
+  return shares(right)
+
+
+def group(kind: Kind) -> str:
+  """What a thing's numbers are summed up with."""
+  return 'novel' if kind.novel else 'base'
+
+
+def shares(marks: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+  """Percent of true marks; columns without a mark are left out."""
+  return {key: 100 * float(np.mean(values)) for key, values in marks.items() if values}
 
 
 def kept(
-  directory: pathlib.Path, name: str, places: Mapping[str, pathlib.Path], measure
+  directory: pathlib.Path,
+  name: str,
+  places: Mapping[str, pathlib.Path],
+  measure: Callable[[pathlib.Path], dict[str, float]],
 ) -> dict[str, dict[str, float]]:
   """A measurement of each place, from a file of the seed where it was made before."""
   path = directory / 'judged' / name
@@ -121,22 +139,15 @@ def measured(
   """What the proposals of each stage find, and what each system reads of names."""
   run = PROTOCOLS['miniature'].for_system('masqclip')
   source = ProtocolSource(run, data_dir, tasks=('instance',))
-  names = [c.name for c in source_words('miniature-things')]
-  novel = [names.index(c.name) for c in source_words('miniature-novel')]
   stages = {stage: directory / stage for stage in PROPOSALS}
   systems = {f'{system}/parts': directory / system for system in SYSTEMS}
   for rows in (
-    kept(directory, 'recall.json', stages, lambda d: found(d, source, novel)),
+    kept(directory, 'recall.json', stages, lambda d: found(d, source)),
     kept(directory, 'parts.json', systems, lambda d: read_parts(d, source)),
   ):
     for key, row in rows.items():
       for column, value in row.items():
         yield f'{key}/{column}', value
-
-
-def source_words(name: str):
-  """The classes of a vocabulary."""
-  return maskclip_jax.Vocabulary.named(name).classes
 
 
 def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, float]:
@@ -153,8 +164,10 @@ def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, flo
 
 
 def cell(seeds: Sequence[dict[str, float]], key: str) -> str:
-  """Mean, and spread where there are several seeds."""
+  """Mean, and spread where there are several seeds; a dash where there is none."""
   values = [seed[key] for seed in seeds if key in seed]
+  if not values:
+    return '-'
   mean = f'{statistics.mean(values):.1f}'
   return mean if len(values) == 1 else f'{mean} ± {statistics.stdev(values):.1f}'
 
@@ -181,11 +194,10 @@ def tables(seeds: Sequence[dict[str, float]]) -> str:
   lines += rows(seeds, {stage: stage for stage in PROPOSALS}, RECALLS)
   lines += [
     '',
-    '**parts of names that are right** (of things covered, percent)',
+    '**things covered, and parts of their names that are right** (percent)',
   ]
   titles = {f'{system}/parts': name for system, name in SYSTEMS.items()}
-  groups = [f'{part}, {group}' for part in PARTS for group in ('base', 'novel')]
-  lines += rows(seeds, titles, groups)
+  lines += rows(seeds, titles, PARTS)
   return '\n'.join(lines) + '\n'
 
 
