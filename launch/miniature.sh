@@ -5,7 +5,8 @@
 #   launch/miniature.sh --scale 2 --teacher_steps 7000 --until clip_baseline_close_ups
 #                                              the model of the package
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
-# --scale trains every stage that many times as long: 2 is what the tables show.
+# --scale trains every stage that many times as long: 2 is what the tables show;
+# --teacher_steps is for the first proposals alone.
 # --clips takes the CLIPs of another run of this script, --data its world.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail

@@ -6,8 +6,8 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.io.detect import TITLES
 
-# The licence of the official files, by their kind. `docs/licences.md`
-# has the whole picture.
+# The licence of the official files, by their kind. `docs/licences.md` has the whole
+# picture.
 _LICENCES = {
   'clip': "MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
   'mask2former': 'CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
@@ -54,14 +54,7 @@ def _files(files) -> str:
 
 
 def _licence(files) -> str:
-  # A bundle may hold anybody's weights: what it may is written in its own card.
-  terms = {
-    TITLES[f['kind']]: f'the terms of `{f["name"]}`, see its MODEL_CARD.md'
-    if f['layout'] == 'bundle'
-    else _LICENCES[f['kind']]
-    for f in files
-  }
-  lines = [f'- {title}: {licence}' for title, licence in terms.items()]
+  lines = dict.fromkeys(f'- {TITLES[f["kind"]]}: {_terms(f)}' for f in files)
   return '\n'.join(
     [
       '## Licence of the weights',
@@ -72,3 +65,10 @@ def _licence(files) -> str:
       'of its parts.',
     ]
   )
+
+
+def _terms(file: Mapping[str, str]) -> str:
+  if file['layout'] == 'bundle':
+    # It may hold anybody's weights: what they may is written in its own card.
+    return f'the terms of `{file["name"]}`, see its MODEL_CARD.md'
+  return _LICENCES[file['kind']]

@@ -59,7 +59,7 @@ def _per_patch(
   times faster than the convolution."""
   kernel = conv.kernel[...].reshape(patches.shape[-1], -1)
   dtype = conv.dtype or kernel.dtype
-  return patches.astype(dtype) @ kernel.astype(dtype) + conv.bias[...]
+  return patches.astype(dtype) @ kernel.astype(dtype) + conv.bias[...].astype(dtype)
 
 
 def _normal(fan: int) -> nnx.Initializer:

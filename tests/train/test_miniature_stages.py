@@ -29,6 +29,16 @@ def world(tmp_path_factory) -> pathlib.Path:
   return directory
 
 
+def test_scale_multiplies_the_steps_of_a_stage():
+  one, three = (
+    config_files.load(f'{ROOT}/configs/miniature.py:stage=teacher,scale={scale}')
+    for scale in (1, 3)
+  )
+  assert three['total_steps'] == 3 * one['total_steps']
+  three['total_steps'] = one['total_steps']
+  assert three == one
+
+
 @pytest.mark.slow
 def test_the_pipeline_in_a_few_steps(world, tmp_path):
   """Every stage starts from the one before, and the last is a model that segments."""
