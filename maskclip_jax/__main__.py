@@ -186,7 +186,7 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
   p.add_argument(
     '--parts', help='build: only these optional parts, separated by commas'
   )
-  p.add_argument('--workers', type=int, help='build: processes (one per core)')
+  p.add_argument('--workers', type=int, help='build: how many at once (one per core)')
   p.add_argument(
     '--images',
     type=int,

@@ -12,9 +12,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,8 @@ _PLAN = 'plan.json'
 _SUMMARY = 'build.json'
 _LOCK = 'lock'
 _ROWS = '.rows.npz'
+# Examples from which on processes are worth the seconds that they take to start.
+_MANY = 1000
 
 Progress = Callable[[str, int, int], None]
 
@@ -96,7 +101,7 @@ def build(
     data_dir: where datasets live; gets `name/version/`.
     parts: parts of the dataset to build (see the builder); by default all that are
       demanded and all others that are found.
-    workers: threads; as many as there are cores by default.
+    workers: threads, or processes where samples are drawn; one per core by default.
     examples_per_shard: size of the files, and how much work a stop can cost.
     progress: called with split, examples done, and examples in the split.
     **options: for the builder of this dataset, such as `sizes` of 'miniature'.
@@ -122,7 +127,10 @@ def build(
     _prepare(work, plan)
     shards = _shards(name, samples, work, examples_per_shard)
     resumed = sum(len(shard.samples) for shard in shards if shard.done())
-    _write_all(shards, workers or os.cpu_count() or 1, progress or _silent)
+    left = sum(map(len, samples.values())) - resumed
+    in_processes = builder.DRAWN and left >= _MANY
+    with _pool(workers or os.cpu_count() or 1, in_processes) as pool:
+      _write_all(shards, pool, progress or _silent)
     _finish(builder, shards, work, final, plan)
   counts = {split: len(rows) for split, rows in samples.items()}
   return Built(final, counts, resumed=resumed, left_out=builder.left_out())
@@ -235,7 +243,28 @@ def _shards(
   return shards
 
 
-def _write_all(shards: Sequence[_Shard], workers: int, progress: Progress) -> None:
+def _pool(workers: int, in_processes: bool) -> concurrent.futures.Executor:
+  if not in_processes:
+    return concurrent.futures.ThreadPoolExecutor(workers)
+  return concurrent.futures.ProcessPoolExecutor(
+    workers, multiprocessing.get_context('spawn'), _obey
+  )
+
+
+def _obey() -> None:
+  """Lets a process leave interrupts to its parent, and not outlive it."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+  multiprocessing.parent_process().join()
+  os._exit(1)
+
+
+def _write_all(
+  shards: Sequence[_Shard], pool: concurrent.futures.Executor, progress: Progress
+) -> None:
   totals: dict[str, int] = {}
   for shard in shards:
     totals[shard.split] = totals.get(shard.split, 0) + len(shard.samples)
@@ -246,14 +275,13 @@ def _write_all(shards: Sequence[_Shard], workers: int, progress: Progress) -> No
     done[split] += count
     progress(split, done[split], totals[split])
 
-  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    for shard in shards:
-      if shard.done():
-        advance(shard.split, len(shard.samples))
-      else:
-        _write(shard, pool, lambda shard=shard: advance(shard.split, 1))
-        _check_space(shard, left)
-      left -= len(shard.samples)
+  for shard in shards:
+    if shard.done():
+      advance(shard.split, len(shard.samples))
+    else:
+      _write(shard, pool, lambda shard=shard: advance(shard.split, 1))
+      _check_space(shard, left)
+    left -= len(shard.samples)
 
 
 def _check_space(shard: _Shard, left: int) -> None:
@@ -270,7 +298,7 @@ def _check_space(shard: _Shard, left: int) -> None:
 
 def _write(
   shard: _Shard,
-  pool: concurrent.futures.ThreadPoolExecutor,
+  pool: concurrent.futures.Executor,
   advance: Callable[[], None],
 ) -> None:
   part = shard.path.with_name(shard.path.name + '.part')
@@ -284,6 +312,11 @@ def _write(
       rows.append(row)
       advance()
     writer.close()
+  except concurrent.futures.BrokenExecutor as error:
+    raise BuildError(
+      f'a process that makes {shard.split} was killed, perhaps for want of memory: run '
+      'the same command again, with fewer --workers, what was built is kept'
+    ) from error
   except RuntimeError as error:
     # array_record reports a full disk only so, and mostly on closing.
     if 'No space left' in str(error):

@@ -1,17 +1,26 @@
 """The miniature dataset: built from nothing, read through every view, and sound."""
 
+import fcntl
+import functools
+import multiprocessing
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from built import plain, rows
 
 from maskclip_jax.__main__ import main
-from maskclip_jax.data.build import build
+from maskclip_jax.data import build as building
+from maskclip_jax.data.build import BuildError, build
+from maskclip_jax.data.builders.base import Sample
 from maskclip_jax.data.builders.miniature import Miniature
 from maskclip_jax.data.doctor import check
 from maskclip_jax.data.examples import VOID, decode
 from maskclip_jax.data.registry import Counts, find_dataset
-from maskclip_jax.data.sources import open_source
+from maskclip_jax.data.sources import built_path, open_source
 from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.data.world.pairs import SIDE
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -106,6 +115,72 @@ def test_a_build_does_not_depend_on_shards_threads_or_other_splits(data_dir, tmp
     ours = list(rows('miniature', split, data_dir).values())[:size]
     again = list(rows('miniature', split, tmp_path).values())
     assert [plain(record) for record in ours] == [plain(record) for record in again]
+
+
+def test_processes_draw_what_threads_do(data_dir, tmp_path, monkeypatch):
+  monkeypatch.setattr(building, '_MANY', 3)
+  build('miniature', None, tmp_path, sizes={'photos': 3}, workers=2)
+  ours = list(rows('miniature', 'photos', data_dir).values())[:3]
+  again = list(rows('miniature', 'photos', tmp_path).values())
+  assert [plain(record) for record in ours] == [plain(record) for record in again]
+
+
+def _kill_own_process():
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told_in_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(building, '_MANY', 2)
+  samples = [Sample(f'photos-{index:06d}', _kill_own_process) for index in range(2)]
+  monkeypatch.setattr(Miniature, 'splits', lambda *_: {'photos': samples})
+  with pytest.raises(BuildError, match='process that makes photos was killed'):
+    build('miniature', None, tmp_path, workers=1)
+  with pytest.raises(FileNotFoundError, match='was not built to the end'):
+    built_path('miniature', tmp_path)
+
+
+def _hold_lock(path):
+  with path.open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write('held')
+    lock.flush()
+    time.sleep(600)
+
+
+def _build_elsewhere(folder):
+  sample = Sample('photos-000000', functools.partial(_hold_lock, folder / 'lock'))
+  Miniature.splits = lambda *_: {'photos': [sample]}
+  building._MANY = 1
+  build('miniature', None, folder, workers=1)
+
+
+def _wait_for(true):
+  deadline = time.time() + 60
+  while not true():
+    assert time.time() < deadline
+    time.sleep(0.05)
+
+
+def _is_free(path):
+  with path.open() as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return False
+    return True
+
+
+def test_no_process_outlives_a_killed_build(tmp_path):
+  """A process holds a lock as long as it lives."""
+  process = multiprocessing.get_context('spawn').Process(
+    target=_build_elsewhere, args=(tmp_path,)
+  )
+  process.start()
+  lock = tmp_path / 'lock'
+  _wait_for(lambda: lock.exists() and lock.read_text() == 'held')
+  assert not _is_free(lock)
+  process.kill()
+  _wait_for(lambda: _is_free(lock))
 
 
 def test_tfds_can_run_the_builder_itself(data_dir, tmp_path):

@@ -25,8 +25,9 @@ class Sample:
 
   Attributes:
     key: the image id; unique in its split.
-    make: reads the files and returns the record. Callable from any thread. Raises
-      ValueError naming a file that is damaged.
+    make: reads the files and returns the record. Callable from any thread, and where
+      the builder is `DRAWN` from any process. Raises ValueError naming a file that is
+      damaged.
   """
 
   key: str
@@ -47,6 +48,8 @@ class SegmentationBuilder(
   PARTS: ClassVar[Mapping[str, bool]] = {}
   # Archives to look into besides the downloads.
   ARCHIVES: ClassVar[tuple[str, ...]] = ()
+  # Whether samples are long work in Python, which threads cannot share.
+  DRAWN: ClassVar[bool] = False
 
   def __init__(self, *, parts: Sequence[str] | None = None, **kwargs):
     """Makes a builder.

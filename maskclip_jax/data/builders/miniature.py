@@ -24,6 +24,7 @@ class Miniature(SegmentationBuilder):
 
   name = 'miniature'
   MANUAL_DOWNLOAD_INSTRUCTIONS = None
+  DRAWN = True
   SIZES: ClassVar[Mapping[str, int]] = {
     'train': 4_000,
     'test': 250,
