@@ -1,8 +1,8 @@
 """The table of the miniature: every system on known and new words, over some seeds.
 
-    launch/miniature.sh --scale 2 --out out/miniature
+    launch/miniature.sh --scale 1 --out out/miniature
     for seed in 1 2; do
-      launch/miniature.sh --scale 2 --seed $seed --out out/miniature_$seed \\
+      launch/miniature.sh --scale 1 --seed $seed --out out/miniature_$seed \\
         --clips out/miniature --data out/miniature/data
     done
     python benchmarks/miniature.py --data_dir out/miniature/data --record \\
@@ -26,6 +26,7 @@ from machine import machine
 from pycocotools import mask as coco_mask
 
 import maskclip_jax
+from maskclip_jax.api import Segmenter
 from maskclip_jax.data.world.words import THINGS, Kind
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.examples import ProtocolSource
@@ -61,9 +62,8 @@ PARTS = tuple(
 LIKELY = 0.5
 
 
-def found(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
+def found(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]:
   """Share of base and novel things that a proposal overlaps by IoU > 0.5."""
-  segmenter = maskclip_jax.load(directory)
   hits = {key: [] for key in RECALLS}
   for example in source:
     proposals = segmenter(example.photo, task='instance').instances
@@ -78,13 +78,12 @@ def found(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
   return shares(hits)
 
 
-def read_parts(directory: pathlib.Path, source: ProtocolSource) -> dict[str, float]:
+def read_parts(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]:
   """How many things a segment covers (IoU > 0.5), and which parts of names are right.
 
   All words compete. Parts are of the things covered: of one that is named as stuff,
   none is right.
   """
-  segmenter = maskclip_jax.load(directory)
   right = {column: [] for column in PARTS}
   for example in source:
     prediction = segmenter(example.photo, 'miniature-116', task='panoptic')
@@ -121,14 +120,14 @@ def kept(
   directory: pathlib.Path,
   name: str,
   places: Mapping[str, pathlib.Path],
-  measure: Callable[[pathlib.Path], dict[str, float]],
+  measure: Callable[[Segmenter], dict[str, float]],
 ) -> dict[str, dict[str, float]]:
   """A measurement of each place, from a file of the seed where it was made before."""
   path = directory / 'judged' / name
   rows = json.loads(path.read_text()) if path.exists() else {}
   for key, place in places.items():
     if key not in rows and any((place / f).exists() for f in ('bundle', 'config.json')):
-      rows[key] = measure(place)
+      rows[key] = measure(maskclip_jax.load(place))
       path.write_text(json.dumps(rows, indent=1) + '\n')
   return rows
 
@@ -142,8 +141,8 @@ def measured(
   stages = {stage: directory / stage for stage in PROPOSALS}
   systems = {f'{system}/parts': directory / system for system in SYSTEMS}
   for rows in (
-    kept(directory, 'recall.json', stages, lambda d: found(d, source)),
-    kept(directory, 'parts.json', systems, lambda d: read_parts(d, source)),
+    kept(directory, 'recall.json', stages, lambda s: found(s, source)),
+    kept(directory, 'parts.json', systems, lambda s: read_parts(s, source)),
   ):
     for key, row in rows.items():
       for column, value in row.items():

@@ -6,6 +6,8 @@ means and refuses unknown ones. A configuration is a file with
 `--config configs/masqclip.py:stage=masq,runlocal`.
 """
 
+import re
+
 import ml_collections
 
 # All stages of both papers: AdamW at 1e-4 with a decay of 0.05, gradients clipped to a
@@ -41,6 +43,10 @@ def _value(name: str, text: str, default):
     if not text.lstrip('-').isdigit():
       raise ValueError(f'{name} is a whole number, not {text!r}')
     return int(text)
+  if isinstance(default, float):
+    if not re.fullmatch(r'-?(\d+\.?\d*|\.\d+)', text):
+      raise ValueError(f'{name} is a number, not {text!r}')
+    return float(text)
   return text
 
 

@@ -25,8 +25,8 @@ the scenes, in which base things and stuff are annotated and novel things are no
 `student`, progressive distillation; `longer`, as much further training as two
 students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
 CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
-attention. `seed` is of all that is drawn; `scale` multiplies the steps of a stage, for
-machines with more time to spend; `runlocal` tries a stage out.
+attention. `seed` is of all that is drawn; `scale` multiplies the steps of a stage, 1
+being what the tables show; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -43,11 +43,13 @@ _POINTS = {'points': 512}
 
 def get_config(arg=None):
   """One stage."""
-  a = common.parse(arg, stage='masq', seed=0, scale=1, runlocal=False)
+  a = common.parse(arg, stage='masq', seed=0, scale=1.0, runlocal=False)
   common.choose('stage', a.stage, _STAGES)
   config = globals()[f'_{a.stage}']() | {'seed': a.seed}
   config['data']['seed'] = a.seed
-  config['total_steps'] *= a.scale
+  config['total_steps'] = round(config['total_steps'] * a.scale)
+  if config['total_steps'] < 1:
+    raise ValueError(f'scale={a.scale:g} leaves the stage {a.stage} without a step')
   if a.runlocal:
     return _for_trying_out(config)
   return common.finished(config)
@@ -102,7 +104,7 @@ def _clip():
     1e-3,
     settings={'sine_positions': True, 'placement': 'centre'},
     data=_close_pairs(),
-    total_steps=1_500,
+    total_steps=3_000,
   )
 
 
@@ -111,7 +113,7 @@ def _clip_anywhere():
     5e-4,
     start={'clip': {'what': 'the CLIP of the stage clip'}},
     data=_close_pairs(),
-    total_steps=1_500,
+    total_steps=3_000,
   )
 
 
@@ -128,11 +130,11 @@ def _of_full_size(split: str, steps: int) -> dict:
 def _clip_photos():
   # As photos on the web, these show whole scenes: so the CLIP reads parts of a scene
   # where they are, and knows no crops of it.
-  return _of_full_size('photos', 1_200)
+  return _of_full_size('photos', 2_400)
 
 
 def _clip_close_ups():
-  return _of_full_size('pairs', 600)
+  return _of_full_size('pairs', 1_200)
 
 
 def _proposals(**changes):
@@ -147,7 +149,7 @@ def _teacher():
   return _proposals(
     task='set_prediction',
     data=_scenes(8),
-    total_steps=1_500,
+    total_steps=3_000,
     # From scratch, so the backbone learns as fast as the rest.
     optim=_cosine(1e-3, clip_norm=0.1),
   )
@@ -159,7 +161,7 @@ def _student():
     settings={'criterion': {'sampling': _POINTS}, 'rule': _POINTS},
     start={'teacher': {'at': 'teacher', 'what': 'the teacher, or the last student'}},
     data=_scenes(8),
-    total_steps=400,
+    total_steps=800,
     optim=_cosine(2e-4, clip_norm=0.1),
   )
 
@@ -169,7 +171,7 @@ def _longer():
     task='set_prediction',
     start={'teacher': {'what': 'the teacher'}},
     data=_scenes(8),
-    total_steps=800,
+    total_steps=1_600,
     optim=_cosine(2e-4, clip_norm=0.1),
   )
 
@@ -188,7 +190,7 @@ def _masq():
     'settings': {'label_size': 96},
     'start': _parts(),
     'data': _scenes(8),
-    'total_steps': 750,
+    'total_steps': 1_500,
     'optim': _cosine(2e-3, clip_norm=0.1),
   }
 
@@ -207,7 +209,7 @@ def _rma():
     'settings': {'criterion': {'sampling': _POINTS}},
     'start': _parts(leave=['proposals/predictor/class_embed/.*']),
     'data': _scenes(8),
-    'total_steps': 750,
+    'total_steps': 1_500,
     'optim': _cosine(1e-3, clip_norm=0.1),
   }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The miniature, from nothing: makes the generated world, trains a CLIP and both papers'
 # systems on it, judges each on known and new words, in known and new styles.
-#   launch/miniature.sh                        all of it
-#   launch/miniature.sh --scale 2 --teacher_steps 7000 --until clip_baseline_close_ups
+#   launch/miniature.sh                        all of it, in less than an hour on two cores
+#   launch/miniature.sh --scale 1 --teacher_steps 7000 --until clip_baseline_close_ups
 #                                              the model of the package
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
-# --scale trains every stage that many times as long: 2 is what the tables show;
-# --teacher_steps is for the first proposals alone.
+# --scale trains every stage that many times as long as what the tables show, 0.4 by
+# default; --teacher_steps is for the first proposals alone.
 # --clips takes the CLIPs of another run of this script, --data its world.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 parse_flags '' 'seed scale teacher_steps out clips data until' "$@"
 $dry_run || prepare
 
-seed=${flags[seed]:-0} scale=${flags[scale]:-1} out=${flags[out]:-out/miniature}
+seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/miniature}
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 
 # trained NAME STAGE [FLAGS OF TRAIN]: a stage of configs/miniature.py.

@@ -227,6 +227,8 @@ def test_pipeline_names_the_stage_of_a_mistake(tmp_path):
     ('masqclip.py:stage=tune', "stage must be one of teacher, .*, not 'tune'"),
     ('masqclip.py:stge=masq', "unknown argument 'stge'.* there are stage,"),
     ('masqclip.py:rounds=two', "rounds is a whole number, not 'two'"),
+    ('miniature.py:scale=nan', "scale is a number, not 'nan'"),
+    ('miniature.py:scale=-.5', 'scale=-0.5 leaves the stage masq without a step'),
     ('masqclip.py:runlocal=maybe', "runlocal is true or false, not 'maybe'"),
   ],
 )

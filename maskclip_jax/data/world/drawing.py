@@ -109,14 +109,14 @@ class _Placed:
 
   Attributes:
     thing: which.
-    lines: its outlines, pixels.
+    line: its outline, pixels.
     centre: pixels.
     half: half the side of its box, pixels.
     unit: pixels per 1/256 of the scene.
   """
 
   thing: Thing
-  lines: list[shapes.Outline]
+  line: shapes.Outline
   centre: tuple[float, float]
   half: float
   unit: float
@@ -126,25 +126,25 @@ class _Placed:
     scale = side / square[2]
     centre = ((thing.x - square[0]) * scale, (thing.y - square[1]) * scale)
     half = thing.size * scale / 2
-    lines = shapes.placed(thing.kind.shape, centre, half, thing.angle)
-    return cls(thing, lines, centre, half, scale / SCENE)
+    line = shapes.placed(thing.kind.shape, centre, half, thing.angle)
+    return cls(thing, line, centre, half, scale / SCENE)
 
 
 def _fill(
-  lines: list[shapes.Outline], part: tuple[slice, slice], fine: int
+  line: shapes.Outline, part: tuple[slice, slice], fine: int
 ) -> Float32[np.ndarray, 'h w']:
-  """How much of each pixel outlines enclose, 0 to 1."""
-  return shapes.fill(lines, part, fine).astype(np.float32) / np.float32(255)
+  """How much of each pixel an outline encloses, 0 to 1."""
+  return shapes.fill(line, part, fine).astype(np.float32) / np.float32(255)
 
 
 def _cast_shadow(placed: _Placed, style: Style, canvas: Canvas) -> None:
   fall = 3.0 * placed.unit + 0.07 * placed.half
   shift = -fall * np.array((math.cos(style.light), math.sin(style.light)))
   blur = 1.2 * placed.unit + 0.05 * placed.half
-  lines = [line + shift for line in placed.lines]
-  part = shapes.window(lines, len(canvas), 3 * blur + 1)
+  line = placed.line + shift
+  part = shapes.window(line, len(canvas), 3 * blur + 1)
   if canvas[part].size and style.shadow:
-    shade = cv2.GaussianBlur(_fill(lines, part, fine=1), (0, 0), blur)
+    shade = cv2.GaussianBlur(_fill(line, part, fine=1), (0, 0), blur)
     canvas[part] *= (1 - style.shadow * shade)[..., None]
 
 
@@ -155,10 +155,10 @@ def _draw_thing(
   canvas: Canvas,
   owners: Int8[np.ndarray, 'side side'],
 ) -> None:
-  part = shapes.window(placed.lines, len(canvas))
+  part = shapes.window(placed.line, len(canvas))
   if not canvas[part].size:
     return
-  mask = _fill(placed.lines, part, _FINE)
+  mask = _fill(placed.line, part, _FINE)
   rows, columns = part
   middle_x, middle_y = placed.centre
   across = np.arange(columns.start, columns.stop, dtype=np.float32)

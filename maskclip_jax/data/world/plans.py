@@ -99,9 +99,9 @@ class Thing:
   def raster(self) -> tuple[tuple[slice, slice], Bool[np.ndarray, 'h w']]:
     """Rows and columns of the raster, and which of their cells it would cover."""
     centre = (self.x * RASTER, self.y * RASTER)
-    lines = shapes.placed(self.kind.shape, centre, self.size * RASTER / 2, self.angle)
-    part = shapes.window(lines, RASTER)
-    return part, shapes.fill(lines, part, fine=4) >= 128
+    line = shapes.placed(self.kind.shape, centre, self.size * RASTER / 2, self.angle)
+    part = shapes.window(line, RASTER)
+    return part, shapes.fill(line, part, fine=4) >= 128
 
 
 @dataclasses.dataclass(frozen=True)

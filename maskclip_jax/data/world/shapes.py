@@ -26,33 +26,28 @@ def _star() -> Outline:
 
 
 _OUTLINES = {
-  'disk': (_round(1.0),),
-  'bar': (np.array([[-1.05, -0.4], [1.05, -0.4], [1.05, 0.4], [-1.05, 0.4]]),),
-  'star': (_star(),),
+  'disk': _round(1.0),
+  'bar': np.array([[-1.05, -0.4], [1.05, -0.4], [1.05, 0.4], [-1.05, 0.4]]),
+  'star': _star(),
 }
 
 
-def outlines(shape: int) -> tuple[Outline, ...]:
-  """The closed lines around a shape, y downwards; a second one is a hole."""
+def outline(shape: int) -> Outline:
+  """The closed line around a shape, y downwards."""
   return _OUTLINES[SHAPES[shape].name]
 
 
 @functools.cache
 def area(shape: int) -> float:
   """Area in units of the square of half the box."""
-  first, *holes = map(_enclosed, outlines(shape))
-  return first - sum(holes)
-
-
-def _enclosed(line: Outline) -> float:
-  x, y = line.T
+  x, y = outline(shape).T
   return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2
 
 
 def placed(
   shape: int, centre: tuple[float, float], half: float, angle: float
-) -> list[Outline]:
-  """The outlines of a thing, in pixels (x, y) from the corner of the first pixel.
+) -> Outline:
+  """The outline of a thing, in pixels (x, y) from the corner of the first pixel.
 
   Args:
     shape: which one.
@@ -62,30 +57,30 @@ def placed(
   """
   cos, sin = np.cos(angle), np.sin(angle)
   turn = half * np.array([[cos, sin], [-sin, cos]])
-  return [line @ turn + centre for line in outlines(shape)]
+  return outline(shape) @ turn + centre
 
 
-def window(lines: list[Outline], side: int, margin: float = 1.0) -> tuple[slice, slice]:
-  """Rows and columns of a square picture that outlines may touch; empty if outside.
+def window(line: Outline, side: int, margin: float = 1.0) -> tuple[slice, slice]:
+  """Rows and columns of a square picture that an outline may touch; empty if outside.
 
   Args:
-    lines: outlines in pixels.
+    line: the outline in pixels.
     side: of the picture, pixels.
-    margin: pixels around them.
+    margin: pixels around it.
   """
-  low = np.floor(lines[0].min(0) - margin).astype(int)
-  high = np.ceil(lines[0].max(0) + margin).astype(int)
+  low = np.floor(line.min(0) - margin).astype(int)
+  high = np.ceil(line.max(0) + margin).astype(int)
   left, top, right, bottom = np.clip((*low, *high), 0, side).tolist()
   return slice(top, bottom), slice(left, right)
 
 
 def fill(
-  lines: list[Outline], part: tuple[slice, slice], fine: int
+  line: Outline, part: tuple[slice, slice], fine: int
 ) -> UInt8[np.ndarray, 'h w']:
-  """Draws what outlines enclose: 255 inside, 0 outside, between them at borders.
+  """Draws what an outline encloses: 255 inside, 0 outside, between them at borders.
 
   Args:
-    lines: outlines in pixels; what is inside two of them is outside.
+    line: the outline in pixels.
     part: rows and columns of the picture to draw; not empty.
     fine: samples per pixel and direction. OpenCV fills half a sample too much.
   """
@@ -94,9 +89,8 @@ def fill(
   mask = np.zeros((height * fine, width * fine), np.uint8)
   corner = np.array((columns.start, rows.start))
   # OpenCV's whole numbers are the middles of pixels.
-  points = [((line - corner) * fine - 0.5) * (1 << _BITS) for line in lines]
-  points = [np.rint(line).astype(np.int32) for line in points]
-  cv2.fillPoly(mask, points, 255, shift=_BITS)
+  points = np.rint(((line - corner) * fine - 0.5) * (1 << _BITS)).astype(np.int32)
+  cv2.fillPoly(mask, [points], 255, shift=_BITS)
   if fine == 1:
     return mask
   return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
