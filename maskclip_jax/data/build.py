@@ -101,7 +101,8 @@ def build(
     data_dir: where datasets live; gets `name/version/`.
     parts: parts of the dataset to build (see the builder); by default all that are
       demanded and all others that are found.
-    workers: threads, or processes where samples are drawn; one per core by default.
+    workers: threads, or for many samples that are drawn processes (a script then has to
+      call this under `if __name__ == '__main__':`); one per core by default.
     examples_per_shard: size of the files, and how much work a stop can cost.
     progress: called with split, examples done, and examples in the split.
     **options: for the builder of this dataset, such as `sizes` of 'miniature'.
