@@ -1,5 +1,6 @@
 """The pipeline that makes the miniature."""
 
+import functools
 import pathlib
 
 import jax
@@ -13,7 +14,7 @@ from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view
 from maskclip_jax.io import bundle
 from maskclip_jax.io.convert import convert_checkpoint
-from maskclip_jax.train import config_files
+from maskclip_jax.train import config_files, loop
 from maskclip_jax.train.config import read
 from maskclip_jax.train.loop import train
 
@@ -40,8 +41,11 @@ def test_scale_multiplies_the_steps_of_a_stage():
 
 
 @pytest.mark.slow
-def test_the_pipeline_in_a_few_steps(world, tmp_path):
+def test_the_pipeline_in_a_few_steps(world, tmp_path, monkeypatch):
   """Every stage starts from the one before, and the last is a model that segments."""
+  # Programs for eight devices take long to compile; `test_devices` runs them.
+  one = functools.partial(loop.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(loop, 'make_mesh', one)
 
   def stage(name: str, run: str, **sources: str) -> pathlib.Path:
     values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
