@@ -1,6 +1,8 @@
-"""Reading built datasets in the tests."""
+"""Building datasets in the tests, and reading them."""
 
 import pathlib
+import time
+from collections.abc import Callable
 
 from maskclip_jax.data import records
 from maskclip_jax.data.build import build
@@ -28,3 +30,11 @@ def plain(record: dict) -> dict:
     else value
     for key, value in record.items()
   }
+
+
+def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
+  """Returns as soon as something holds; fails if it does not in time."""
+  deadline = time.time() + seconds
+  while not true():
+    assert time.time() < deadline, f'still waiting after {seconds} seconds'
+    time.sleep(0.02)

@@ -13,7 +13,7 @@ import raw_coco
 import raw_pascal
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from built import plain, rows
+from built import plain, rows, wait_for
 
 from maskclip_jax.data import records
 from maskclip_jax.data.build import BuildError, build
@@ -157,9 +157,7 @@ def test_a_killed_build_leaves_no_dataset_and_is_resumed(coco_raw, tmp_path):
   )
   process.start()
   work = tmp_path / 'a/coco/1.0.0.building'
-  deadline = time.time() + 60
-  while not list(work.glob('*-00000-of-00003')) and time.time() < deadline:
-    time.sleep(0.02)
+  wait_for(lambda: list(work.glob('*-00000-of-00003')))
   # While it runs, a second build is refused.
   with pytest.raises(BuildError, match='another process is building'):
     build('coco', coco_raw, tmp_path / 'a', examples_per_shard=2)

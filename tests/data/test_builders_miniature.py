@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from built import plain, rows
+from built import plain, rows, wait_for
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.data import build as building
@@ -126,6 +126,8 @@ def test_processes_draw_what_threads_do(data_dir, tmp_path, monkeypatch):
 
 
 def _kill_own_process():
+  # Where a thread called this, the tests themselves would end.
+  assert multiprocessing.parent_process(), 'samples are not made in processes'
   os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -154,13 +156,6 @@ def _build_elsewhere(folder):
   build('miniature', None, folder, workers=1)
 
 
-def _wait_for(true):
-  deadline = time.time() + 60
-  while not true():
-    assert time.time() < deadline
-    time.sleep(0.05)
-
-
 def _is_free(path):
   with path.open() as lock:
     try:
@@ -177,10 +172,10 @@ def test_no_process_outlives_a_killed_build(tmp_path):
   )
   process.start()
   lock = tmp_path / 'lock'
-  _wait_for(lambda: lock.exists() and lock.read_text() == 'held')
+  wait_for(lambda: lock.exists() and lock.read_text() == 'held')
   assert not _is_free(lock)
   process.kill()
-  _wait_for(lambda: _is_free(lock))
+  wait_for(lambda: _is_free(lock))
 
 
 def test_tfds_can_run_the_builder_itself(data_dir, tmp_path):
