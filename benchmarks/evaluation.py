@@ -28,15 +28,15 @@ import numpy as np
 from machine import machine
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.api import Segmenter
 from maskclip_jax.eval.examples import EvalExample, Truth
-from maskclip_jax.eval.instance import Objects
 from maskclip_jax.eval.judge import Found, Judge, detections
-from maskclip_jax.eval.panoptic import Segments
+from maskclip_jax.eval.metrics.instance import Objects
+from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.protocols import PROTOCOLS, Run
-from maskclip_jax.models.base import Images
-from maskclip_jax.ops.masks import TILE, Geometry, plan
-from maskclip_jax.ops.postprocess import class_probabilities, postprocess
+from maskclip_jax.postprocess import class_probabilities, postprocess
+from maskclip_jax.postprocess.tiles import TILE, Geometry, plan
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import Images
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train.flops import count_flops
 from maskclip_jax.zoo import PRESETS

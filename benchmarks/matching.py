@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from scipy.optimize import linear_sum_assignment
 
-from maskclip_jax.ops.assignment import assign
+from maskclip_jax.losses.assignment import assign
 
 PROBLEMS = 20  # ten layers of two images
 CASES = [(100, 20, 20), (100, 100, 12), (100, 100, 100), (100, 200, 40)]

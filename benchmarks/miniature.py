@@ -26,11 +26,11 @@ from machine import machine
 from pycocotools import mask as coco_mask
 
 import maskclip_jax
-from maskclip_jax.api import Segmenter
-from maskclip_jax.data.world.words import THINGS, Kind
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.protocols import PROTOCOLS
+from maskclip_jax.miniature.words import THINGS, Kind
+from maskclip_jax.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parent
 RESULTS, TABLE = ROOT / 'results' / 'miniature.json', ROOT / 'miniature.md'

@@ -23,14 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from machine import machine
 
-from maskclip_jax.ops.masks import Geometry
-from maskclip_jax.ops.postprocess import (
-  PostprocessConfig,
-  class_probabilities,
-  postprocess,
-)
 from maskclip_jax.ops.resize import resize
-from maskclip_jax.prediction import Prediction
+from maskclip_jax.postprocess import PostprocessConfig, class_probabilities, postprocess
+from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.results.prediction import Prediction
 
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'postprocess.json'
 QUERIES = 100

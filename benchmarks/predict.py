@@ -30,10 +30,10 @@ from machine import machine
 from PIL import Image
 
 from maskclip_jax import zoo
-from maskclip_jax.api import load
-from maskclip_jax.io import bundle, params
-from maskclip_jax.io.random_weights import random_model
-from maskclip_jax.models.base import Images
+from maskclip_jax.checkpoints import bundle, params
+from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.segmenter import load
+from maskclip_jax.systems.contract import Images
 
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'predict.json'
 WORDS = 'cup; spoon; saucer, plate; stuff:wooden table'

@@ -51,7 +51,7 @@ def text_bank(config) -> dict[str, Any]:
   """Random class vectors: which words they stand for takes no time."""
   import numpy as np
 
-  from maskclip_jax.models.base import TextBank
+  from maskclip_jax.systems.contract import TextBank
   from maskclip_jax.train.run import check_data
   from maskclip_jax.train.tasks import text_constants
 
@@ -94,7 +94,7 @@ def measure(stage: str, batch: int, dtype: str, steps: int) -> dict[str, Any]:
   import jax
 
   from maskclip_jax.train.flops import count_flops
-  from maskclip_jax.train.log import memory_gb
+  from maskclip_jax.train.records.log import memory_gb
 
   program, state, photos, key = program_of(stage, batch, dtype)
   begun = time.perf_counter()

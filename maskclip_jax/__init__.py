@@ -9,11 +9,11 @@ import importlib
 from maskclip_jax._version import __version__
 
 _HOME = {
-  'load': 'maskclip_jax.api',
-  'Segmenter': 'maskclip_jax.api',
+  'load': 'maskclip_jax.segmenter',
+  'Segmenter': 'maskclip_jax.segmenter',
   'list_models': 'maskclip_jax.zoo',
   'Vocabulary': 'maskclip_jax.text.vocabulary',
-  'Prediction': 'maskclip_jax.prediction',
+  'Prediction': 'maskclip_jax.results.prediction',
 }
 
 __all__ = [

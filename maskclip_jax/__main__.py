@@ -219,16 +219,16 @@ def _export_flags(p: argparse.ArgumentParser) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
   """`predict PHOTO... --model M --vocabulary WORDS --task T --out DIR`."""
-  from maskclip_jax import images
+  from maskclip_jax import photos
 
   start = time.perf_counter()
-  files = images.find_photos(arguments.photos)
+  files = photos.find_photos(arguments.photos)
   for file in files:
     if not file.is_file():
       raise FileNotFoundError(f'{file} does not exist: give the path of an image file')
   _check_writable(arguments.out)
   if len(files) == 1:
-    images.read_photo(files[0])  # Fails before the model is loaded.
+    photos.read_photo(files[0])  # Fails before the model is loaded.
   compiled = _watch_compilation(arguments.cache_dir)
   segmenter = _segmenter(arguments)
   if arguments.vocabulary is not None:
@@ -291,7 +291,7 @@ def _stems(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
 
 
 def _segmenter(arguments):
-  from maskclip_jax import api
+  from maskclip_jax import segmenter as api
 
   if arguments.random_weights is None:
     return api.load(
@@ -403,7 +403,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def convert(arguments: argparse.Namespace) -> int:
   """`convert SOURCE --to DIR [--system S] [--preset P] [--clip FILE]`."""
-  from maskclip_jax.io.convert import convert_checkpoint
+  from maskclip_jax.checkpoints.convert import convert_checkpoint
 
   report = convert_checkpoint(
     arguments.source,
@@ -421,15 +421,15 @@ def export(arguments: argparse.Namespace) -> int:
   if arguments.format == 'bundle':
     _export_bundle(arguments)
     return 0
-  from maskclip_jax.io.official import export_official
+  from maskclip_jax.checkpoints.export_official import export_official
 
   print(export_official(arguments.model, arguments.to))
   return 0
 
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
-  from maskclip_jax.io import bundle
-  from maskclip_jax.io.repack import repack
+  from maskclip_jax.checkpoints import bundle
+  from maskclip_jax.checkpoints.repack import repack
 
   source = arguments.model
   if arguments.step is not None or not bundle.is_bundle(bundle.locate(source)):
@@ -474,7 +474,7 @@ def data(arguments: argparse.Namespace) -> int:
     report = console.check_with_report(
       arguments.name,
       data_dir,
-      images=arguments.images or None,
+      photos=arguments.images or None,
       page=arguments.page,
     )
     return 0 if report.ok else 1

@@ -10,17 +10,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from maskclip_jax.models.clip_baseline import CLIPBaselineConfig
-from maskclip_jax.models.maskclip import MaskCLIPConfig
-from maskclip_jax.models.masqclip import MasQCLIPConfig
-from maskclip_jax.models.proposals import Mask2FormerConfig
-from maskclip_jax.models.systems import (
-  config_from_dict,
-  config_to_dict,
-  find_system,
-)
 from maskclip_jax.nn.clip import CLIP_SIZES
-from maskclip_jax.ops.postprocess import PostprocessConfig
+from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.clip_baseline.model import CLIPBaselineConfig
+from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
+from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
+from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
+from maskclip_jax.systems.system import config_from_dict, config_to_dict, find_system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Preset:
   """Everything but the weights: a bundle's config.json holds exactly this.
 
   Attributes:
-    system: a key of `models.systems.SYSTEMS`.
+    system: a key of `systems.system.SYSTEMS`.
     config: that system's config.
     preprocessing: photo to network.
     postprocessing: network to result.
@@ -247,7 +243,8 @@ PRESETS: dict[str, Preset] = {
 }
 
 # Models whose bundles are part of the package.
-SHIPPED = {'clip_baseline_miniature': pathlib.Path(__file__).parent / 'miniature'}
+_MINIATURE_MODEL = pathlib.Path(__file__).parent / 'miniature' / 'model'
+SHIPPED = {'clip_baseline_miniature': _MINIATURE_MODEL}
 
 CARDS: dict[str, Card] = {
   'clip_baseline_miniature': Card(

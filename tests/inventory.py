@@ -12,7 +12,7 @@ from collections import defaultdict
 import jax
 
 from maskclip_jax import zoo
-from maskclip_jax.io import params, restore
+from maskclip_jax.checkpoints import params, restore
 
 ROOT = pathlib.Path(__file__).parent / 'goldens' / 'inventory'
 

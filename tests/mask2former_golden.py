@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskclip_jax.io import params
-from maskclip_jax.io.rules import convert
-from maskclip_jax.io.tables.mask2former import RULES
-from maskclip_jax.models.base import Images
-from maskclip_jax.models.proposals import Mask2Former, Mask2FormerConfig
+from maskclip_jax.checkpoints import params
+from maskclip_jax.mapping.rules import convert
+from maskclip_jax.systems.contract import Images
+from maskclip_jax.systems.mask2former.checkpoint import RULES
+from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 CONFIG = Mask2FormerConfig(
   stem=8,

@@ -12,14 +12,14 @@ import seeded
 from flax import nnx
 from mask2former_golden import CONFIG as PROPOSALS
 
-from maskclip_jax.io import params, restore
-from maskclip_jax.io.rules import convert, prefixed
-from maskclip_jax.io.tables import maskclip as maskclip_table
-from maskclip_jax.io.tables import masqclip as masqclip_table
-from maskclip_jax.io.tables.clip import OPENAI
-from maskclip_jax.models.maskclip import MaskCLIPConfig
-from maskclip_jax.models.masqclip import MasQCLIPConfig
+from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.mapping.rules import convert, prefixed
 from maskclip_jax.nn.clip import CLIP_SIZES, CLIPConfig
+from maskclip_jax.systems.clip.checkpoint import OPENAI
+from maskclip_jax.systems.maskclip import checkpoint as maskclip_table
+from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
+from maskclip_jax.systems.masqclip import checkpoint as masqclip_table
+from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
 
 # The sizes of the recorded small models.
 SMALL = {

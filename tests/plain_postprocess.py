@@ -6,8 +6,8 @@ was decided by less than float32 rounding, and they are counted.
 
 import numpy as np
 
-from maskclip_jax.ops.class_scores import ClassScores
-from maskclip_jax.ops.masks import Geometry
+from maskclip_jax.postprocess.class_scores import ClassScores
+from maskclip_jax.postprocess.tiles import Geometry
 
 # Float32 rounding of scores in [0, 1]: what another order of summation may change.
 NOISE = 2e-6

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskclip_jax.ops.criterion import Points
-from maskclip_jax.ops.losses import PointSampling
+from maskclip_jax.losses.criterion import Points
+from maskclip_jax.losses.terms import PointSampling
 
 
 def lay_out(

@@ -14,8 +14,8 @@ from PIL import Image
 
 from maskclip_jax import zoo
 from maskclip_jax.__main__ import main
-from maskclip_jax.io import bundle, params
-from maskclip_jax.io.random_weights import random_model
+from maskclip_jax.checkpoints import bundle, params
+from maskclip_jax.checkpoints.random_weights import random_model
 
 WORDS = 'cat; sofa, couch; stuff:floor'
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
 
-from maskclip_jax.ops.ground_truth import GroundTruth
+from maskclip_jax.losses.ground_truth import GroundTruth
 
 
 def packed(

@@ -273,7 +273,7 @@ _MINIATURE = Card(
     'pairs': Counts(36_000),
     'photos': Counts(20_000),
   },
-  builder='maskclip_jax.data.builders.miniature:Miniature',
+  builder='maskclip_jax.miniature.builder:Miniature',
   notes='Needs no files. `test` looks like `train`; `shifted` shows the same words in '
   'other light and other styles; `pairs` and `photos` have captions to train a CLIP: '
   'windows of scenes, and whole scenes.',

@@ -16,17 +16,17 @@ import jax
 import rich.console
 import rich.progress
 
-from maskclip_jax.api import Segmenter
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.compare import comparison
-from maskclip_jax.eval.diagnose import check_diagnosable, diagnose
+from maskclip_jax.eval.diagnosis.diagnose import check_diagnosable, diagnose
+from maskclip_jax.eval.diagnosis.report import conclusion, write_report
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
-from maskclip_jax.eval.report import conclusion, write_report
 from maskclip_jax.eval.runner import Evaluation, Progress, evaluate, forget_state
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
+from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.text.vocabulary import Vocabulary
 
 

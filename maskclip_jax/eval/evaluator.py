@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskclip_jax.api import Segmenter
+from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Judge
 from maskclip_jax.eval.predictor import (
@@ -32,8 +32,8 @@ from maskclip_jax.eval.predictor import (
 )
 from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.results import image_results
-from maskclip_jax.io import bundle, params
-from maskclip_jax.ops.postprocess import Results, Task
+from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.text.vocabulary import Vocabulary
 
 

@@ -18,10 +18,10 @@ from maskclip_jax.data.examples import Example, RecordError, Region, decode
 from maskclip_jax.data.schema import Record
 from maskclip_jax.data.sources import RecordSource, built_path, open_split
 from maskclip_jax.data.views import View
-from maskclip_jax.eval.instance import Objects, Rle
-from maskclip_jax.eval.panoptic import Segments
+from maskclip_jax.eval.metrics.instance import Objects, Rle
+from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.protocols import Run
-from maskclip_jax.ops.postprocess import Task
+from maskclip_jax.postprocess import Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

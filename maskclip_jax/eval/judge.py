@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-from maskclip_jax import result_files
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.instance import Detections, InstanceMetrics
-from maskclip_jax.eval.metrics import Metrics, State, joined_states, state_of
-from maskclip_jax.eval.panoptic import PanopticMetrics, Segments
+from maskclip_jax.eval.metrics.instance import Detections, InstanceMetrics
+from maskclip_jax.eval.metrics.metric import Metrics, State, joined_states, state_of
+from maskclip_jax.eval.metrics.panoptic import PanopticMetrics, Segments
+from maskclip_jax.eval.metrics.semantic import SemanticMetrics
 from maskclip_jax.eval.protocols import Run
-from maskclip_jax.eval.semantic import SemanticMetrics
-from maskclip_jax.ops.instances import Instances
-from maskclip_jax.ops.panoptic import Segment
-from maskclip_jax.ops.postprocess import Results, Task
+from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.postprocess.instances import Instances
+from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results import files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,6 +116,6 @@ def predicted_segments(ids: np.ndarray, segments: Sequence[Segment]) -> Segments
 
 def detections(found: Instances) -> Detections:
   """Instances with their masks encoded; one mask may serve several of them."""
-  encode = functools.cache(lambda row: result_files.encode_rle(found.masks[row]))
+  encode = functools.cache(lambda row: files.encode_rle(found.masks[row]))
   masks = [encode(row) for row in found.rows.tolist()]
   return Detections(masks, found.classes, found.scores)

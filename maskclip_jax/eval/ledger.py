@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 
-from maskclip_jax import result_files
 from maskclip_jax._version import __version__
 from maskclip_jax.eval.runner import Evaluation
+from maskclip_jax.results import files as result_files
 
 FORMAT = 1
 RESULTS = 'results.json'

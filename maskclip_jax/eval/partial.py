@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from maskclip_jax.eval.metrics import State
+from maskclip_jax.eval.metrics.metric import State
 
 _KEY = 'key'
 

@@ -16,10 +16,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from maskclip_jax import images as photos
-from maskclip_jax.api import Segmenter
-from maskclip_jax.models.base import STRIDE, Images, Outputs, TextBank
-from maskclip_jax.ops.masks import Geometry
+from maskclip_jax import photos
+from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import STRIDE, Images, Outputs, TextBank
 from maskclip_jax.zoo import Preprocessing
 
 S, T = TypeVar('S'), TypeVar('T')

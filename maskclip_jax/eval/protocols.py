@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from maskclip_jax.data.views import BACKGROUND, View, find_view
-from maskclip_jax.ops.masks import Order
-from maskclip_jax.ops.postprocess import PostprocessConfig, Task
+from maskclip_jax.postprocess import PostprocessConfig, Task
+from maskclip_jax.postprocess.tiles import Order
 from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.zoo import Preprocessing, Preset

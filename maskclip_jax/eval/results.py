@@ -6,15 +6,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from maskclip_jax.eval.predictor import ImageOutputs, Variant, Words
-from maskclip_jax.ops.class_scores import ClassScores, class_probabilities
-from maskclip_jax.ops.masks import Order
-from maskclip_jax.ops.postprocess import (
-  PostprocessConfig,
-  Results,
-  Task,
-  postprocess,
-)
-from maskclip_jax.ops.semantic import semantic_scores
+from maskclip_jax.postprocess import PostprocessConfig, Results, Task, postprocess
+from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
+from maskclip_jax.postprocess.semantic import semantic_scores
+from maskclip_jax.postprocess.tiles import Order
 
 # Bytes that the score maps of one variant may take.
 _BUDGET = 256 << 20

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from maskclip_jax.eval import partial
-from maskclip_jax.eval.metrics import State
+from maskclip_jax.eval.metrics.metric import State
 
 _DONE = 'done'
 

@@ -17,11 +17,11 @@ import numpy as np
 from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Found
-from maskclip_jax.eval.metrics import Metrics, State, joined_states, state_of
+from maskclip_jax.eval.metrics.metric import Metrics, State, joined_states, state_of
 from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.resumable import Share, state_path
 from maskclip_jax.eval.written import PredictionWriter
-from maskclip_jax.ops.postprocess import Results
+from maskclip_jax.postprocess import Results
 
 Progress = Callable[[int, int], None]
 STATE = 'state'

@@ -16,13 +16,13 @@ from jaxtyping import Int
 from PIL import Image
 
 from maskclip_jax.eval.examples import EvalExample, ProtocolSource
-from maskclip_jax.eval.instance import Detections
 from maskclip_jax.eval.judge import Found, Judge
-from maskclip_jax.eval.metrics import Metrics
-from maskclip_jax.eval.panoptic import Segments
+from maskclip_jax.eval.metrics.instance import Detections
+from maskclip_jax.eval.metrics.metric import Metrics
+from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.runner import Progress
-from maskclip_jax.ops.postprocess import Task
+from maskclip_jax.postprocess import Task
 
 INSTANCES, PANOPTIC, SEMANTIC = 'instances.json', 'panoptic.json', '.semantic.png'
 

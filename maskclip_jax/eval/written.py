@@ -9,10 +9,10 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from maskclip_jax import result_files
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.ops.postprocess import Results
-from maskclip_jax.prediction import Prediction
+from maskclip_jax.postprocess import Results
+from maskclip_jax.results import files as result_files
+from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _DETECTION = ('image_id', 'category_id', 'segmentation', 'score')

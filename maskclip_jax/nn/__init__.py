@@ -1,1 +1,1 @@
-"""Layer 1: NNX building blocks shared by the four systems."""
+"""NNX building blocks shared by the systems."""

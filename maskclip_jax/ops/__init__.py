@@ -1,1 +1,1 @@
-"""Layer 0: pure array functions. No flax, no I/O."""
+"""Pure array functions. No flax, no I/O."""

@@ -17,9 +17,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from maskclip_jax.io.problems import Problems, dims
+from maskclip_jax.mapping.problems import Problems, dims
 from maskclip_jax.train.config import CheckpointSettings
-from maskclip_jax.train.state import TrainState
+from maskclip_jax.train.step import TrainState
 
 DIRECTORY = 'checkpoints'
 # What is not kept any more goes here first, whole: a kill while it is deleted would

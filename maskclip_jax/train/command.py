@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     )
   from maskclip_jax.train.config import read
   from maskclip_jax.train.loop import train
-  from maskclip_jax.train.pipeline import run_pipeline
+  from maskclip_jax.train.stages import run_pipeline
 
   command = ['python', '-m', 'maskclip_jax', *sys.argv[1:]]
   if config_files.is_pipeline(values):
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def _compile(arguments: argparse.Namespace, values: dict) -> int:
   from maskclip_jax.train import config_files
-  from maskclip_jax.train.ahead import compile_step, devices_of
+  from maskclip_jax.train.compile_only import compile_step, devices_of
 
   if config_files.is_pipeline(values):
     raise ValueError('--compile_only takes one stage, not a pipeline')

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from maskclip_jax.io import bundle
-from maskclip_jax.io.params import count
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.params import count
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig, read, to_dict
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
+from maskclip_jax.train.records.workdir import CONFIG
 from maskclip_jax.train.run import make_program, read_start, start_state
 from maskclip_jax.train.starting import Starting
-from maskclip_jax.train.state import TrainState
+from maskclip_jax.train.step import TrainState
 from maskclip_jax.train.task import MODEL, Task, flatten_modules
-from maskclip_jax.train.workdir import CONFIG
 
 
 class _Trained(Mapping[str, np.ndarray]):

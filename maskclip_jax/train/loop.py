@@ -17,15 +17,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.targets import decode_ids
-from maskclip_jax.io import bundle
-from maskclip_jax.train import feed, pictures
-from maskclip_jax.train import workdir as workdirs
+from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.export import save_bundle
-from maskclip_jax.train.log import RunLog
 from maskclip_jax.train.mesh import make_mesh
+from maskclip_jax.train.records import pictures
+from maskclip_jax.train.records import workdir as workdirs
+from maskclip_jax.train.records.log import RunLog
 from maskclip_jax.train.run import (
   Program,
   make_program,
@@ -33,7 +34,7 @@ from maskclip_jax.train.run import (
   run_key,
   start_state,
 )
-from maskclip_jax.train.state import TrainState
+from maskclip_jax.train.step import TrainState
 
 
 class Diverged(ValueError):

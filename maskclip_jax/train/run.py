@@ -12,7 +12,7 @@ from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.optim import make_optimizer
 from maskclip_jax.train.starting import Starting, starting_values
-from maskclip_jax.train.state import (
+from maskclip_jax.train.step import (
   Step,
   TrainState,
   abstract_state,

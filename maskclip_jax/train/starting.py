@@ -16,11 +16,11 @@ import jax
 import numpy as np
 from jaxtyping import UInt32
 
-from maskclip_jax.io import bundle
-from maskclip_jax.io.backbone import read_backbone
-from maskclip_jax.io.problems import Problems, dims
-from maskclip_jax.io.tensor_file import TensorFile
-from maskclip_jax.models import systems
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.backbone import read_backbone
+from maskclip_jax.checkpoints.tensor_file import TensorFile
+from maskclip_jax.mapping.problems import Problems, dims
+from maskclip_jax.systems import system
 from maskclip_jax.train.config import StartFrom
 from maskclip_jax.train.task import MODEL, Task, flatten_modules
 
@@ -162,7 +162,7 @@ def starting_values(task: Task, start: Sequence[StartFrom], seed: int) -> Starti
 
 def _fresh(task: Task, rngs: Any) -> dict[str, jax.Array]:
   """Every path of the whole model and of the helpers, freshly initialised."""
-  return flatten_modules(task.modules(functools.partial(systems.build, rngs=rngs)))
+  return flatten_modules(task.modules(functools.partial(system.build, rngs=rngs)))
 
 
 def _check(

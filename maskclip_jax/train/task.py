@@ -31,10 +31,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from maskclip_jax.io import params
-from maskclip_jax.io.restore import abstract_model
-from maskclip_jax.models.base import Images
-from maskclip_jax.ops.criterion import Batched, whole_batch
+from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints.restore import abstract_model
+from maskclip_jax.losses.criterion import Batched, whole_batch
+from maskclip_jax.systems.contract import Images
 from maskclip_jax.zoo import Preset
 
 Flat = Mapping[str, Array]

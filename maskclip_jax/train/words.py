@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
-from maskclip_jax.io import params
-from maskclip_jax.io.restore import ConstantRngs
-from maskclip_jax.models.base import TextBank
+from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints.restore import ConstantRngs
 from maskclip_jax.nn.clip import CLIPConfig, TextTower
+from maskclip_jax.systems.contract import TextBank
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import class_vectors
 from maskclip_jax.text.vocabulary import Vocabulary

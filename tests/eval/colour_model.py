@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 
 from maskclip_jax import zoo
-from maskclip_jax.api import Segmenter
-from maskclip_jax.models.base import Outputs
-from maskclip_jax.models.regions import class_similarity
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import Outputs
+from maskclip_jax.systems.regions import class_similarity
 
 WIDTH, TOKENS, SCALE, STRIDE = 24, 49408, 100.0, 4
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.eval import findings, oracles
-from maskclip_jax.eval.diagnose import (
+from maskclip_jax.eval.diagnosis import findings, oracles
+from maskclip_jax.eval.diagnosis.diagnose import (
   AS_IS,
   ORACLE_MASKS,
   ORACLE_NAMES,
@@ -20,16 +20,21 @@ from maskclip_jax.eval.diagnose import (
   diagnose,
   image_quality,
 )
+from maskclip_jax.eval.diagnosis.overlaps import Regions, overlap, shared_pixels
+from maskclip_jax.eval.diagnosis.report import (
+  conclusion,
+  report,
+  truth_results,
+  write_report,
+)
 from maskclip_jax.eval.examples import Truth
-from maskclip_jax.eval.instance import Objects
 from maskclip_jax.eval.judge import Found, Judge
-from maskclip_jax.eval.overlaps import Regions, overlap, shared_pixels
-from maskclip_jax.eval.panoptic import Segments
+from maskclip_jax.eval.metrics.instance import Objects
+from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.predictor import ImageOutputs, Variant, Words
-from maskclip_jax.eval.report import conclusion, report, truth_results, write_report
-from maskclip_jax.ops.masks import Geometry, PackedMasks
-from maskclip_jax.ops.postprocess import Results
 from maskclip_jax.ops.resize import resize
+from maskclip_jax.postprocess import Results
+from maskclip_jax.postprocess.tiles import Geometry, PackedMasks
 
 
 @pytest.fixture(scope='module')

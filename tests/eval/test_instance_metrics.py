@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.eval.instance import Detections, InstanceMetrics, Objects
+from maskclip_jax.eval.metrics.instance import Detections, InstanceMetrics, Objects
 
 # The same quotients in double precision.
 EXACT = 1e-9

@@ -10,9 +10,9 @@ import ade_run
 import numpy as np
 import pytest
 
-from maskclip_jax.eval import findings
-from maskclip_jax.eval.diagnose import diagnose, extremes
-from maskclip_jax.eval.report import report
+from maskclip_jax.eval.diagnosis import findings
+from maskclip_jax.eval.diagnosis.diagnose import diagnose, extremes
+from maskclip_jax.eval.diagnosis.report import report
 
 HERE = pathlib.Path(__file__).parent
 

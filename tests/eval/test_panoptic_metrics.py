@@ -4,7 +4,7 @@ import golden
 import numpy as np
 import pytest
 
-from maskclip_jax.eval.panoptic import PanopticMetrics, Segments, match
+from maskclip_jax.eval.metrics.panoptic import PanopticMetrics, Segments, match
 
 # The same quotients; ours are added in steps of 1e-12, to be exact in any order.
 EXACT = 1e-9

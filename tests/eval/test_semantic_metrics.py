@@ -5,8 +5,8 @@ import golden
 import numpy as np
 import pytest
 
-from maskclip_jax.eval import boundary, semantic
-from maskclip_jax.eval.semantic import SemanticMetrics
+from maskclip_jax.eval.metrics import boundary, semantic
+from maskclip_jax.eval.metrics.semantic import SemanticMetrics
 
 # Both sides are quotients of the same integers in double precision.
 EXACT = 1e-9

@@ -10,10 +10,10 @@ import pytest
 import seeded
 from flax import nnx
 
-from maskclip_jax.io import params, restore
-from maskclip_jax.io.rules import convert
-from maskclip_jax.io.tables.clip import OPENAI
+from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import CLIP, CLIP_SIZES
+from maskclip_jax.systems.clip.checkpoint import OPENAI
 
 
 def load(size: str, weights) -> CLIP:

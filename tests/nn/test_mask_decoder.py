@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from maskclip_jax.io import params
+from maskclip_jax.checkpoints import params
 from maskclip_jax.nn.mask_decoder import MaskedDecoder, open_positions
 from maskclip_jax.nn.pixel_decoder import PixelFeatures
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from maskclip_jax.io import params
+from maskclip_jax.checkpoints import params
 from maskclip_jax.nn.resnet import FrozenBatchNorm, ResNet, Statistic, Stem
 
 

@@ -14,7 +14,7 @@ from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.checkpoint import DIRECTORY, Checkpoints
 from maskclip_jax.train.config import CheckpointSettings
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.state import TrainState
+from maskclip_jax.train.step import TrainState
 
 SIZES = {'a/kernel': (16, 8), 'b/bias': (3,)}
 

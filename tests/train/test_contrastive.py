@@ -9,9 +9,9 @@ import pytest
 import tiny_stages
 from flax import nnx
 
-from maskclip_jax.io import restore
+from maskclip_jax.checkpoints import restore
+from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import CLIP_SIZES, VisionTower, normalize_pixels, unit
-from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.feed import open_stream
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tiny_stages
 
-from maskclip_jax.io import bundle
+from maskclip_jax.checkpoints import bundle
 from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.mesh import MeshConfig, make_mesh

@@ -3,8 +3,8 @@
 import json
 import struct
 
-from maskclip_jax.train.events import EventFile, crc32c
-from maskclip_jax.train.log import METRICS, RunLog, trim
+from maskclip_jax.train.records.events import EventFile, crc32c
+from maskclip_jax.train.records.log import METRICS, RunLog, trim
 
 
 def fields(data: bytes) -> dict[int, list]:
@@ -96,7 +96,9 @@ def test_lines_hold_means(tmp_path, capsys):
 
 def test_compiling_is_no_part_of_the_speed(tmp_path, capsys, monkeypatch):
   clock = [0.0]
-  monkeypatch.setattr('maskclip_jax.train.log.time.perf_counter', lambda: clock[0])
+  monkeypatch.setattr(
+    'maskclip_jax.train.records.log.time.perf_counter', lambda: clock[0]
+  )
   log = make_log(tmp_path, 0)
   clock[0] = 100.0
   log.compiled(99.6)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tiny_stages
 
-from maskclip_jax.io import bundle
-from maskclip_jax.io.restore import load_model
-from maskclip_jax.train import loop, workdir
-from maskclip_jax.train import state as states
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.restore import load_model
+from maskclip_jax.train import loop
+from maskclip_jax.train import step as states
 from maskclip_jax.train.loop import Diverged, train
+from maskclip_jax.train.records import workdir
 
 MESH = {'mesh': {'data': 2, 'fsdp': 1, 'model': 4}}
 

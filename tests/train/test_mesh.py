@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from maskclip_jax.ops.assignment import assign
+from maskclip_jax.losses.assignment import assign
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.optim import OptimConfig, make_optimizer

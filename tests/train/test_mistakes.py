@@ -8,7 +8,8 @@ import pytest
 from tiny_stages import SMALL
 
 from maskclip_jax.__main__ import main
-from maskclip_jax.train import checkpoint, log
+from maskclip_jax.train import checkpoint
+from maskclip_jax.train.records import log
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
@@ -44,8 +45,8 @@ def clip(tmp_path_factory):
   import numpy as np
 
   from maskclip_jax import zoo
-  from maskclip_jax.io import bundle, params
-  from maskclip_jax.io.random_weights import random_model
+  from maskclip_jax.checkpoints import bundle, params
+  from maskclip_jax.checkpoints.random_weights import random_model
 
   directory = tmp_path_factory.mktemp('mistakes') / 'clip'
   preset = zoo.find_preset('clip_vit_tiny')

@@ -15,16 +15,16 @@ import recorded_points
 import seeded
 import truths
 
-from maskclip_jax.io import params
-from maskclip_jax.io.rules import convert
-from maskclip_jax.io.tables import mask2former as mask2former_table
-from maskclip_jax.models import regions
-from maskclip_jax.models.base import Images, TextBank
-from maskclip_jax.ops import criterion
-from maskclip_jax.ops.criterion import CriterionConfig
-from maskclip_jax.ops.distill import PseudoMaskRule, binary_masks, extend
-from maskclip_jax.ops.losses import PointSampling
-from maskclip_jax.ops.matching import overlap_costs
+from maskclip_jax.checkpoints import params
+from maskclip_jax.losses import criterion
+from maskclip_jax.losses.criterion import CriterionConfig
+from maskclip_jax.losses.matching import overlap_costs
+from maskclip_jax.losses.pseudo_masks import PseudoMaskRule, binary_masks, extend
+from maskclip_jax.losses.terms import PointSampling
+from maskclip_jax.mapping.rules import convert
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import Images, TextBank
+from maskclip_jax.systems.mask2former import checkpoint as mask2former_table
 from maskclip_jax.train.optim import OptimConfig, make_optimizer
 from maskclip_jax.train.task import MODEL, Layout
 from maskclip_jax.train.tasks import text_constants

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from maskclip_jax import zoo
-from maskclip_jax.io import params
-from maskclip_jax.io.restore import abstract_model
+from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints.restore import abstract_model
 from maskclip_jax.train.optim import (
   NO_DECAY,
   OptimConfig,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskclip_jax.io import bundle
+from maskclip_jax.checkpoints import bundle
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import tiny_stages
 
-from maskclip_jax.io import bundle
-from maskclip_jax.io.restore import load_model
-from maskclip_jax.models.base import Images
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.restore import load_model
 from maskclip_jax.ops.resize import resize
+from maskclip_jax.systems.contract import Images
 from maskclip_jax.train import feed
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh

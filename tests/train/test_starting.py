@@ -6,8 +6,8 @@ import pytest
 import tiny_stages
 
 from maskclip_jax import zoo
-from maskclip_jax.io import bundle, params
-from maskclip_jax.io.random_weights import random_model
+from maskclip_jax.checkpoints import bundle, params
+from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.train.config import StartFrom, change
 from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.tasks.registry import make_task

@@ -10,8 +10,8 @@ import tiny_stages
 from maskclip_jax.train import config_files
 from maskclip_jax.train.config import TASKS, read, to_dict
 from maskclip_jax.train.optim import check_rules
-from maskclip_jax.train.pipeline import read_stages
 from maskclip_jax.train.run import check_data
+from maskclip_jax.train.stages import read_stages
 from maskclip_jax.train.task import Layout
 from maskclip_jax.train.tasks.registry import REGISTRY, make_task
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
-from maskclip_jax.ops.losses import contrastive
 from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
 
 

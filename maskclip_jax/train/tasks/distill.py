@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
-from maskclip_jax.io.restore import abstract_model
-from maskclip_jax.models.base import Images
-from maskclip_jax.ops.distill import (
+from maskclip_jax.checkpoints.restore import abstract_model
+from maskclip_jax.losses.ground_truth import GroundTruth
+from maskclip_jax.losses.pseudo_masks import (
   PSEUDO_MASK_RULES,
   PseudoMaskRule,
   binary_masks,
   choose,
   extend,
 )
-from maskclip_jax.ops.ground_truth import GroundTruth
+from maskclip_jax.systems.contract import Images
 from maskclip_jax.train.task import (
   MODEL,
   Batch,
@@ -42,7 +42,7 @@ class DistillConfig(SetPredictionConfig):
   """The student's loss, and when a teacher's mask is a target.
 
   Attributes:
-    rule: thresholds; `ops.distill.PSEUDO_MASK_RULES` has both profiles'.
+    rule: thresholds; `losses.pseudo_masks.PSEUDO_MASK_RULES` has both profiles'.
   """
 
   rule: PseudoMaskRule = PSEUDO_MASK_RULES['released']

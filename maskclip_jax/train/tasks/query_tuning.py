@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from maskclip_jax.models import regions
-from maskclip_jax.models.base import Images, Outputs, TextBank
-from maskclip_jax.ops.ground_truth import GroundTruth
-from maskclip_jax.ops.losses import log_probabilities, weighted_nll
-from maskclip_jax.ops.matching import LABEL_RULES, LabelRule, labels_by_overlap
+from maskclip_jax.losses.ground_truth import GroundTruth
+from maskclip_jax.losses.matching import LABEL_RULES, LabelRule, labels_by_overlap
+from maskclip_jax.losses.terms import log_probabilities, weighted_nll
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.train.task import (
   MODEL,
   Batch,
@@ -40,7 +40,7 @@ class QueryTuningConfig:
   """The labels and their loss.
 
   Attributes:
-    rule: when a mask has the label of a segment; `ops.matching.LABEL_RULES` has both
+    rule: when a mask has the label of a segment; `losses.matching.LABEL_RULES` has both
       profiles'.
     label_size: side of the square at which masks are compared; 336 whatever the CLIP.
     weight: of the loss.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from maskclip_jax.ops.criterion import Batched, whole_batch
+from maskclip_jax.losses.criterion import Batched, whole_batch
 from maskclip_jax.train.config import TrainConfig, change
 from maskclip_jax.train.task import Flat, Task
 from maskclip_jax.train.tasks.contrastive import Contrastive

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from maskclip_jax.models.base import Images, Outputs
-from maskclip_jax.ops.criterion import (
+from maskclip_jax.losses.criterion import (
   CriterionConfig,
   Points,
   Predictions,
   set_criterion,
 )
-from maskclip_jax.ops.ground_truth import GroundTruth
-from maskclip_jax.ops.losses import log_probabilities
+from maskclip_jax.losses.ground_truth import GroundTruth
+from maskclip_jax.losses.terms import log_probabilities
+from maskclip_jax.systems.contract import Images, Outputs
 from maskclip_jax.train.task import (
   MODEL,
   Batch,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from maskclip_jax.models.base import TextBank
+from maskclip_jax.systems.contract import TextBank
 from maskclip_jax.train.task import Flat
 
 _PREFIX = 'text_bank/'

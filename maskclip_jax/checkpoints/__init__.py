@@ -1,0 +1,1 @@
+"""Checkpoints: official files both ways, bundles, parameters by path."""

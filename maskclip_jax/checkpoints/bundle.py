@@ -1,0 +1,231 @@
+"""Bundles: the form in which models are kept and passed on.
+
+A bundle is a directory of three files: `model.safetensors` (flat parameters),
+`config.json` (everything but the weights) and `MODEL_CARD.md` (for people). It is
+written beside its place and moved there whole, and reading it takes numpy alone.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from maskclip_jax._version import __version__
+from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
+
+FORMAT_VERSION = 1
+CONFIG, TENSORS, CARD = 'config.json', 'model.safetensors', 'MODEL_CARD.md'
+
+# The bundle that a training run ends with, in its workdir.
+OF_RUN = 'bundle'
+
+_TEXT_TOWER = 'text/'
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+  """An opened bundle; tensors are read when they are looked up.
+
+  Attributes:
+    directory: where it lies.
+    config: the preset as plain values: system, sizes, pre- and post-processing.
+    parameters: path -> array.
+    fingerprint: sha256 of all parameters.
+    text_fingerprint: sha256 of CLIP's text tower, the same in every bundle that holds
+      the same tower; None without one.
+    source: where the weights come from: file names, sha256 sums, layout.
+    library_version: the version that wrote it.
+  """
+
+  directory: pathlib.Path
+  config: dict[str, Any]
+  parameters: Mapping[str, np.ndarray]
+  fingerprint: str
+  text_fingerprint: str | None
+  source: dict[str, Any]
+  library_version: str
+
+
+def fingerprints(parameters: Mapping[str, np.ndarray]) -> tuple[str, str | None]:
+  """sha256 of names, shapes, types and bytes: of everything, and of the text tower."""
+  whole, text, has_text = hashlib.sha256(), hashlib.sha256(), False
+  for path in sorted(parameters):
+    array = np.asarray(parameters[path])
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    described = f'{array.dtype.name} {array.shape}\n'.encode()
+    _update(whole, path, described, content)
+    if (start := f'/{path}'.find(f'/{_TEXT_TOWER}')) >= 0:
+      has_text = True
+      _update(text, path[start:], described, content)
+  return whole.hexdigest(), text.hexdigest() if has_text else None
+
+
+def _update(digest, path: str, described: bytes, content: np.ndarray) -> None:
+  digest.update(path.encode() + b' ' + described)
+  digest.update(content.data)
+
+
+def is_bundle(directory: str | os.PathLike) -> bool:
+  """True where a directory holds what `save` writes."""
+  path = pathlib.Path(directory)
+  return (path / CONFIG).is_file() and (path / TENSORS).is_file()
+
+
+def locate(directory: str | os.PathLike) -> pathlib.Path:
+  """The bundle that a directory is, or that the training run in it ended with."""
+  path = pathlib.Path(directory)
+  if not is_bundle(path) and is_bundle(path / OF_RUN):
+    return path / OF_RUN
+  return path
+
+
+def check_target(directory: str | os.PathLike) -> None:
+  """Fails early where `save` could not put a bundle.
+
+  Raises:
+    ValueError: something else is there, or the place is not writable.
+  """
+  path = pathlib.Path(directory)
+  if path.is_dir():
+    if any(path.iterdir()) and not is_bundle(path):
+      raise ValueError(
+        f'{path} exists and is not a bundle, so it is not overwritten: choose another '
+        'directory'
+      )
+  elif path.exists():
+    raise ValueError(f'{path} is a file: choose a directory for the bundle')
+  ancestor = next(p for p in path.absolute().parents if p.exists())
+  if not ancestor.is_dir():
+    raise ValueError(f'cannot write {path}: {ancestor} is a file')
+  if not os.access(ancestor, os.W_OK):
+    raise ValueError(f'cannot write {path}: no permission in {ancestor}')
+
+
+def save(
+  directory: str | os.PathLike,
+  config: Mapping[str, Any],
+  parameters: Mapping[str, np.ndarray],
+  *,
+  source: Mapping[str, Any] | None = None,
+  card: str = '',
+) -> None:
+  """Writes a bundle; an existing bundle is replaced only once the new one is whole.
+
+  Args:
+    directory: the bundle; parents are made.
+    config: the preset as plain JSON values.
+    parameters: path -> array, read one at a time.
+    source: where the weights come from.
+    card: the text of MODEL_CARD.md.
+
+  Raises:
+    ValueError: the directory holds something else, or cannot be written (no
+      permission, disk full); nothing is left behind.
+  """
+  check_target(directory)
+  path = pathlib.Path(directory).absolute()
+  whole, text = fingerprints(parameters)
+  content = {
+    'format_version': FORMAT_VERSION,
+    'library_version': __version__,
+    'preset': dict(config),
+    'fingerprint': whole,
+    'text_fingerprint': text,
+    'source': dict(source or {}),
+  }
+  with _written_whole(path) as partial:
+    # The sum in the header ties the tensors to their config.
+    write_tensors(partial / TENSORS, parameters, {'fingerprint': whole})
+    (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
+    (partial / CARD).write_text(card)
+
+
+@contextlib.contextmanager
+def _written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A directory beside `path` that takes its place when the block ends well."""
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  missing = [parent for parent in path.parents if not parent.exists()]
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.mkdir()
+    yield partial
+    _take_place(partial, path)
+  except BaseException as error:
+    shutil.rmtree(partial, ignore_errors=True)
+    for parent in missing:
+      with contextlib.suppress(OSError):
+        parent.rmdir()
+    if isinstance(error, OSError):
+      raise ValueError(f'cannot write {path}: {error.strerror or error}') from error
+    raise
+
+
+def _take_place(new: pathlib.Path, path: pathlib.Path) -> None:
+  """Renames `new` to `path`; what was there goes only after that has worked."""
+  if not path.exists():
+    new.rename(path)
+    return
+  replaced = path.with_name(f'.{path.name}.{os.getpid()}.replaced')
+  path.rename(replaced)
+  try:
+    new.rename(path)
+  except OSError:
+    replaced.rename(path)
+    raise
+  shutil.rmtree(replaced)
+
+
+def load(directory: str | os.PathLike) -> Bundle:
+  """Opens a bundle. No tensor is read yet.
+
+  Raises:
+    FileNotFoundError: the directory or one of its files is missing.
+    ValueError: not a directory, a damaged file, another format version, or a config
+      that belongs to other tensors.
+  """
+  path = pathlib.Path(directory)
+  if not path.exists():
+    raise FileNotFoundError(f'{path} does not exist')
+  if not path.is_dir():
+    raise ValueError(f'{path} is a file: give the directory of a bundle')
+  for name in (CONFIG, TENSORS):
+    if not (path / name).is_file():
+      raise FileNotFoundError(f'{path} is not a bundle: it has no {name}')
+  content = _read_config(path / CONFIG)
+  parameters = TensorFile(path / TENSORS)
+  if parameters.metadata.get('fingerprint') != content['fingerprint']:
+    raise ValueError(
+      f'{path}: {CONFIG} and {TENSORS} do not belong together; convert the model again'
+    )
+  return Bundle(
+    path,
+    content['preset'],
+    parameters,
+    content['fingerprint'],
+    content.get('text_fingerprint'),
+    content.get('source', {}),
+    content['library_version'],
+  )
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path} is not valid JSON: {error}') from error
+  needed = {'format_version', 'library_version', 'preset', 'fingerprint'}
+  if not isinstance(content, dict) or not needed <= set(content):
+    raise ValueError(f'{path} is not the config of a bundle')
+  if content['format_version'] != FORMAT_VERSION:
+    raise ValueError(
+      f'{path} has format version {content["format_version"]}; maskclip_jax '
+      f'{__version__} reads version {FORMAT_VERSION}'
+    )
+  return content

@@ -1,0 +1,228 @@
+"""Official checkpoints to bundles and back.
+
+A system's parameters come from one or two files: the official checkpoints of MaskCLIP
+and MasQCLIP leave out CLIP's text tower, so that one comes from a CLIP the user names.
+The proposal network can be taken out of any of them.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from maskclip_jax import zoo
+from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints.choice import (
+  CLIP,
+  PROPOSALS,
+  Found,
+  choose_preset,
+  find_preset,
+  provides,
+)
+from maskclip_jax.checkpoints.detect import (
+  TITLES,
+  Checkpoint,
+  open_checkpoint,
+  open_clip,
+)
+from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, OPENAI_CLIP_REPOSITORIES
+from maskclip_jax.checkpoints.model_card import model_card
+from maskclip_jax.mapping import rules
+from maskclip_jax.systems.system import find_system
+
+# What a file of some kind can be converted into. Only its proposal network is used
+# where the system is another one.
+_CONVERTIBLE = {
+  'clip': ('clip',),
+  'mask2former': ('mask2former', 'clip_baseline', 'maskclip'),
+  'maskclip': ('maskclip', 'mask2former', 'clip_baseline'),
+  'masqclip': ('masqclip', 'mask2former', 'clip_baseline', 'maskclip'),
+  'resnet': (),
+}
+_WITHOUT_CLIP = ('clip', 'mask2former')
+# Two files hold the same CLIP if a matrix agrees to rounding in half precision;
+# different CLIPs differ by about as much as their values.
+_SAME = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+  """What `convert_checkpoint` did; printing it tells a person."""
+
+  directory: pathlib.Path
+  system: str
+  preset: str
+  parameters: int
+  notes: tuple[str, ...]
+
+  def __str__(self) -> str:
+    done = f'{self.directory}: {self.preset}, {self.parameters:,} parameters'
+    return '\n'.join([*self.notes, done])
+
+
+def convert_checkpoint(
+  source: str | os.PathLike,
+  to: str | os.PathLike,
+  *,
+  system: str | None = None,
+  preset: str | zoo.Preset | None = None,
+  clip: str | os.PathLike | None = None,
+) -> Conversion:
+  """Makes a bundle of an official checkpoint.
+
+  Args:
+    source: the checkpoint; or a bundle or run of proposals, to put a CLIP beside them.
+    to: the bundle's directory.
+    system: what to make of it, a key of `systems.SYSTEMS`; by default what the keys of
+      the file say.
+    preset: thresholds and what shapes do not tell; by default the published one of
+      these sizes.
+    clip: the CLIP (an official file or a bundle) a system was trained with.
+
+  Raises:
+    FileNotFoundError, ValueError: what is wrong with which file, and what to do.
+  """
+  bundle.check_target(to)
+  main = open_checkpoint(source)
+  system = _choose_system(main, system, preset)
+  second = _choose_clip(main, system, clip)
+  name, chosen = choose_preset(system, preset, Found.of(main, second, system))
+  flat = _gather(main, second, chosen)
+  origin = _provenance(main, second)
+  card = model_card(name, chosen, origin, params.count(flat))
+  bundle.save(to, chosen.to_dict(), flat, source=origin, card=card)
+  notes = _notes(main, second, chosen)
+  return Conversion(pathlib.Path(to), system, name, params.count(flat), notes)
+
+
+def _choose_system(
+  main: Checkpoint, system: str | None, preset: str | zoo.Preset | None
+) -> str:
+  possible, title = _CONVERTIBLE[main.kind], TITLES[main.kind]
+  if not possible:
+    raise ValueError(
+      f'{main.path} is a {title}, which is a part of a model: it initialises the '
+      'training of a proposal network'
+    )
+  if system is None and preset is not None:
+    system = find_preset(preset)[1].system
+  system = system or possible[0]
+  find_system(system)
+  if main.layout == 'bundle' and system == main.kind:
+    raise ValueError(
+      f'{main.path} is a bundle, converted already: give it to --model, or choose by '
+      f'--system what its proposals go into: {", ".join(possible[1:])}'
+    )
+  if system not in possible:
+    raise ValueError(
+      f'{main.path} looks like a {title} checkpoint and cannot become {system}: use '
+      f'--system {possible[0]}'
+    )
+  return system
+
+
+def _choose_clip(
+  main: Checkpoint, system: str, clip: str | os.PathLike | None
+) -> Checkpoint | None:
+  if system in _WITHOUT_CLIP:
+    if clip is not None:
+      raise ValueError(f'--clip is not used for {system}: leave it out')
+    return None
+  if clip is None:
+    size, where = list(OPENAI_CLIP_REPOSITORIES.items())[-1]
+    raise ValueError(
+      f"{main.path} does not hold CLIP's text tower: name the CLIP it was trained with "
+      f'by --clip FILE (the published models: {size}, {OPENAI_CLIP_FILE} of {where})'
+    )
+  return open_clip(clip)
+
+
+def _notes(
+  main: Checkpoint, second: Checkpoint | None, preset: zoo.Preset
+) -> tuple[str, ...]:
+  notes = [str(main)]
+  if main.kind not in (preset.system, 'clip'):
+    notes.append(f'took the proposal network out of {main.path.name}')
+  if second is not None:
+    notes.append(str(second))
+  clip = main if second is None else second
+  if clip.kind == 'clip' and clip.activation is None:
+    notes.append(
+      "activation quick_gelu, as in OpenAI's weights: most other CLIPs need 'gelu' in "
+      f'{bundle.CONFIG}'
+    )
+  return tuple(notes)
+
+
+def _gather(
+  main: Checkpoint, second: Checkpoint | None, preset: zoo.Preset
+) -> dict[str, np.ndarray]:
+  """Every parameter of the model, from the file that provides it."""
+  inside = {'clip': CLIP, 'mask2former': PROPOSALS}.get(preset.system, '')
+  model = restore.abstract_model(preset.system, preset.config)
+  expected = {f'{inside}{path}': leaf for path, leaf in params.flatten(model).items()}
+  own = {p: x for p, x in expected.items() if provides(main.kind, preset.system, p)}
+  without_rma = preset.system == 'maskclip' and not preset.config.rma_blocks
+  flat = rules.convert(
+    main.tensors,
+    main.rules,
+    own,
+    partial=main.kind != preset.system or without_rma,
+    source=str(main.path),
+  )
+  if second is not None:
+    # One matrix is read twice, to see that both files hold the same CLIP.
+    witness = f'{CLIP}visual/proj/kernel'
+    rest = {p: x for p, x in expected.items() if p not in own or p == witness}
+    others = rules.convert(
+      second.tensors,
+      second.rules,
+      rest,
+      partial=True,
+      source=str(second.path),
+      hint=f'is it the CLIP that {main.path.name} was trained with?',
+    )
+    if witness in own:
+      _check_same_clip(flat[witness], others[witness], main, second)
+    flat = others | flat
+  return {path.removeprefix(inside): flat[path] for path in expected}
+
+
+def _check_same_clip(
+  ours: np.ndarray, theirs: np.ndarray, main: Checkpoint, second: Checkpoint
+) -> None:
+  # Written so that NaN in either file counts as a difference.
+  if not np.abs(ours - theirs).max() <= _SAME * np.abs(ours).max():
+    raise ValueError(
+      f'{second.path} is not the CLIP that {main.path} was trained with: their image '
+      'towers differ, so its text tower would not fit'
+    )
+
+
+def _provenance(main: Checkpoint, second: Checkpoint | None) -> dict[str, Any]:
+  """Where the weights come from, for the bundle's config and card."""
+  files = [main] if second is None else [main, second]
+  criterion = main.shapes().get('criterion.empty_weight')
+  return {
+    'files': [
+      {
+        'name': f.path.name,
+        'kind': f.kind,
+        'layout': f.layout,
+        'sha256': _sha256(f.path),
+      }
+      for f in files
+    ],
+    # The length of a buffer that official code insists on; nothing else tells it.
+    'criterion_classes': criterion[0] - 1 if criterion else None,
+  }
+
+
+def _sha256(path: pathlib.Path) -> str:
+  """Of a file; of its tensors for a bundle."""
+  with (path / bundle.TENSORS if path.is_dir() else path).open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,121 @@
+"""Bundles back to the layout of the official code.
+
+A float32 checkpoint comes back byte for byte; one in half precision comes back widened.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskclip_jax import zoo
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.tensor_file import write_tensors
+from maskclip_jax.mapping import rules
+from maskclip_jax.systems.clip import checkpoint as clip
+from maskclip_jax.systems.mask2former import checkpoint as mask2former
+from maskclip_jax.systems.maskclip import checkpoint as maskclip
+from maskclip_jax.systems.masqclip import checkpoint as masqclip
+
+# COCO panoptic, what the published systems were trained on: sizes a loss buffer when
+# the bundle was not converted from a file that holds it.
+_CLASSES = 133
+_TORCH = ('.pth', '.pt', '.bin')
+
+
+def export_official(
+  model: str | os.PathLike, to: str | os.PathLike, *, layout: str | None = None
+) -> str:
+  """Writes a bundle as a checkpoint that the official PyTorch code reads.
+
+  The text tower of a system is left out, as in the official files.
+
+  Args:
+    model: the bundle's directory.
+    to: the file: `.safetensors`, or `.pth`, `.pt`, `.bin` for PyTorch's own format
+      (needs the `torch` extra); replaced if it exists.
+    layout: of a CLIP, one of `tables.clip.LAYOUTS`; 'openai' (also open_clip's) by
+      default. The systems have one layout each.
+
+  Returns:
+    One line that tells what was written.
+
+  Raises:
+    FileNotFoundError, ValueError: no bundle, no such layout, or the file cannot be
+      written; nothing is left behind.
+  """
+  to = pathlib.Path(to)
+  if to.suffix not in ('.safetensors', *_TORCH):
+    raise ValueError(f'{to}: the name must end in .safetensors, or in .pth for PyTorch')
+  if to.is_dir():
+    raise ValueError(f'{to} is a directory: name a file')
+  opened = bundle.load(model)
+  preset = zoo.Preset.from_dict(opened.config)
+  table = _table(preset, layout, opened.source)
+  stored = [path for path in opened.parameters if not _is_text_of_system(preset, path)]
+  tensors = rules.invert({path: opened.parameters[path] for path in stored}, table)
+  with _replaced_whole(to) as partial:
+    if to.suffix in _TORCH:
+      _write_torch(partial, tensors, wrapped=preset.system != 'clip')
+    else:
+      # The mark by which the reference libraries know whose conventions these are.
+      write_tensors(partial, tensors, {'format': 'pt'})
+  return f'{to}: {len(tensors)} tensors in the official layout of {preset.system}'
+
+
+def _table(
+  preset: zoo.Preset, layout: str | None, source: Mapping[str, Any]
+) -> rules.Rules:
+  system, classes = preset.system, source.get('criterion_classes') or _CLASSES
+  if system == 'clip':
+    layout = layout or 'openai'
+    if layout not in clip.LAYOUTS:
+      raise ValueError(f'layout must be one of {", ".join(clip.LAYOUTS)}: {layout!r}')
+    return clip.LAYOUTS[layout]
+  if layout is not None:
+    raise ValueError(f'{system} has one official layout: leave the layout out')
+  match system:
+    case 'mask2former':
+      return mask2former.rules(preset.config.num_classes)
+    case 'maskclip':
+      return maskclip.rules(preset.config.rma_blocks, classes)
+    case 'masqclip':
+      return masqclip.rules(classes)
+  raise ValueError(f'{system} has no official layout: export the models it is made of')
+
+
+def _is_text_of_system(preset: zoo.Preset, path: str) -> bool:
+  return preset.system != 'clip' and path.startswith(('clip/text/', 'clip/logit_scale'))
+
+
+@contextlib.contextmanager
+def _replaced_whole(path: pathlib.Path):
+  """A file beside `path` that takes its place when the block ends well."""
+  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    partial.replace(path)
+  except OSError as error:
+    raise ValueError(f'cannot write {path}: {error.strerror or error}') from error
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _write_torch(
+  path: pathlib.Path, tensors: Mapping[str, np.ndarray], *, wrapped: bool
+) -> None:
+  """PyTorch's format; detectors have their state dict below 'model'."""
+  try:
+    import torch
+  except ImportError as error:
+    raise ValueError(
+      'PyTorch is not installed: pip install maskclip_jax[torch], or export to a name '
+      'that ends in .safetensors'
+    ) from error
+  # A view must be copied: PyTorch would save the whole array it looks at.
+  state = {k: torch.from_numpy(np.array(a, order='C')) for k, a in tensors.items()}
+  torch.save({'model': state} if wrapped else state, path)

@@ -1,0 +1,123 @@
+"""Flat parameters: `{'visual/conv1/kernel': array}` <-> NNX modules and states.
+
+Paths are API: bundles, conversion tables, optimiser groups and sharding rules all speak
+of parameters by these names. Constants that travel with the weights (frozen batch
+statistics) are listed like parameters.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from maskclip_jax.mapping.problems import Problems, dims
+
+M = TypeVar('M', bound=nnx.Module)
+Leaf = Any
+
+
+def path_name(path: Iterable[str | int]) -> str:
+  """A key path of a state as one string: ('blocks', 0, 'bias') -> 'blocks/0/bias'."""
+  return '/'.join(map(str, path))
+
+
+def flatten(tree: nnx.Module | nnx.State) -> dict[str, Leaf]:
+  """Path -> value of every variable, in a stable order.
+
+  Args:
+    tree: a module or a state; abstract ones give `jax.ShapeDtypeStruct` values.
+  """
+  state = nnx.state(tree) if isinstance(tree, nnx.Module) else tree
+  return {path_name(path): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+
+
+def unflatten(flat: Mapping[str, Leaf], like: nnx.State) -> nnx.State:
+  """The inverse of `flatten`, in the structure and variable types of a state.
+
+  Raises:
+    ValueError: the paths are not exactly those of `like`.
+  """
+  leaves = list(nnx.to_flat_state(like))
+  names = [path_name(path) for path, _ in leaves]
+  problems = Problems()
+  problems['missing'] = [name for name in names if name not in flat]
+  problems['unknown'] = sorted(set(flat) - set(names))
+  problems.raise_if_any('the parameters do not fit')
+  return nnx.from_flat_state(
+    [(path, leaf.replace(flat[path_name(path)])) for path, leaf in leaves]
+  )
+
+
+def abstract(build: Callable[[], M]) -> M:
+  """The module `build` would return, with shapes instead of arrays: no memory used."""
+  return nnx.eval_shape(build)
+
+
+def load_into(
+  model: M,
+  flat: Mapping[str, np.ndarray | jax.Array],
+  *,
+  source: str = 'the parameters',
+) -> M:
+  """A module with its arrays taken from `flat`, one at a time.
+
+  With a mapping that reads from disk, memory peaks at the model plus one tensor.
+
+  Args:
+    model: the module to fill, best an `abstract` one; it is left as it is.
+    flat: path -> array; narrower floats are widened to the model's dtype.
+    source: what to call `flat` in an error.
+
+  Raises:
+    ValueError: paths are missing or unknown, or an array has another shape or a dtype
+      that would lose precision.
+  """
+  graphdef, state = nnx.split(model)
+  wanted = flatten(state)
+  problems = Problems()
+  problems['missing'] = [path for path in wanted if path not in flat]
+  problems['unknown'] = sorted(set(flat) - set(wanted))
+  problems.raise_if_any(source)
+  loaded = {}
+  for path, leaf in wanted.items():
+    array = flat[path]
+    if tuple(array.shape) != tuple(leaf.shape):
+      got, expected = dims(tuple(array.shape)), dims(tuple(leaf.shape))
+      problems['misshapen'].append(f'{path} is {got}, expected {expected}')
+    elif not np.can_cast(array.dtype, leaf.dtype, 'safe'):
+      problems['of a wrong type'].append(f'{path} is {array.dtype}, not {leaf.dtype}')
+    else:
+      # Waiting for the copy frees the input before the next one is read.
+      loaded[path] = jax.block_until_ready(jnp.asarray(array, leaf.dtype))
+  problems.raise_if_any(source)
+  return nnx.merge(graphdef, unflatten(loaded, state))
+
+
+def select(paths: Iterable[str], *patterns: str) -> list[str]:
+  """Paths that one of the regular expressions matches in full, in their own order.
+
+  Raises:
+    ValueError: a pattern matches nothing: a typo would silently select too little.
+  """
+  paths = list(paths)
+  chosen = set()
+  for pattern in patterns:
+    regex = re.compile(pattern)
+    matched = {path for path in paths if regex.fullmatch(path)}
+    if not matched:
+      examples = ', '.join(paths[:3])
+      raise ValueError(f'no parameter matches {pattern!r}; there are {examples}, ...')
+    chosen |= matched
+  return [path for path in paths if path in chosen]
+
+
+def count(flat: Mapping[str, Leaf], *patterns: str) -> int:
+  """Number of scalars in the paths that match (see `select`), by default in all."""
+  return sum(
+    int(np.prod(flat[path].shape, dtype=np.int64))
+    for path in select(flat, *(patterns or ('.*',)))
+  )

@@ -1,0 +1,1 @@
+"""What limits a model: oracles, statistics, and a page that shows them."""

@@ -1,0 +1,1 @@
+"""The metric families: semantic, panoptic, instance."""

@@ -1,1 +1,0 @@
-"""Layer 2: parameters in and out. Flat names, official checkpoints, bundles."""

@@ -1,1 +1,0 @@
-"""Tables of official checkpoint layouts, one file per network."""

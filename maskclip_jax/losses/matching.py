@@ -1,0 +1,149 @@
+"""Which query is responsible for which segment.
+
+Training a proposal network assigns queries to segments one to one, by the sum of a
+class, a mask and a dice cost (spec section 3.2). Tuning the queries of a frozen network
+labels every mask by the segment it covers best, if it covers one well (section 5.4).
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.losses.ground_truth import GroundTruth
+from maskclip_jax.ops.sampling import sample_points
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """Weights of the three costs, which are also those of the three losses."""
+
+  label: float = 2.0
+  mask: float = 5.0
+  dice: float = 5.0
+
+
+def matching_cost(
+  log_p: Float[Array, 'q k'] | None,
+  mask_logits: Float[Array, 'q h w'],
+  truth: GroundTruth,
+  points: Float[Array, 'p 2'],
+  weights: Weights,
+  *,
+  mask_hw: Int[Array, '2'] | None = None,
+  truth_hw: Int[Array, '2'] | None = None,
+) -> Float[Array, 'q n']:
+  """What it costs to give each query to each row of one image's ground truth.
+
+  Args:
+    log_p: log-probabilities of the classes; None where only masks are compared.
+    mask_logits: one map per query.
+    truth: of one image.
+    points: (x, y) in [0, 1], shared by all masks.
+    weights: of the costs.
+    mask_hw: the real part of the maps; all by default.
+    truth_hw: the real part of the ground truth; all by default.
+  """
+  hw = None if mask_hw is None else (mask_hw[0], mask_hw[1])
+  logits = sample_points(mask_logits, points[None], hw)
+  targets = truth.sample(points, truth_hw)
+
+  def products(a: Float[Array, 'q p'], b: Float[Array, 'n p']) -> Float[Array, 'q n']:
+    return jnp.einsum('qp,np->qn', a, b, precision=_HIGHEST)
+
+  entropy = jax.nn.softplus(logits).sum(-1, keepdims=True) - products(logits, targets)
+  p = jax.nn.sigmoid(logits)
+  areas = p.sum(-1, keepdims=True) + targets.sum(-1)
+  dice = 1 - (2 * products(p, targets) + 1) / (areas + 1)
+  cost = weights.mask * entropy / points.shape[0] + weights.dice * dice
+  if log_p is not None:
+    cost -= weights.label * jnp.exp(log_p[:, truth.classes])
+  return cost
+
+
+def labels_of_matches(
+  query_of: Int[Array, ' n'],
+  classes: Int[Array, ' n'],
+  queries: int,
+  void: Int[Array, ''] | int,
+) -> Int[Array, ' q']:
+  """The class each query should say: its target's, or void without one.
+
+  Args:
+    query_of: the query of each target, -1 where it has none.
+    classes: class of each target.
+    queries: number of queries.
+    void: the column for no object.
+  """
+  index = jnp.where(query_of < 0, queries, query_of)
+  return jnp.full(queries, void, jnp.int32).at[index].set(classes, mode='drop')
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelRule:
+  """When a mask carries the label of a segment (spec sections 5.4 and 12.1).
+
+  Attributes:
+    overlap: 'dice' with one pixel added to both masks, as released, or 'iou', as the
+      paper says.
+    threshold: the overlap must exceed it. The released code writes dice as a cost
+      below 0.40.
+  """
+
+  overlap: Literal['dice', 'iou'] = 'dice'
+  threshold: float = 0.6
+
+  def __post_init__(self):
+    if self.overlap not in ('dice', 'iou'):
+      raise ValueError(f"overlap must be 'dice' or 'iou', not {self.overlap!r}")
+
+
+LABEL_RULES = {'released': LabelRule('dice', 0.6), 'paper': LabelRule('iou', 0.6)}
+
+
+def overlap_costs(
+  masks: Bool[Array, 'q h w'],
+  truth: GroundTruth,
+  rule: LabelRule,
+  truth_hw: Int[Array, '2'] | None = None,
+) -> Float[Array, 'q n']:
+  """1 - overlap of predicted masks and ground truth of one image."""
+  shared, area, truth_area = truth.overlaps(masks, truth_hw)
+  both = area[:, None] + truth_area
+  if rule.overlap == 'dice':
+    return 1 - (2 * shared + 1) / (both + 1)
+  return 1 - shared / jnp.maximum(both - shared, 1)
+
+
+def labels_by_overlap(
+  masks: Bool[Array, 'q h w'],
+  truth: GroundTruth,
+  void: Int[Array, ''] | int,
+  rule: LabelRule,
+  truth_hw: Int[Array, '2'] | None = None,
+) -> tuple[Int[Array, ' q'], Int[Array, ' q']]:
+  """Labels every mask of one image by the segment it overlaps most.
+
+  Several masks may carry the label of one segment.
+
+  Args:
+    masks: predicted, at the size overlaps are measured at.
+    truth: of the same part of the image.
+    void: label of masks that overlap no segment enough.
+    rule: what counts as enough.
+    truth_hw: the real part of the ground truth; all by default.
+
+  Returns:
+    The class of each mask, and the row of its segment (-1 for void).
+  """
+  cost = overlap_costs(masks, truth, rule, truth_hw)
+  cost = jnp.where(truth.valid, cost, jnp.inf)
+  row = jnp.argmin(cost, axis=1).astype(jnp.int32)
+  # The official code compares a float32 cost with 0.40; 1 - 0.6 in double is less.
+  enough = cost.min(1) < jnp.float32(round(1 - rule.threshold, 6))
+  row = jnp.where(enough, row, -1)
+  return jnp.where(enough, truth.classes[row], void).astype(jnp.int32), row

@@ -1,0 +1,1 @@
+"""Declarative tables between official checkpoint keys and our parameter paths."""

@@ -1,0 +1,86 @@
+"""Residual networks with frozen batch norm: detectron2's and torchvision's names.
+
+Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/norm/var`.
+Spec section 2.2.
+"""
+
+from maskclip_jax.mapping.rules import Ignore, Rule, Rules
+from maskclip_jax.mapping.transforms import CONV
+
+_COUNTER = 'how many batches the statistics saw; frozen norms do not count'
+
+
+def _norm(official: str, ours: str) -> Rules:
+  """Batch norm: two parameters, two statistics and a counter we do not keep."""
+  names = {
+    'weight': 'scale',
+    'bias': 'bias',
+    'running_mean': 'mean',
+    'running_var': 'var',
+  }
+  return (
+    *(Rule(f'{official}.{theirs}', f'{ours}/{name}') for theirs, name in names.items()),
+    Ignore(f'{official}.num_batches_tracked', _COUNTER),
+  )
+
+
+def _conv(conv: str, norm: str, ours: str) -> Rules:
+  """A convolution without bias and its norm."""
+  return (
+    Rule(f'{conv}.weight', f'{ours}/kernel', CONV),
+    *_norm(norm, f'{ours}/norm'),
+  )
+
+
+def _bottlenecks(official: str, ours: str) -> Rules:
+  """The blocks of one stage in torchvision's names."""
+  rules = _conv(
+    f'{official}.{{b}}.downsample.0',
+    f'{official}.{{b}}.downsample.1',
+    f'{ours}/{{b}}/shortcut',
+  )
+  for n in (1, 2, 3):
+    rules += _conv(
+      f'{official}.{{b}}.conv{n}', f'{official}.{{b}}.bn{n}', f'{ours}/{{b}}/conv{n}'
+    )
+  return rules
+
+
+def _classifier(prefix: str) -> Rules:
+  return tuple(
+    Ignore(f'{prefix}fc.{name}', 'the ImageNet classifier')
+    for name in ('weight', 'bias')
+  )
+
+
+DETECTRON2 = (
+  *_conv('stem.conv1', 'stem.conv1.norm', 'stem/conv1'),
+  *(
+    rule
+    for stage in (2, 3, 4, 5)
+    for name in ('conv1', 'conv2', 'conv3', 'shortcut')
+    for rule in _conv(
+      f'res{stage}.{{b}}.{name}',
+      f'res{stage}.{{b}}.{name}.norm',
+      f'res{stage}/{{b}}/{name}',
+    )
+  ),
+  *_classifier('stem.'),
+)
+
+TORCHVISION = (
+  *_conv('conv1', 'bn1', 'stem/conv1'),
+  *(
+    rule
+    for layer in (1, 2, 3, 4)
+    for rule in _bottlenecks(f'layer{layer}', f'res{layer + 1}')
+  ),
+  *_classifier(''),
+)
+
+# Layout -> rules, and a key that only this layout has.
+LAYOUTS: dict[str, Rules] = {'torchvision': TORCHVISION, 'detectron2': DETECTRON2}
+SIGNATURES = {
+  'torchvision': 'layer1.0.conv1.weight',
+  'detectron2': 'res2.0.conv1.weight',
+}

@@ -1,1 +1,0 @@
-"""Layer 2: the systems. Each is `model(images, text) -> Outputs`."""

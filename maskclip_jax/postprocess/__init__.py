@@ -1,0 +1,163 @@
+"""From mask logits and class scores to what was asked for (spec section 8).
+
+One image at a time, at the size of the original photo. The work runs tile by tile
+(`tiles.py`), in one pass for everything that is asked for (`one_pass.py`): memory is
+bounded whatever the photo and the vocabulary, and neither of them compiles anything.
+The tasks are `semantic.py`, `panoptic.py` and `instances.py`; this file holds their
+common configuration and entry point.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int32
+
+from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
+from maskclip_jax.postprocess.instances import InstanceCollector, Instances, instances
+from maskclip_jax.postprocess.one_pass import Collector, one_pass
+from maskclip_jax.postprocess.panoptic import PanopticCollector, Segment, panoptic
+from maskclip_jax.postprocess.semantic import (
+  SemanticCollector,
+  effective_order,
+  semantic,
+)
+from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
+
+Task = Literal['semantic', 'panoptic', 'instance']
+TASKS: tuple[Task, ...] = get_args(Task)
+
+__all__ = [
+  'TASKS',
+  'ClassScores',
+  'Geometry',
+  'Instances',
+  'PostprocessConfig',
+  'Results',
+  'Segment',
+  'class_probabilities',
+  'instances',
+  'panoptic',
+  'postprocess',
+  'semantic',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class PostprocessConfig:
+  """Choices of post-processing that the systems and data sets differ in.
+
+  Attributes:
+    object_threshold: panoptic keeps a query whose best class scores more than this.
+    overlap_threshold: panoptic drops a query that won less than this share of the
+      pixels its mask covers.
+    reject_void: panoptic drops a query whose best column is the void column (stock
+      Mask2Former and MaskCLIP; MasQCLIP carries that in the object score).
+    semantic_order: 'masks_first' resizes the masks to the photo before anything else
+      (the official code when panoptic or instance output is on); 'scores_first' resizes
+      the class score maps (when only semantic output is on).
+    top_k: most detections per image.
+    things_only: drop detections of stuff classes, after the top-k (the official code
+      when panoptic output is on).
+
+  Raises:
+    ValueError: a threshold outside [0, 1], top_k below 1, or an unknown order.
+  """
+
+  object_threshold: float = 0.3
+  overlap_threshold: float = 0.3
+  reject_void: bool = False
+  semantic_order: Order = 'masks_first'
+  top_k: int = 100
+  things_only: bool = True
+
+  def __post_init__(self):
+    for name in ('object_threshold', 'overlap_threshold'):
+      value = getattr(self, name)
+      if not 0 <= value <= 1:
+        raise ValueError(f'{name} must be in [0, 1], not {value}')
+    if self.top_k < 1:
+      raise ValueError(f'top_k must be at least 1, not {self.top_k}')
+    if self.semantic_order not in get_args(Order):
+      raise ValueError(
+        f'semantic_order must be one of {get_args(Order)}, not {self.semantic_order!r}'
+      )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
+  """What was asked for; the rest is None.
+
+  Attributes:
+    semantic: the class (a column of the text bank) of every pixel.
+    panoptic: the segment id of every pixel, 0 where there is none.
+    segments: what the ids are.
+    instances: scored masks.
+  """
+
+  semantic: Int32[np.ndarray, 'height width'] | None = None
+  panoptic: Int32[np.ndarray, 'height width'] | None = None
+  segments: tuple[Segment, ...] | None = None
+  instances: Instances | None = None
+
+
+def postprocess(
+  mask_logits: Float[Array, 'q h w'],
+  scores: ClassScores,
+  thing: Bool[Array, ' k'],
+  geometry: Geometry,
+  config: PostprocessConfig,
+  tasks: Collection[Task],
+  *,
+  tile: int = TILE,
+) -> Results:
+  """Results of one image.
+
+  Args:
+    mask_logits: one map per query.
+    scores: from `class_probabilities`.
+    thing: which columns are countable.
+    geometry: how the maps lie on the photo.
+    config: thresholds and rules.
+    tasks: some of 'semantic', 'panoptic' and 'instance'.
+    tile: side of the tiles the work is cut into, in pixels.
+
+  Raises:
+    ValueError: an unknown task, NaN in masks or scores, or sizes that do not fit.
+  """
+  unknown = set(tasks) - set(TASKS)
+  if unknown or not tasks:
+    raise ValueError(f'tasks must be some of {TASKS}, not {sorted(tasks)}')
+  queries = len(mask_logits)
+  order = effective_order(config.semantic_order, geometry)
+  collectors: dict[Task, Collector] = {}
+  if 'semantic' in tasks:
+    collectors['semantic'] = SemanticCollector(scores, geometry, queries)
+  if 'panoptic' in tasks:
+    collectors['panoptic'] = PanopticCollector(
+      scores,
+      thing,
+      geometry,
+      queries,
+      object_threshold=config.object_threshold,
+      overlap_threshold=config.overlap_threshold,
+      reject_void=config.reject_void,
+    )
+  if 'instance' in tasks:
+    collectors['instance'] = InstanceCollector(
+      scores,
+      thing,
+      geometry,
+      queries,
+      top_k=config.top_k,
+      things_only=config.things_only,
+    )
+  apart = {'semantic'} if order == 'scores_first' else set()
+  for how, names in (('scores_first', apart), ('masks_first', set(TASKS) - apart)):
+    some = [one for task, one in collectors.items() if task in names]
+    if some:
+      one_pass(some, mask_logits, geometry, order=how, tile=tile)
+  found = {task: one.result() for task, one in collectors.items()}
+  ids, segments = found.get('panoptic', (None, None))
+  return Results(found.get('semantic'), ids, segments, found.get('instance'))

@@ -1,0 +1,1 @@
+"""Results: what was found in a photo, drawn, and written to files."""

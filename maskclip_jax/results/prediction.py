@@ -1,0 +1,390 @@
+"""What was found in a photo: to look at, to compute with, and to save.
+
+Files follow COCO: `<stem>.json` has categories, scores, boxes (x, y, width, height),
+areas and run-length masks; `<stem>.panoptic.png` codes segment ids in RGB (id = red +
+256 green + 65536 blue, 0 is void); `<stem>.semantic.png` holds class indices and
+`<stem>.instance.png` the number of the best detection per pixel (0 is none), in 8 bits
+or, above 255, in 16. Class index, category id and position in the vocabulary are the
+same number, counted from 0.
+"""
+
+import collections
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import rich.console
+import rich.table
+import rich.text
+from jaxtyping import Bool, Int, UInt8
+
+from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.postprocess.instances import Instances
+from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results import files as result_files
+from maskclip_jax.results import overlay as drawing
+from maskclip_jax.results.lettering import drawable
+from maskclip_jax.results.palette import Color, class_colors, object_color
+
+# Which result a picture shows where several were asked for.
+_PREFERENCE: tuple[Task, ...] = ('panoptic', 'instance', 'semantic')
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+  """One scored mask.
+
+  Attributes:
+    class_index: position in the vocabulary.
+    score: confidence, 0..1.
+    area: in pixels.
+    box: left, top, right, bottom; the last two exclusive.
+    rle: the mask, COCO's compressed run lengths.
+  """
+
+  class_index: int
+  score: float
+  area: int
+  box: tuple[int, int, int, int]
+  rle: dict
+
+  @property
+  def mask(self) -> Bool[np.ndarray, 'height width']:
+    """The mask, decoded."""
+    return result_files.decode_rle(self.rle)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+  """The results for one photo; what was not asked for is None.
+
+  Attributes:
+    size: height and width of the photo.
+    names: of the classes.
+    things: which classes are countable.
+    semantic: class index of every pixel.
+    panoptic: segment id of every pixel, 0 where there is none.
+    segments: what the ids are.
+    instances: detections, best first.
+    colors: a data set's own colours; None where a class has none.
+    photo: what `overlay` draws on.
+
+  Raises:
+    ValueError: no result, or names, flags, colours or maps that do not fit each other.
+  """
+
+  size: tuple[int, int]
+  names: tuple[str, ...]
+  things: tuple[bool, ...]
+  semantic: Int[np.ndarray, 'height width'] | None = None
+  panoptic: Int[np.ndarray, 'height width'] | None = None
+  segments: tuple[Segment, ...] | None = None
+  instances: tuple[Detection, ...] | None = None
+  colors: tuple[Color | None, ...] | None = None
+  photo: UInt8[np.ndarray, 'height width 3'] | None = None
+
+  def __post_init__(self):
+    names = tuple(str(name) for name in self.names)
+    object.__setattr__(self, 'names', names)
+    object.__setattr__(self, 'things', tuple(bool(thing) for thing in self.things))
+    for what in (self.things, self.colors):
+      if what is not None and len(what) != len(names):
+        raise ValueError(f'{len(what)} flags or colours for {len(names)} classes')
+    if not self.tasks:
+      raise ValueError('a prediction needs a result: semantic, panoptic or instances')
+    for name in ('semantic', 'panoptic', 'photo'):
+      array = getattr(self, name)
+      if array is not None and array.shape[:2] != tuple(self.size):
+        raise ValueError(
+          f'the {name} array is {array.shape[:2]}, the photo is {tuple(self.size)}'
+        )
+
+  @classmethod
+  def from_results(
+    cls,
+    results: Results,
+    names: Sequence[str],
+    things: Sequence[bool],
+    *,
+    colors: Sequence[Color | None] | None = None,
+    photo: UInt8[np.ndarray, 'height width 3'] | None = None,
+  ) -> 'Prediction':
+    """A prediction from what post-processing found.
+
+    Masks are encoded one at a time; empty ones are left out.
+    """
+    size = None
+    for found in (results.semantic, results.panoptic):
+      size = found.shape if found is not None else size
+    if results.instances is not None:
+      size = results.instances.masks.shape
+    return cls(
+      size=size,
+      names=tuple(names),
+      things=tuple(things),
+      semantic=results.semantic,
+      panoptic=results.panoptic,
+      segments=results.segments,
+      instances=_detections(results.instances),
+      colors=None if colors is None else tuple(colors),
+      photo=photo,
+    )
+
+  @property
+  def tasks(self) -> tuple[Task, ...]:
+    """The results that are here, the one a picture shows first."""
+    here = {'semantic': self.semantic, 'panoptic': self.panoptic}
+    here['instance'] = self.instances
+    return tuple(task for task in _PREFERENCE if here[task] is not None)
+
+  def instance_map(
+    self, score_threshold: float = 0.0
+  ) -> Int[np.ndarray, 'height width']:
+    """Number of the best detection per pixel, counted from 1; 0 where there is none."""
+    ids = np.zeros(self.size, np.int32)
+    for number in range(len(self.instances), 0, -1):
+      one = self.instances[number - 1]
+      if one.score >= score_threshold:
+        ids[one.mask] = number
+    return ids
+
+  def overlay(
+    self, task: Task | None = None, *, score_threshold: float = 0.3
+  ) -> UInt8[np.ndarray, 'height2 width2 3']:
+    """The photo with the result drawn over it, and a panel that lists the classes.
+
+    Args:
+      task: which result; the first of `tasks` by default.
+      score_threshold: detections that score less are not drawn.
+
+    Raises:
+      ValueError: no photo was given, or there is no such result.
+    """
+    task = self.tasks[0] if task is None else task
+    if task not in self.tasks:
+      raise ValueError(f'there is no {task} result, only {", ".join(self.tasks)}')
+    if self.photo is None:
+      raise ValueError('this prediction has no photo to draw on')
+    if task == 'semantic':
+      ids, rows = self.semantic + 1, _semantic_rows(self.semantic)
+    elif task == 'panoptic':
+      rows = [(s.id, s.class_index, s.area, None) for s in self.segments]
+      ids = self.panoptic
+    else:
+      ids = self.instance_map(score_threshold)
+      seen = np.bincount(ids.ravel(), minlength=len(self.instances) + 1)
+      rows = [
+        (number, one.class_index, int(seen[number]), one.score)
+        for number, one in enumerate(self.instances, 1)
+        if seen[number]
+      ]
+    regions, legend = self._regions(rows, count=task != 'semantic')
+    return drawing.draw(self.photo, ids, regions, legend)
+
+  def _regions(self, rows, *, count: bool):
+    """Regions and legend of rows (id, class, area, score or None)."""
+    colors = class_colors(self.names, self.colors)
+    wording = functools.cache(lambda label: drawable(self.names[label], label))
+    areas, numbers = collections.Counter(), collections.Counter()
+    regions = []
+    for region_id, label, area, score in rows:
+      color = object_color(colors[label], numbers[label] if count else 0)
+      text = wording(label) if score is None else wording(label) + f' {score:.0%}'
+      regions.append(drawing.Region(region_id, color, self.things[label], text))
+      areas[label] += area
+      numbers[label] += 1
+    total = self.size[0] * self.size[1]
+    legend = []
+    for label, area in areas.most_common():
+      remark = _share(area, total)
+      if count and self.things[label] and numbers[label] > 1:
+        remark = f'{numbers[label]}x  {remark}'
+      color = tuple(int(v) for v in colors[label])
+      legend.append(drawing.LegendRow(color, wording(label), remark))
+    return regions, legend
+
+  def to_coco(
+    self,
+    *,
+    image_id: int = 1,
+    file_name: str = '',
+    category_ids: Sequence[int] | None = None,
+  ) -> dict:
+    """COCO's JSON.
+
+    Detections are `annotations`; panoptic segments are `segments_info` and the classes
+    of a semantic map `semantic`. All have the same fields.
+
+    Args:
+      image_id: the image's number in a data set.
+      file_name: of the photo.
+      category_ids: a data set's category ids; positions in the vocabulary by default.
+    """
+    ids = range(len(self.names)) if category_ids is None else category_ids
+    ids = [int(i) for i in ids]
+    height, width = (int(side) for side in self.size)
+    result = {
+      'images': [
+        {'id': image_id, 'file_name': file_name, 'height': height, 'width': width}
+      ],
+      'categories': [
+        {'id': i, 'name': name, 'isthing': int(thing)}
+        for i, name, thing in zip(ids, self.names, self.things, strict=True)
+      ],
+    }
+
+    def row(number, label, rle, box, area, **more):
+      left, top, right, bottom = box
+      return {
+        'id': number,
+        'image_id': image_id,
+        'category_id': ids[label],
+        'category_name': self.names[label],
+        'isthing': int(self.things[label]),
+        **more,
+        'area': int(area),
+        'bbox': [left, top, right - left, bottom - top],
+        'iscrowd': 0,
+        'segmentation': rle,
+      }
+
+    if self.instances is not None:
+      result['annotations'] = [
+        row(i, d.class_index, d.rle, d.box, d.area, score=round(d.score, 6))
+        for i, d in enumerate(self.instances, 1)
+      ]
+    if self.panoptic is not None:
+      by_column = np.asfortranarray(self.panoptic)
+      result['segments_info'] = [
+        row(
+          s.id,
+          s.class_index,
+          *_outline(by_column == s.id),
+          s.area,
+          score=round(s.score, 6),
+        )
+        for s in self.segments
+      ]
+    if self.semantic is not None:
+      by_column = np.asfortranarray(self.semantic)
+      result['semantic'] = [
+        row(i, label, *_outline(by_column == label), area)
+        for i, (_, label, area, _) in enumerate(_semantic_rows(self.semantic), 1)
+      ]
+    return result
+
+  def save(
+    self, directory: str | os.PathLike, stem: str, *, file_name: str = ''
+  ) -> list[pathlib.Path]:
+    """Writes `<stem>.<task>.png`, `<stem>.json` and, with a photo, the overlay.
+
+    Nothing is left half-written: files appear when all are complete.
+
+    Args:
+      directory: made if need be.
+      stem: the photo's name without its ending.
+      file_name: of the photo, for the JSON.
+
+    Returns:
+      The files written.
+
+    Raises:
+      OSError: the directory cannot be written to, or the disk is full.
+    """
+    files = {}
+    if self.panoptic is not None:
+      rgb = result_files.panoptic_rgb(self.panoptic)
+      files[f'{stem}.panoptic.png'] = result_files.png_bytes(rgb)
+    if self.semantic is not None:
+      files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
+    if self.instances is not None:
+      files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
+    files[f'{stem}.json'] = result_files.json_bytes(self.to_coco(file_name=file_name))
+    if self.photo is not None:
+      files[f'{stem}.overlay.png'] = result_files.png_bytes(self.overlay())
+    return result_files.write_together(directory, files)
+
+  def summary(self, *, width: int = 80) -> str:
+    """A table of what was found, as text.
+
+    Args:
+      width: of the text, in letters.
+    """
+    console = rich.console.Console(file=io.StringIO(), width=width, color_system=None)
+    for task in self.tasks:
+      console.print(self._table(task))
+    return console.file.getvalue()
+
+  def _table(self, task: Task) -> rich.table.Table:
+    total = self.size[0] * self.size[1]
+    if task == 'semantic':
+      rows = [
+        (self.names[label], 'thing' if self.things[label] else 'stuff', '', area)
+        for _, label, area, _ in _semantic_rows(self.semantic)
+      ]
+    else:
+      found = self.segments if task == 'panoptic' else self.instances
+      rows = [
+        (
+          self.names[one.class_index],
+          'thing' if self.things[one.class_index] else 'stuff',
+          f'{one.score:.2f}',
+          one.area,
+        )
+        for one in found
+      ]
+    table = rich.table.Table(title=f'{task}: {len(rows)} found', title_justify='left')
+    table.add_column('class')
+    table.add_column('kind')
+    table.add_column('score', justify='right')
+    table.add_column('share of the photo', justify='right')
+    for name, kind, score, area in rows:
+      # A name is shown as it is, also if it looks like markup.
+      table.add_row(rich.text.Text(name), kind, score, _share(area, total))
+    return table
+
+
+def _detections(found: Instances | None) -> tuple[Detection, ...] | None:
+  """Detections with their masks encoded; one mask may serve several of them."""
+  if found is None:
+    return None
+  outline = functools.cache(lambda row: _outline(found.masks[row]))
+  return tuple(
+    Detection(
+      int(label),
+      float(score),
+      int(area),
+      *reversed(outline(int(row))),
+    )
+    for label, score, area, row in zip(
+      found.classes, found.scores, found.areas, found.rows, strict=True
+    )
+    if area
+  )
+
+
+def _outline(mask: Bool[np.ndarray, 'h w']) -> tuple[dict, tuple[int, int, int, int]]:
+  """Run lengths and box of a mask."""
+  rle = result_files.encode_rle(mask)
+  return rle, result_files.rle_box(rle)
+
+
+def _semantic_rows(semantic: Int[np.ndarray, 'h w']):
+  """(id in `semantic` + 1, class, area, None) of the classes present, largest first."""
+  areas = np.bincount(semantic.ravel())
+  order = np.argsort(-areas, kind='stable')
+  return [
+    (int(label) + 1, int(label), int(areas[label]), None)
+    for label in order
+    if areas[label]
+  ]
+
+
+def _share(area: int, total: int) -> str:
+  """A part of the photo in percent."""
+  share = 100 * area / total
+  return f'{share:.0f}%' if share >= 0.95 else '<1%' if share < 0.5 else '1%'

@@ -1,0 +1,364 @@
+"""Segment photos by words: `load(...)` gives a `Segmenter`, which gives `Prediction`s.
+
+    segmenter = maskclip_jax.load('path/to/bundle')
+    prediction = segmenter('photo.jpg', 'cat; sofa, couch; stuff:floor')
+    prediction.save('out', 'photo')
+
+A photo of any size and a vocabulary of any words run the same compiled program: photos
+lie on canvases of a few sizes, words are padded to a bucket.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Num, UInt8
+from PIL import Image
+
+from maskclip_jax import photos, postprocess, zoo
+from maskclip_jax.checkpoints import bundle, restore
+from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.results.prediction import Prediction
+from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, TextBank
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.bank import TextCache, class_vectors
+from maskclip_jax.text.vocabulary import Vocabulary
+
+Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
+# Prompts that go through the text tower at a time.
+PROMPTS = 16
+
+
+def load(
+  model: str | os.PathLike,
+  *,
+  dtype: str = 'float32',
+  cache_dir: str | os.PathLike | None = None,
+) -> 'Segmenter':
+  """Loads a model.
+
+  Args:
+    model: a bundle's directory; or a name of `list_models()` that comes with the
+      package or was converted into `cache_dir`/models.
+    dtype: compute type, 'float32' or 'bfloat16'.
+    cache_dir: where text vectors are kept between runs; None keeps none.
+
+  Raises:
+    FileNotFoundError: no such bundle.
+    ValueError: an unknown name, or a damaged bundle.
+  """
+  return Segmenter.from_bundle(find_bundle(model, cache_dir), dtype, cache_dir)
+
+
+def find_bundle(
+  model: str | os.PathLike, cache_dir: str | os.PathLike | None = None
+) -> pathlib.Path:
+  """The directory of a model named by its path or by its name in the zoo."""
+  path = pathlib.Path(model)
+  if path.is_dir():
+    return bundle.locate(path)
+  if str(model) in zoo.SHIPPED:
+    return zoo.SHIPPED[str(model)]
+  if str(model) in zoo.PRESETS:
+    if cache_dir is not None:
+      kept = pathlib.Path(cache_dir) / 'models' / str(model)
+      if kept.is_dir():
+        return kept
+    if str(model) not in zoo.CARDS:
+      raise FileNotFoundError(
+        f'{model} is made by training (configs/): give the directory of its run or '
+        'bundle'
+      )
+    card = zoo.CARDS[str(model)]
+    raise FileNotFoundError(
+      f'the weights of {model} are not here and not distributed with this package: '
+      f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
+      'DIR` and use DIR as the model'
+    )
+  raise FileNotFoundError(
+    f'there is no model {str(model)!r}: give a bundle directory or a name that '
+    '`python -m maskclip_jax models list` shows'
+  )
+
+
+class Segmenter:
+  """A model, ready to segment photos by words.
+
+  Attributes:
+    preset: everything but the weights.
+    model: the NNX module, with its weights.
+    canvas_step: canvas sides are multiples of this (and of 32): a larger step compiles
+      fewer programs and computes more padding.
+  """
+
+  canvas_step = 128
+
+  def __init__(
+    self, model: nnx.Module, preset: zoo.Preset, *, cache: TextCache | None = None
+  ):
+    self.preset, self.model, self._cache = preset, model, cache
+    if preset.system == 'clip':
+      raise ValueError(
+        'a CLIP alone has no masks: convert it into a system, or use its towers by '
+        '`maskclip_jax.nn.clip`'
+      )
+    if preset.vocabulary is not None and not model.config.num_classes:
+      raise ValueError(
+        'this proposal network has no class head, so its masks have no scores: use it '
+        'inside MaskCLIP'
+      )
+    forward, self._state = self.as_function()
+    graphdef = nnx.graphdef(model)
+
+    def encode(state, tokens):
+      return nnx.merge(graphdef, state).clip.text(tokens)
+
+    self._forward, self._encode = jax.jit(forward), jax.jit(encode)
+    self._banks: dict[str, TextBank] = {}
+
+  @classmethod
+  def from_bundle(
+    cls,
+    directory: str | os.PathLike,
+    dtype: str = 'float32',
+    cache_dir: str | os.PathLike | None = None,
+  ) -> 'Segmenter':
+    """Loads a bundle; see `load`."""
+    model, preset, opened = restore.load_model(directory, dtype=_dtype(dtype))
+    cache = None
+    if cache_dir is not None and opened.text_fingerprint:
+      cache = TextCache(pathlib.Path(cache_dir) / 'text', opened.text_fingerprint)
+    return cls(model, preset, cache=cache)
+
+  @classmethod
+  def from_preset(
+    cls, preset: str | zoo.Preset, *, seed: int = 0, dtype: str = 'float32'
+  ) -> 'Segmenter':
+    """A model with random weights: for tests, and for trying the path out."""
+    if isinstance(preset, str):
+      preset = zoo.find_preset(preset)
+    model = random_model(preset.system, preset.config, seed=seed, dtype=_dtype(dtype))
+    return cls(model, preset)
+
+  def as_function(
+    self,
+  ) -> tuple[Callable[[nnx.State, Images, TextBank], Outputs], nnx.State]:
+    """The network as a pure function of its weights, and the weights.
+
+    For whoever compiles it another way: over several devices, or for export.
+    """
+    graphdef, state = nnx.split(self.model)
+    closed = self.preset.vocabulary is not None
+
+    def forward(state: nnx.State, images: Images, text: TextBank) -> Outputs:
+      outputs = nnx.merge(graphdef, state)(images, text)
+      return Outputs(
+        outputs.mask_logits,
+        outputs.class_logits,
+        None if closed else outputs.objectness,
+        outputs.mask_hw,
+      )
+
+    return forward, state
+
+  def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
+    """The vocabulary that words, a file or a name stand for, as this model reads it.
+
+    Raises:
+      ValueError: the model knows one vocabulary only and another is asked for; or the
+        words make none.
+    """
+    fixed = self.preset.vocabulary
+    if fixed is not None:
+      if words is not None and words != fixed:
+        raise ValueError(
+          f'this model knows only its own vocabulary, {fixed}: leave the words out, or '
+          'use an open-vocabulary model'
+        )
+      return Vocabulary.parse(fixed)
+    if words is None:
+      raise ValueError("name what to look for, e.g. --vocabulary 'cat; stuff:floor'")
+    if not isinstance(words, Vocabulary):
+      words = Vocabulary.parse(words)
+    return words.for_system(self.preset.words)
+
+  def text_bank(self, vocabulary: Vocabulary) -> TextBank:
+    """The class vectors of a vocabulary; encoded once, kept in memory and on disk."""
+    key = vocabulary.content_key()
+    if key not in self._banks:
+      if self.preset.vocabulary is not None:
+        columns = len(vocabulary) + 1
+        vectors, void, buckets = np.zeros((columns, 0)), True, (columns,)
+      else:
+        vectors = class_vectors(vocabulary, self.encode_text, self._cache)
+        void, buckets = vocabulary.void is not None, BUCKETS
+      self._banks[key] = TextBank.build(
+        vectors, vocabulary.things, void_last=void, buckets=buckets
+      )
+    return self._banks[key]
+
+  def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+    """CLIP vectors (not normalised) of prompts."""
+    contexts = tokenizer.contexts(self.preset.config.clip.context_length)
+    tokens = tokenizer.tokenize(prompts, contexts, truncate=True)
+    rows = -(-len(tokens) // PROMPTS) * PROMPTS
+    tokens = np.pad(tokens, ((0, rows - len(tokens)), (0, 0)), mode='edge')
+    vectors = [
+      self._encode(self._state, tokens[i : i + PROMPTS])
+      for i in range(0, rows, PROMPTS)
+    ]
+    return np.concatenate(jax.device_get(vectors))[: len(prompts)]
+
+  def compilations(self) -> dict[str, int]:
+    """How many programs each part has needed so far."""
+    return {
+      'forward': self._forward._cache_size(),
+      'encode_text': self._encode._cache_size(),
+    }
+
+  def __call__(
+    self,
+    photo: Photo,
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
+    task: str | Sequence[str] = 'panoptic',
+    **choices,
+  ) -> Prediction:
+    """Segments one photo.
+
+    Args:
+      photo: a path, a Pillow image, or an array (h, w), (h, w, 3) or (h, w, 4).
+      vocabulary: words, a file or a named vocabulary; see `Vocabulary.parse`.
+      task: 'panoptic', 'semantic', 'instance', or several of them.
+      **choices: fields of `Preprocessing` and `PostprocessConfig` to change, such as
+        object_threshold=0.5 or short_edge=640.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with the input, in one line.
+    """
+    return next(self.predict([photo], vocabulary, task, **choices))[1]
+
+  def predict(
+    self,
+    photo_list: Iterable[Photo],
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
+    task: str | Sequence[str] = 'panoptic',
+    *,
+    on_error: Callable[[Photo, Exception], None] | None = None,
+    **choices,
+  ) -> Iterator[tuple[Photo, Prediction]]:
+    """Segments photos one after another, reading the next while one is computed.
+
+    Args:
+      photo_list: any iterable of what a call takes.
+      vocabulary, task, **choices: as for a call.
+      on_error: is told of a photo that cannot be read, which is then left out; without
+        it the error is raised.
+
+    Yields:
+      Each photo and its prediction, in order.
+    """
+    tasks = (task,) if isinstance(task, str) else tuple(task)
+    if not tasks or set(tasks) - set(postprocess.TASKS):
+      raise ValueError(
+        f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}'
+      )
+    words = self.vocabulary(vocabulary)
+    preprocessing, config = self._choices(choices)
+    bank = self.text_bank(words)
+    with concurrent.futures.ThreadPoolExecutor(1) as reader:
+      for photo, reading in _ahead(reader, photo_list, preprocessing):
+        try:
+          pixels = reading.result()
+          yield photo, self._segment(*pixels, words, bank, tasks, config)
+        except (OSError, ValueError) as error:
+          if on_error is None:
+            raise
+          on_error(photo, error)
+
+  def _choices(self, choices):
+    """The preset's pre- and post-processing with some fields changed."""
+    parts = [self.preset.preprocessing, self.preset.postprocessing]
+    known = [set(part.__dataclass_fields__) for part in parts]
+    if unknown := sorted(set(choices) - known[0] - known[1]):
+      raise ValueError(
+        f'unknown choice {", ".join(unknown)}: choose among '
+        f'{", ".join(sorted(known[0] | known[1]))}'
+      )
+    return (
+      dataclasses.replace(part, **{k: v for k, v in choices.items() if k in names})
+      for part, names in zip(parts, known, strict=True)
+    )
+
+  def _segment(
+    self,
+    photo: UInt8[np.ndarray, 'h0 w0 3'],
+    resized: UInt8[np.ndarray, 'h w 3'],
+    words: Vocabulary,
+    bank: TextBank,
+    tasks: Sequence[str],
+    config: postprocess.PostprocessConfig,
+  ) -> Prediction:
+    """Runs the model on the resized photo; results have the size of the photo."""
+    step = self.canvas_step
+    canvas = tuple(-(-side // step) * step for side in resized.shape[:2])
+    batch = Images.from_arrays([resized], canvas)
+    outputs = self._forward(self._state, batch, bank)
+    geometry = Geometry(
+      np.asarray(outputs.mask_hw[0]),
+      np.asarray(batch.padded_hw[0]),
+      resized.shape[:2],
+      photo.shape[:2],
+    )
+    objectness = None if outputs.objectness is None else outputs.objectness[0]
+    scores = postprocess.class_probabilities(
+      outputs.class_logits[0], bank.valid, bank.void, objectness
+    )
+    results = postprocess.postprocess(
+      outputs.mask_logits[0], scores, bank.thing, geometry, config, tasks
+    )
+    return Prediction.from_results(
+      results,
+      [category.name for category in words.classes],
+      words.things,
+      colors=[category.color for category in words.classes],
+      photo=photo,
+    )
+
+
+def _ahead(reader, photo_list, preprocessing):
+  """Each photo and the reading of it, which begins one photo ahead."""
+  pending = None
+  for photo in photo_list:
+    following = photo, reader.submit(_read, photo, preprocessing)
+    if pending is not None:
+      yield pending
+    pending = following
+  if pending is not None:
+    yield pending
+
+
+def _read(photo: Photo, preprocessing: zoo.Preprocessing):
+  """The pixels of a photo, as given and as the network sees them."""
+  if isinstance(photo, Image.Image):
+    pixels = photos.photo_from_pil(photo)
+  elif isinstance(photo, str | os.PathLike):
+    pixels = photos.read_photo(photo)
+  else:
+    pixels = photos.photo_from_array(photo)
+  size = photos.shortest_edge_size(
+    *pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
+  )
+  return pixels, photos.resize_photo(pixels, *size)
+
+
+def _dtype(name: str):
+  if name not in ('float32', 'bfloat16'):
+    raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {name!r}")
+  return jnp.dtype(name)

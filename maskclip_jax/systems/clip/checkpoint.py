@@ -1,0 +1,207 @@
+"""CLIP in four layouts: OpenAI's (and open_clip's), open_clip's with a separate text
+module, Hugging Face's, and Scenic's flat tree.
+
+Our paths are those of `nn.clip.CLIP`. Spec section 1.6.
+"""
+
+from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
+from maskclip_jax.mapping.transforms import (
+  CONV,
+  HEADS_BIAS,
+  HEADS_KERNEL,
+  HEADS_OUT,
+  IDENTITY,
+  LINEAR,
+  PACKED_BIAS,
+  PACKED_KERNEL,
+)
+
+ROLES = ('query', 'key', 'value')
+
+
+def norm(official: str, ours: str) -> Rules:
+  """A layer norm."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/scale'),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def dense(official: str, ours: str) -> Rules:
+  """A linear layer with bias."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/kernel', LINEAR),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def packed_attention(official: str, ours: str) -> Rules:
+  """PyTorch's multi-head attention: one packed input projection, one output one."""
+  return (
+    Rule(
+      f'{official}.in_proj_weight',
+      tuple(f'{ours}/{role}/kernel' for role in ROLES),
+      PACKED_KERNEL,
+    ),
+    Rule(
+      f'{official}.in_proj_bias',
+      tuple(f'{ours}/{role}/bias' for role in ROLES),
+      PACKED_BIAS,
+    ),
+    Rule(f'{official}.out_proj.weight', f'{ours}/out/kernel', HEADS_OUT),
+    Rule(f'{official}.out_proj.bias', f'{ours}/out/bias'),
+  )
+
+
+def _separate_attention(official: str, ours: str) -> Rules:
+  """Hugging Face's attention: one linear layer per role."""
+  letters = dict(zip('qkv', ROLES, strict=True))
+  rules = []
+  for letter, role in letters.items():
+    rules += [
+      Rule(f'{official}.{letter}_proj.weight', f'{ours}/{role}/kernel', HEADS_KERNEL),
+      Rule(f'{official}.{letter}_proj.bias', f'{ours}/{role}/bias', HEADS_BIAS),
+    ]
+  return (
+    *rules,
+    Rule(f'{official}.out_proj.weight', f'{ours}/out/kernel', HEADS_OUT),
+    Rule(f'{official}.out_proj.bias', f'{ours}/out/bias'),
+  )
+
+
+def _blocks(official: str, ours: str) -> Rules:
+  """OpenAI's residual attention blocks."""
+  return (
+    *norm(f'{official}.{{i}}.ln_1', f'{ours}/{{i}}/ln_1'),
+    *packed_attention(f'{official}.{{i}}.attn', f'{ours}/{{i}}/attn'),
+    *norm(f'{official}.{{i}}.ln_2', f'{ours}/{{i}}/ln_2'),
+    *dense(f'{official}.{{i}}.mlp.c_fc', f'{ours}/{{i}}/mlp/c_fc'),
+    *dense(f'{official}.{{i}}.mlp.c_proj', f'{ours}/{{i}}/mlp/c_proj'),
+  )
+
+
+def _hugging_face_blocks(official: str, ours: str) -> Rules:
+  return (
+    *norm(f'{official}.{{i}}.layer_norm1', f'{ours}/{{i}}/ln_1'),
+    *_separate_attention(f'{official}.{{i}}.self_attn', f'{ours}/{{i}}/attn'),
+    *norm(f'{official}.{{i}}.layer_norm2', f'{ours}/{{i}}/ln_2'),
+    *dense(f'{official}.{{i}}.mlp.fc1', f'{ours}/{{i}}/mlp/c_fc'),
+    *dense(f'{official}.{{i}}.mlp.fc2', f'{ours}/{{i}}/mlp/c_proj'),
+  )
+
+
+# The image tower below 'visual.' here and 'visual/' with us; the systems reuse it.
+# `proj` is stored as (width, embed): the one matrix that needs no transpose.
+VISUAL = (
+  Rule('class_embedding', 'class_embedding'),
+  Rule('positional_embedding', 'positional_embedding'),
+  Rule('conv1.weight', 'conv1/kernel', CONV),
+  *norm('ln_pre', 'ln_pre'),
+  *_blocks('transformer.resblocks', 'transformer/resblocks'),
+  *norm('ln_post', 'ln_post'),
+  Rule('proj', 'proj/kernel', IDENTITY),
+)
+
+_TEXT = (
+  Rule('token_embedding.weight', 'token_embedding/embedding'),
+  Rule('positional_embedding', 'positional_embedding'),
+  *_blocks('transformer.resblocks', 'transformer/resblocks'),
+  *norm('ln_final', 'ln_final'),
+  Rule('text_projection', 'text_projection/kernel', IDENTITY),
+)
+
+_SCALE = Rule('logit_scale', 'logit_scale')
+_SIZES = tuple(
+  Ignore(name, "a size kept beside the weights in OpenAI's archives")
+  for name in ('input_resolution', 'context_length', 'vocab_size')
+)
+
+OPENAI = (
+  *prefixed(VISUAL, 'visual.', 'visual/'),
+  *prefixed(_TEXT, ours='text/'),
+  _SCALE,
+  *_SIZES,
+)
+
+OPEN_CLIP_CUSTOM = (
+  *prefixed(VISUAL, 'visual.', 'visual/'),
+  *prefixed(_TEXT, 'text.', 'text/'),
+  _SCALE,
+)
+
+HUGGING_FACE = (
+  Rule('vision_model.embeddings.class_embedding', 'visual/class_embedding'),
+  Rule(
+    'vision_model.embeddings.position_embedding.weight', 'visual/positional_embedding'
+  ),
+  Rule('vision_model.embeddings.patch_embedding.weight', 'visual/conv1/kernel', CONV),
+  # The misspelling is the library's own.
+  *norm('vision_model.pre_layrnorm', 'visual/ln_pre'),
+  *_hugging_face_blocks('vision_model.encoder.layers', 'visual/transformer/resblocks'),
+  *norm('vision_model.post_layernorm', 'visual/ln_post'),
+  Rule('visual_projection.weight', 'visual/proj/kernel', LINEAR),
+  Rule(
+    'text_model.embeddings.token_embedding.weight', 'text/token_embedding/embedding'
+  ),
+  Rule('text_model.embeddings.position_embedding.weight', 'text/positional_embedding'),
+  *_hugging_face_blocks('text_model.encoder.layers', 'text/transformer/resblocks'),
+  *norm('text_model.final_layer_norm', 'text/ln_final'),
+  Rule('text_projection.weight', 'text/text_projection/kernel', LINEAR),
+  _SCALE,
+  Ignore('vision_model.embeddings.position_ids', 'the integers from 0'),
+  Ignore('text_model.embeddings.position_ids', 'the integers from 0'),
+)
+
+
+def _scenic(theirs: str, ours: str) -> Rule:
+  return Rule(f'params/{theirs}', ours, aliases=(theirs,))
+
+
+def _scenic_blocks(tower: str) -> Rules:
+  theirs = f'{tower}/transformer/resblocks.{{i}}'
+  ours = f'{tower}/transformer/resblocks/{{i}}'
+  leaves = [f'{n}/{leaf}' for n in ('ln_1', 'ln_2') for leaf in ('scale', 'bias')]
+  for name in (*(f'attn/{r}' for r in (*ROLES, 'out')), 'mlp/c_fc', 'mlp/c_proj'):
+    leaves += [f'{name}/kernel', f'{name}/bias']
+  return tuple(_scenic(f'{theirs}/{leaf}', f'{ours}/{leaf}') for leaf in leaves)
+
+
+# Scenic keeps arrays exactly as we do; only the block index is spelled with a dot. The
+# outer 'params' is there when all variables were saved, not only the parameters.
+SCENIC = (
+  *_scenic_blocks('visual'),
+  *_scenic_blocks('text'),
+  *(
+    _scenic(path, path)
+    for path in (
+      'visual/class_embedding',
+      'visual/positional_embedding',
+      'visual/conv1/kernel',
+      'visual/ln_pre/scale',
+      'visual/ln_pre/bias',
+      'visual/ln_post/scale',
+      'visual/ln_post/bias',
+      'visual/proj/kernel',
+      'text/token_embedding/embedding',
+      'text/positional_embedding',
+      'text/ln_final/scale',
+      'text/ln_final/bias',
+      'text/text_projection/kernel',
+      'logit_scale',
+    )
+  ),
+)
+
+# Layout -> rules, and a key of the layout that no other one has.
+LAYOUTS: dict[str, Rules] = {
+  'openai': OPENAI,
+  'open_clip_custom': OPEN_CLIP_CUSTOM,
+  'hugging_face': HUGGING_FACE,
+  'scenic': SCENIC,
+}
+SIGNATURES = {
+  'openai': 'token_embedding.weight',
+  'open_clip_custom': 'text.token_embedding.weight',
+  'hugging_face': 'text_model.embeddings.token_embedding.weight',
+  'scenic': 'params/text/token_embedding/embedding',
+}

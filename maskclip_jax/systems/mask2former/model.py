@@ -1,0 +1,165 @@
+"""Mask2Former: class-agnostic mask proposals, or a closed-vocabulary segmenter.
+
+Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation",
+CVPR 2022; spec section 2. The open-vocabulary systems put words to its masks.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from maskclip_jax.nn.canvas import zero_outside
+from maskclip_jax.nn.mask_decoder import MaskedDecoder, Prediction
+from maskclip_jax.nn.pixel_decoder import PixelDecoder
+from maskclip_jax.nn.resnet import ResNet
+from maskclip_jax.systems.contract import Images, Outputs, TextBank
+
+_MASK_STRIDE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask2FormerConfig:
+  """Sizes of a Mask2Former; the defaults are the published R50 model's.
+
+  Attributes:
+    num_classes: classes of the head, not counting 'no object': None for no class head,
+      1 for class-agnostic proposals, more for a closed vocabulary.
+    depth: of the residual network, 26, 50 or 101.
+    stem: channels of its stem.
+    width: channels of its res2; later stages double them.
+    hidden: channels of the pixel decoder and of the queries.
+    mask_dim: channels of the mask features.
+    heads: attention heads of both decoders.
+    encoder_layers: deformable layers of the pixel decoder.
+    encoder_ffn: hidden width of their feed-forward networks.
+    decoder_layers: layers of the masked decoder.
+    decoder_ffn: hidden width of their feed-forward networks.
+    queries: learned queries, one mask each.
+    remat: recompute blocks in the backward pass: less memory, a third more time.
+    pixel_mean: RGB mean, 0..255.
+    pixel_std: RGB standard deviation, 0..255.
+  """
+
+  num_classes: int | None = 1
+  depth: int = 50
+  stem: int = 64
+  width: int = 256
+  hidden: int = 256
+  mask_dim: int = 256
+  heads: int = 8
+  encoder_layers: int = 6
+  encoder_ffn: int = 1024
+  decoder_layers: int = 9
+  decoder_ffn: int = 2048
+  queries: int = 100
+  remat: bool = False
+  pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+  pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+
+class Mask2Former(nnx.Module):
+  """Backbone, pixel decoder and masked decoder.
+
+  Args:
+    config: sizes.
+    dtype: compute type of the backbone and of the masked decoder's linear layers.
+    pixel_dtype: compute type of the pixel decoder, which the published models keep in
+      float32 whatever the rest does.
+    rngs: seeds of the initialisation.
+  """
+
+  def __init__(
+    self,
+    config: Mask2FormerConfig,
+    *,
+    dtype=jnp.float32,
+    pixel_dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    remat = config.remat
+    self.backbone = ResNet(
+      config.depth,
+      stem=config.stem,
+      width=config.width,
+      remat=remat,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.pixel_decoder = PixelDecoder(
+      {f'res{i + 2}': config.width * 2**i for i in range(4)},
+      width=config.hidden,
+      mask_dim=config.mask_dim,
+      heads=config.heads,
+      ffn=config.encoder_ffn,
+      layers=config.encoder_layers,
+      remat=remat,
+      dtype=pixel_dtype,
+      rngs=rngs,
+    )
+    self.predictor = MaskedDecoder(
+      config.num_classes,
+      width=config.hidden,
+      mask_dim=config.mask_dim,
+      heads=config.heads,
+      ffn=config.decoder_ffn,
+      layers=config.decoder_layers,
+      queries=config.queries,
+      remat=remat,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.config = config
+
+  def normalize(self, images: Images) -> Float[Array, 'b h w 3']:
+    """Standardised pixels; zero beyond the photo, as padding comes afterwards."""
+    mean, std = (
+      jnp.asarray(v, jnp.float32)
+      for v in (self.config.pixel_mean, self.config.pixel_std)
+    )
+    pixels = (images.pixels.astype(jnp.float32) - mean) / std
+    return pixels if images.padded_hw is None else zero_outside(pixels, images.image_hw)
+
+  def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
+    """The backbone's maps: 'res2' (stride 4) to 'res5' (stride 32)."""
+    return self.backbone(self.normalize(images), images.padded_hw)
+
+  def __call__(
+    self,
+    images: Images,
+    text: TextBank | None = None,
+    *,
+    rngs: nnx.Rngs | None = None,
+    aux: bool = False,
+  ) -> Outputs:
+    """Proposes masks.
+
+    Args:
+      images: photos on their canvas.
+      text: not used; the classes are the head's own.
+      rngs: not used; nothing is random.
+      aux: also return the outputs of the initial queries and of every earlier layer.
+
+    Returns:
+      Mask logits at a quarter of the canvas; class logits of the head (the last column
+      is 'no object') or None without one; the object log-probability if the head is
+      class-agnostic.
+    """
+    pixel = self.pixel_decoder(self.features(images), images.padded_hw)
+    predictions = self.predictor(pixel, images.padded_hw, aux=aux)
+    padded_hw = images.padded_hw
+    if padded_hw is None:
+      canvas = jnp.array(images.pixels.shape[1:3])
+      padded_hw = jnp.broadcast_to(canvas, images.image_hw.shape)
+    mask_hw = padded_hw // _MASK_STRIDE
+    *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
+    return dataclasses.replace(last, aux=tuple(earlier))
+
+  def _outputs(self, prediction: Prediction, mask_hw: Int[Array, 'b 2']) -> Outputs:
+    logits = prediction.class_logits
+    objectness = None
+    if self.config.num_classes == 1:
+      objectness = jax.nn.log_softmax(logits, axis=-1)[..., 0]
+    return Outputs(prediction.mask_logits, logits, objectness, mask_hw)

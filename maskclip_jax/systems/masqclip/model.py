@@ -1,0 +1,120 @@
+"""MasQCLIP (ICCV 2023): mask tokens with query projections of their own.
+
+A class-agnostic proposal network finds masks; every mask becomes a token that reads the
+frozen CLIP through one new query projection per block (MasQ-tuning). The CLIP stream
+never sees the mask tokens: it is computed once, whatever their number.
+Source: spec section 5.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.nn.clip import CLIP, CLIPConfig
+from maskclip_jax.nn.layers import attend
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
+
+# What CLIP sees beyond the photo's edge, and the temperature: spec sections 5.3, 1.5.
+PADDING = (0.0, 0.0, 0.0)
+LOGIT_SCALE = 100.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MasQCLIPConfig:
+  """Sizes of a MasQCLIP: its proposal network (one class: object) and its CLIP."""
+
+  proposals: Mask2FormerConfig
+  clip: CLIPConfig
+
+
+class MasQCLIP(nnx.Module):
+  """Proposals, a frozen CLIP, and the tuned queries of the mask tokens."""
+
+  def __init__(self, config: MasQCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    if config.proposals.num_classes != 1:
+      raise ValueError('MasQCLIP needs class-agnostic proposals: num_classes=1')
+    clip = config.clip
+    self.proposals = Mask2Former(config.proposals, dtype=dtype, rngs=rngs)
+    self.clip = CLIP(clip, dtype=dtype, rngs=rngs)
+    heads = (clip.vision_heads, clip.vision_width // clip.vision_heads)
+    bound = clip.vision_width**-0.5
+    uniform = nnx.initializers.uniform(2 * bound)
+
+    def init(key, shape, dtype=jnp.float32):
+      # PyTorch's default for a linear layer, weight and bias alike (section 5.3).
+      return uniform(key, shape, dtype) - bound
+
+    self.new_q_proj = nnx.List(
+      [
+        nnx.LinearGeneral(
+          clip.vision_width,
+          heads,
+          kernel_init=init,
+          bias_init=init,
+          dtype=dtype,
+          rngs=rngs,
+        )
+        for _ in range(clip.vision_layers)
+      ]
+    )
+    self.mask_embeddings = nnx.Param(
+      jnp.array(self.clip.visual.positional_embedding[...][0])
+    )
+    self.config = config
+
+  def visibility(
+    self, mask_logits: Float[Array, 'b q h w'], mask_hw: Int[Array, 'b 2']
+  ) -> Bool[Array, 'b 1 q n']:
+    """True where a mask token sees a CLIP token: the class token, and every patch that
+    the mask touches (largest logit inside it above 0)."""
+    clip = self.config.clip
+    squashed = regions.squash_masks(mask_logits, mask_hw, clip.image_size)
+    peaks = regions.patches_of(squashed, clip.patch_size).max(-1)
+    return regions.with_class_token(peaks > 0)
+
+  def encode_masks(
+    self,
+    images: Images,
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+  ) -> Float[Array, 'b q d']:
+    """CLIP vectors (not normalised) of arbitrary masks, any number of them.
+
+    Args:
+      images: photos on their canvas.
+      mask_logits: positive inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+    """
+    visible = self.visibility(mask_logits, mask_hw)
+    visual = self.clip.visual
+    pixels = regions.squash_photos(images, self.config.clip.image_size, PADDING)
+    # CLIP's own stream does not see the mask tokens (section 5.3).
+    tokens = visual.ln_pre(visual.embed(pixels))
+    start = visual.class_embedding[...] + self.mask_embeddings[...]
+    batch, queries = mask_logits.shape[:2]
+    masks = jnp.broadcast_to(visual.ln_pre(start), (batch, queries, start.shape[-1]))
+    for block, new_q in zip(visual.transformer.resblocks, self.new_q_proj, strict=True):
+      normed = block.ln_1(tokens)
+      k, v = block.keys_values(normed)
+      q = block.queries(block.ln_1(masks), new_q)
+      masks = block.residual(masks, attend(q, k, v, visible))
+      attended = attend(block.queries(normed), k, v)
+      tokens = block.residual(tokens, attended)
+    return visual.project(masks)
+
+  def __call__(
+    self, images: Images, text: TextBank, *, rngs: nnx.Rngs | None = None
+  ) -> Outputs:
+    """Masks at a quarter of the canvas, class logits, and the object log-probability.
+
+    The class logits include the void column ('background'), the last one of the bank.
+    """
+    found = self.proposals(images)
+    vectors = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    return dataclasses.replace(
+      found, class_logits=regions.class_similarity(vectors, text, LOGIT_SCALE)
+    )

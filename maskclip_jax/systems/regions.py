@@ -1,0 +1,78 @@
+"""What CLIP is shown of a photo and of its masks: shared by the mask-token systems.
+
+Photo and masks are squashed to CLIP's square input alike, so they stay aligned
+(spec section 1.5).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.nn.clip import normalize_pixels, unit
+from maskclip_jax.ops.resize import Method, resize
+from maskclip_jax.systems.contract import Images, TextBank
+
+
+def squash_photos(
+  images: Images,
+  size: int,
+  padding: tuple[float, float, float],
+  method: Method = 'bicubic',
+) -> Float[Array, 'b r r 3']:
+  """The padded photos, squashed to a square, CLIP-normalised.
+
+  Args:
+    images: photos on their canvas.
+    size: side of CLIP's input.
+    padding: RGB (0..255) that the area between a photo and its padded size shows.
+    method: how the photo is resized.
+  """
+  height, width = images.pixels.shape[1:3]
+  padded_hw = images.padded_hw
+  if padded_hw is None:
+    padded_hw = jnp.broadcast_to(jnp.array([height, width]), images.image_hw.shape)
+
+  def one(pixels, image_hw, padded_hw):
+    rows = jnp.arange(height)[:, None, None] < image_hw[0]
+    columns = jnp.arange(width)[None, :, None] < image_hw[1]
+    colour = jnp.asarray(padding, jnp.float32)
+    pixels = jnp.where(rows & columns, pixels.astype(jnp.float32), colour)
+    pixels = jnp.moveaxis(pixels, -1, 0)
+    square = resize(pixels, (size, size), method, in_hw=padded_hw)
+    return normalize_pixels(jnp.moveaxis(square, 0, -1))
+
+  return jax.vmap(one)(images.pixels, images.image_hw, padded_hw)
+
+
+def squash_masks(
+  mask_logits: Float[Array, 'b q h w'], mask_hw: Int[Array, 'b 2'], size: int
+) -> Float[Array, 'b q r r']:
+  """Mask logits, squashed to CLIP's square by torch's bilinear."""
+  return jax.vmap(lambda m, hw: resize(m, (size, size), in_hw=hw))(mask_logits, mask_hw)
+
+
+def patches_of(maps: Float[Array, '*b r r'], patch: int) -> Float[Array, '*b n p']:
+  """Cuts square maps into patches, row by row; each patch flattened row by row."""
+  grid = maps.shape[-1] // patch
+  maps = maps.reshape(*maps.shape[:-2], grid, patch, grid, patch)
+  return jnp.swapaxes(maps, -3, -2).reshape(*maps.shape[:-4], grid**2, patch**2)
+
+
+def maps_of(patches: Float[Array, '*b n p'], patch: int) -> Float[Array, '*b r r']:
+  """The inverse of `patches_of` (PyTorch's pixel shuffle of one channel)."""
+  grid = round(patches.shape[-2] ** 0.5)
+  maps = patches.reshape(*patches.shape[:-2], grid, grid, patch, patch)
+  side = grid * patch
+  return jnp.swapaxes(maps, -3, -2).reshape(*patches.shape[:-2], side, side)
+
+
+def with_class_token(visible: Bool[Array, 'b q n']) -> Bool[Array, 'b 1 q n+1']:
+  """Adds the class token's column, which every mask token sees, and a head axis."""
+  return jnp.pad(visible, ((0, 0), (0, 0), (1, 0)), constant_values=True)[:, None]
+
+
+def class_similarity(
+  vectors: Float[Array, 'b q d'], text: TextBank, scale: float | Float[Array, '']
+) -> Float[Array, 'b q k']:
+  """Scaled cosine of region vectors and class vectors, float32."""
+  return scale * jnp.einsum('bqd,kd->bqk', unit(vectors), text.embeddings)

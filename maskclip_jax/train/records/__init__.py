@@ -1,0 +1,1 @@
+"""Records of a run: its log, events, pictures, and its directory."""

@@ -1,0 +1,79 @@
+"""Pictures of a run: a training photo, its segments, and the masks found so far."""
+
+import io
+import pathlib
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int, UInt8
+from PIL import Image
+
+from maskclip_jax.ops.resize import resize
+from maskclip_jax.results.palette import class_colors
+from maskclip_jax.systems.contract import Outputs, TextBank
+from maskclip_jax.train.step import TrainState
+from maskclip_jax.train.task import MODEL, Layout, images_of
+from maskclip_jax.train.tasks import text_constants
+
+_TRANSPARENCY = 0.4
+Draw = Callable[[TrainState, Mapping[str, Array]], UInt8[np.ndarray, 'h w3 3']]
+
+
+def found_masks(outputs: Outputs, text: TextBank | None) -> Int[Array, 'b h w']:
+  """At each pixel the query that claims it most, -1 where none does."""
+  score = jnp.zeros(outputs.mask_logits.shape[:2])
+  if outputs.objectness is not None:
+    score = outputs.objectness
+  if outputs.class_logits is not None and outputs.objectness is None:
+    logits = outputs.class_logits.astype(jnp.float32)
+    if text is None:
+      score = jax.nn.log_softmax(logits)[..., :-1].max(-1)
+    else:
+      log_p = jax.nn.log_softmax(jnp.where(text.valid, logits, -jnp.inf))
+      score = jnp.where(text.valid & ~text.void, log_p, -jnp.inf).max(-1)
+  p = jax.nn.sigmoid(outputs.mask_logits.astype(jnp.float32))
+  best = jnp.argmax(jnp.exp(score)[..., None, None] * p, axis=1)
+  inside = jnp.take_along_axis(p, best[:, None], axis=1)[:, 0] >= 0.5
+  return jnp.where(inside, best, -1)
+
+
+def make_draw(layout: Layout, mesh: Mesh, reads_text: bool) -> Draw:
+  """A function that draws the first photo of a batch; every process must call it."""
+
+  def first(state: TrainState, batch):
+    flat = {**state.frozen, **state.params}
+    model = layout.merge(flat)[MODEL]
+    text = text_constants.from_constants(flat) if reads_text else None
+    row = {name: array[:1] for name, array in batch.items()}
+    found = found_masks(model(images_of(row), text), text)[0]
+    size = batch['segments'].shape[1:]
+    found = resize(found, size, 'nearest').astype(jnp.int32)
+    return batch['image'][0], batch['segments'][0].astype(jnp.int32), found
+
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  program = jax.jit(first, out_shardings=everywhere)
+
+  def draw(state: TrainState, batch: Mapping[str, Array]):
+    photo, truth, found = map(np.asarray, program(state, batch))
+    return np.concatenate([photo, _tinted(photo, truth), _tinted(photo, found)], axis=1)
+
+  return draw
+
+
+def _tinted(photo: UInt8[np.ndarray, 'h w 3'], ids: Int[np.ndarray, 'h w']):
+  colors = class_colors([f'segment {i}' for i in range(max(int(ids.max()), 0) + 1)])
+  tint = np.where(ids[..., None] >= 0, colors[ids], 0).astype(float)
+  mixed = _TRANSPARENCY * photo + (1 - _TRANSPARENCY) * tint
+  return mixed.round().astype(np.uint8)
+
+
+def write(path: pathlib.Path, picture: UInt8[np.ndarray, 'h w 3']) -> bytes:
+  """Writes a PNG and returns its bytes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  file = io.BytesIO()
+  Image.fromarray(picture).save(file, 'PNG')
+  path.write_bytes(file.getvalue())
+  return file.getvalue()

@@ -1,0 +1,97 @@
+"""The pipeline that makes the miniature."""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import maskclip_jax
+from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.convert import convert_checkpoint
+from maskclip_jax.data.build import build
+from maskclip_jax.data.examples import decode
+from maskclip_jax.data.sources import open_source
+from maskclip_jax.data.views import find_view
+from maskclip_jax.train import config_files, loop
+from maskclip_jax.train.config import read
+from maskclip_jax.train.loop import train
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory) -> pathlib.Path:
+  """A little of the world, as `data build miniature` draws it."""
+  directory = tmp_path_factory.mktemp('world')
+  sizes = {'train': 8, 'test': 1, 'pairs': 40, 'photos': 9}
+  build('miniature', None, directory, sizes=sizes)
+  return directory
+
+
+def test_scale_multiplies_the_steps_of_a_stage():
+  part, one = (
+    config_files.load(f'{ROOT}/configs/miniature.py:stage=teacher,scale={scale}')
+    for scale in (0.4, 1)
+  )
+  assert part['total_steps'] == pytest.approx(0.4 * one['total_steps'], abs=0.5)
+  part['total_steps'] = one['total_steps']
+  assert part == one
+
+
+@pytest.mark.slow
+def test_the_pipeline_in_a_few_steps(world, tmp_path, monkeypatch):
+  """Every stage starts from the one before, and the last is a model that segments."""
+  # Programs for eight devices take long to compile; `test_devices` runs them.
+  one = functools.partial(loop.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(loop, 'make_mesh', one)
+
+  def stage(name: str, run: str, **sources: str) -> pathlib.Path:
+    values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
+    values |= {'total_steps': 2, 'log': {'every': 1}}
+    values['data'] |= {'batch_size': 8, 'data_dir': str(world)}
+    for part, source in sources.items():
+      values['start'][part]['source'] = str(tmp_path / source)
+    result = train(read(values), tmp_path / run)
+    assert result.finished
+    assert np.isfinite(result.metrics['loss'])
+    return result.bundle
+
+  stage('clip', 'close')
+  stage('clip_anywhere', 'anywhere', clip='close')
+  stage('clip_photos', 'clip', clip='anywhere')
+  stage('teacher', 'teacher')
+  stage('student', 'student', teacher='teacher')
+  masq = stage('masq', 'masq', proposals='student', clip='clip')
+  text, proposals = (
+    {p: x for p, x in bundle.load(masq).parameters.items() if p.startswith(part)}
+    for part in ('clip/text/', 'proposals/')
+  )
+  for part, source, arrays in (
+    ('clip/', 'clip', text),
+    ('proposals/', 'student', proposals),
+  ):
+    given = bundle.load(tmp_path / source / 'bundle').parameters
+    assert arrays
+    for path, array in arrays.items():
+      np.testing.assert_array_equal(array, given[path.removeprefix(part)])
+  convert_checkpoint(
+    tmp_path / 'teacher',
+    tmp_path / 'baseline',
+    clip=tmp_path / 'clip',
+    preset='clip_baseline_miniature',
+  )
+  # Nothing official is in it, so no official licence holds.
+  card = (tmp_path / 'baseline' / 'MODEL_CARD.md').read_text()
+  assert card.count('the terms of `bundle`') == 2
+  assert 'CC BY-NC' not in card
+  scene = decode(
+    open_source('miniature/panoptic', 'test', world)[0],
+    find_view('miniature/panoptic'),
+    crowd=True,
+  ).image
+  for model in (masq, tmp_path / 'baseline'):
+    prediction = maskclip_jax.load(model)(scene, 'red star; stuff:grass')
+    assert prediction.panoptic.shape == (256, 256)
+  jax.clear_caches()

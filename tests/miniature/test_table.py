@@ -1,0 +1,143 @@
+"""What `benchmarks/miniature.py` measures besides the protocols' numbers."""
+
+import collections
+import importlib.util
+import pathlib
+
+import pytest
+
+from maskclip_jax.data.build import build
+from maskclip_jax.eval.examples import ProtocolSource
+from maskclip_jax.eval.protocols import PROTOCOLS
+from maskclip_jax.miniature.words import SHAPES, STUFF, THINGS, Kind
+from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results.prediction import Detection, Prediction
+from maskclip_jax.text.vocabulary import Vocabulary
+
+FOLDER = pathlib.Path(__file__).parent.parent.parent / 'benchmarks'
+VOCABULARY = Vocabulary.named('miniature-116')
+
+
+@pytest.fixture(scope='module')
+def table():
+  spec = importlib.util.spec_from_file_location('table', FOLDER / 'miniature.py')
+  module = importlib.util.module_from_spec(spec)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(FOLDER)
+    spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('miniature')
+  build('miniature', None, folder, sizes={'test': 6})
+  run = PROTOCOLS['miniature'].for_system('masqclip')
+  return ProtocolSource(run, folder, tasks=('instance', 'panoptic'))
+
+
+class TrueSegmenter:
+  """Knows the truth of a source's photos.
+
+  Attributes:
+    truths: of the photos, by their bytes.
+    score: of a detection, from its kind.
+    rename: the class that is said, from the true one.
+  """
+
+  def __init__(self, source, *, score=lambda kind: 0.9, rename=lambda label: label):
+    self.truths = {example.photo.tobytes(): example.truth for example in source}
+    self.score, self.rename = score, rename
+
+  def __call__(self, photo, words=None, *, task):
+    truth = self.truths[photo.tobytes()]
+    results = {'panoptic': self._panoptic, 'instance': self._instance}[task](truth)
+    return Prediction(
+      photo.shape[:2],
+      tuple(c.name for c in VOCABULARY.classes),
+      VOCABULARY.things,
+      **results,
+    )
+
+  def _panoptic(self, truth):
+    rows = enumerate(map(self.rename, truth.panoptic.classes.tolist()), 1)
+    segments = tuple(Segment(id_, c, c < THINGS, 1.0, 1, 0) for id_, c in rows)
+    return {'panoptic': truth.panoptic.map + 1, 'segments': segments}
+
+  def _instance(self, truth):
+    rows = zip(truth.instance.classes.tolist(), truth.instance.masks, strict=True)
+    found = [
+      Detection(0, self.score(Kind.of(label)), 1, (0, 0, 1, 1), rle)
+      for label, rle in rows
+    ]
+    return {'instances': tuple(found)}
+
+
+def test_the_scenes_hold_both_kinds(source):
+  counts = collections.Counter(
+    Kind.of(label).novel
+    for example in source
+    for label in example.truth.instance.classes.tolist()
+  )
+  assert counts[False] > 2
+  assert counts[True] > 2
+
+
+def test_recall_of_proposals(table, source):
+  everything = table.found(TrueSegmenter(source), source)
+  assert everything == dict.fromkeys(table.RECALLS, 100)
+  doubtful = TrueSegmenter(source, score=lambda kind: 0.4 if kind.novel else 0.6)
+  shares = table.found(doubtful, source)
+  assert shares == {**everything, 'novel, likely': 0}
+
+
+def test_parts_of_names(table, source):
+  assert table.read_parts(TrueSegmenter(source), source) == dict.fromkeys(
+    table.PARTS, 100
+  )
+
+  def other_shape(label):
+    if label >= THINGS:
+      return label
+    kind = Kind.of(label)
+    shape = (kind.shape + 1) % len(SHAPES)
+    return Kind(shape, kind.colour, kind.pattern).number
+
+  shares = table.read_parts(TrueSegmenter(source, rename=other_shape), source)
+  wrong = {'shape, base', 'shape, novel'}
+  assert shares == {part: 0 if part in wrong else 100 for part in table.PARTS}
+
+
+def test_things_named_as_stuff_are_covered_and_wrong(table, source):
+  def ground(label):
+    return THINGS + label % len(STUFF)
+
+  shares = table.read_parts(TrueSegmenter(source, rename=ground), source)
+  assert shares == {
+    part: 100 if part.startswith('covered') else 0 for part in table.PARTS
+  }
+
+
+def test_a_table_shows_mean_and_spread_of_the_seeds_at_hand(table):
+  seeds = [{'a/x': 1.0, 'a/y': 2.0}, {'a/x': 3.0}]
+  lines = table.rows(seeds, {'a': 'System A', 'b': 'System B'}, ('x', 'y', 'z'))
+  assert lines[-1] == '| System A | 2.0 ± 1.4 | 2.0 | - |'
+  assert not any('System B' in line for line in lines)
+
+
+def test_a_measurement_is_made_once(table, tmp_path, monkeypatch):
+  (tmp_path / 'judged').mkdir()
+  (tmp_path / 'teacher').mkdir()
+  (tmp_path / 'teacher' / 'config.json').touch()
+  monkeypatch.setattr(table.maskclip_jax, 'load', lambda place: place.name)
+  places = {name: tmp_path / name for name in ('teacher', 'student')}
+  made = []
+
+  def measure(segmenter):
+    made.append(segmenter)
+    return {'base': 1.0}
+
+  for _ in range(2):
+    rows = table.kept(tmp_path, 'recall.json', places, measure)
+    assert rows == {'teacher': {'base': 1.0}}
+  assert made == ['teacher']
