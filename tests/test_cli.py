@@ -283,7 +283,7 @@ def test_a_second_start_compiles_nothing(model, tmp_path):
 def test_both_modes_of_nnx(tmp_path, mode):
   """The whole path in the default mode and in tree mode, with one result."""
   code = (
-    'import numpy as np; from maskclip_jax.api import Segmenter;'
+    'import numpy as np; from maskclip_jax.segmenter import Segmenter;'
     's = Segmenter.from_preset("maskclip_tiny");'
     'x = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3);'
     'p = s(x, "cat; dog", "semantic"); print(int(p.semantic.sum()))'

@@ -54,7 +54,7 @@ def test_round_trip(saved):
 
 def test_reading_takes_numpy_alone(saved):
   code = (
-    'import sys; from maskclip_jax.io import bundle; '
+    'import sys; from maskclip_jax.checkpoints import bundle; '
     f'b = bundle.load({str(saved)!r}); print(sum(a.sum() for a in '
     'b.parameters.values())); print({"jax", "flax", "torch"} & set(sys.modules))'
   )
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing_and_the_old_bundle_in_place(saved):
   code = textwrap.dedent(f"""
     import resource
     import numpy as np
-    from maskclip_jax.io import bundle
+    from maskclip_jax.checkpoints import bundle
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     for target in ({str(saved)!r}, {str(saved.parent / 'new' / 'place')!r}):
       try:
@@ -247,7 +247,7 @@ def test_loading_takes_little_more_memory_than_the_model(tmp_path):
     import jax.numpy as jnp
     import numpy as np
     from flax import nnx
-    from maskclip_jax.io import bundle, params
+    from maskclip_jax.checkpoints import bundle, params
 
     SIDE, LAYERS = 1600, 20
 

@@ -75,8 +75,8 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 from maskclip_jax.ops.class_scores import class_probabilities
-from maskclip_jax.ops.masks import Geometry
-from maskclip_jax.ops.postprocess import PostprocessConfig, postprocess
+from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.postprocess import PostprocessConfig, postprocess
 
 def memory(line):
   # Not getrusage: its peak is inherited from the process that started this one.
