@@ -14,7 +14,7 @@ jitter); `runlocal`.
 Expected with ViT-L/14@336, from Table 1 of the MasQCLIP paper: ADE20K-150 PQ 15.1,
 mIoU 23.7; A-847 8.2; PC-59 45.9; PC-459 10.0. Not yet reproduced with this code.
 
-The second stage: spec section 4.7. How the proposals were trained was not released; the
+The second stage: [masqclip 4.7]. How the proposals were trained was not released; the
 authors say "as the original Mask2Former", whose schedule is used here.
 """
 

@@ -26,7 +26,7 @@ mIoU 30.4; A-847 10.7; PC-59 57.8; PC-459 18.2. base_novel, AP50 base / novel / 
 53.8 / 22.6 / 45.6 without a student, 50.6 / 26.1 / 44.2 with one round, 51.0 / 31.9 /
 46.0 with two. Not yet reproduced with this code.
 
-Batch sizes, lengths and learning rates: spec section 5.6.
+Batch sizes, lengths and learning rates: [masqclip 5.6].
 """
 
 from configs import common
@@ -74,7 +74,7 @@ def _teacher(a, **changes):
     'start': {
       'backbone': {'at': 'backbone', 'what': "torchvision's ResNet-50 V1 weights"}
     },
-    # Two photos per GPU, both landscape or both portrait (section 7.5).
+    # Two photos per GPU, both landscape or both portrait [masqclip 7.5].
     'data': _data(a, 16, same_orientation=2),
     'total_steps': 200_000 if a.setting == 'cross' else 100_000,
     'optim': {'lr_factors': common.BACKBONE},

@@ -138,7 +138,7 @@ def shortest_edge_size(
   height: int, width: int, short_edge: int, long_edge: int
 ) -> tuple[int, int]:
   """Size with the short side at `short_edge`, unless the long one would exceed
-  `long_edge`; both scaled by one factor and rounded half up (spec section 7.4)."""
+  `long_edge`; both scaled by one factor and rounded half up [masqclip 7.4]."""
   scale = min(short_edge / min(height, width), long_edge / max(height, width))
   return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 

@@ -97,7 +97,7 @@ class Card:
 _MIT_CLIP = 'MIT (OpenAI CLIP)'
 _NC = 'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)'
 
-# Thresholds: spec section 8.4, the COCO configurations of each system.
+# Thresholds: [masqclip 8.4], the COCO configurations of each system.
 _MASQ = PostprocessConfig(object_threshold=0.3, overlap_threshold=0.3)
 _MASK = PostprocessConfig(object_threshold=0.5, overlap_threshold=0.5, reject_void=True)
 _STOCK = PostprocessConfig(

@@ -41,7 +41,7 @@ def sigmoid(x):
 
 
 def panoptic(probabilities, logits, keep, thing, overlap_threshold):
-  """Spec section 8.2 in words; also the margin by which each pixel was decided."""
+  """[masqclip 8.2] in words; also the margin by which each pixel was decided."""
   soft = sigmoid(logits)
   best = probabilities.max(-1)
   kept = np.flatnonzero(keep)

@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbone of a proposal network (spec section 2.2)."""
+"""ImageNet weights for the backbone of a proposal network [masqclip 2.2]."""
 
 import os
 

@@ -165,7 +165,7 @@ def _activation_beside(path: pathlib.Path) -> str | None:
   """The activation that the config file of open_clip or Hugging Face names.
 
   Weights do not tell it, and with the wrong one a CLIP works badly without failing
-  (spec section 1.6).
+  [masqclip 1.6].
   """
   file = path.with_name('open_clip_config.json')
   if path.name.startswith('open_clip') and file.is_file():

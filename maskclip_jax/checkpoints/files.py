@@ -15,7 +15,7 @@ import numpy as np
 
 from maskclip_jax.checkpoints.tensor_file import TensorFile
 
-# Where OpenAI's weights are published as safetensors (spec section 1.6).
+# Where OpenAI's weights are published as safetensors [masqclip 1.6].
 OPENAI_CLIP_REPOSITORIES = {
   'ViT-B/32': 'timm/vit_base_patch32_clip_224.openai',
   'ViT-B/16': 'timm/vit_base_patch16_clip_224.openai',

@@ -14,7 +14,7 @@ from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Points per head of the deformable attention: three levels of four (spec section 2.3).
+# Points per head of the deformable attention: three levels of four [masqclip 2.3].
 _POINTS = 12
 _HEAD_WIDTH = 64
 

@@ -1,7 +1,7 @@
 """ADE20K's object maps, and the panoptic labels that everybody makes from them.
 
-Spec section 9.2. An object map is a PNG whose red channel is the object class of the
-2017 challenge and whose green channel numbers the objects of the photo.
+Source: [masqclip 9.2]. An object map is a PNG whose red channel is the object class of
+the 2017 challenge and whose green channel numbers the objects of the photo.
 """
 
 import json
@@ -70,7 +70,7 @@ def panoptic(
   """Makes the panoptic map: stuff first, then the objects over it.
 
   Area and box of stuff are of its mask before objects cover it, and a segment that is
-  covered wholly stays in the table: PQ's union uses these areas (spec section 9.2).
+  covered wholly stays in the table: PQ's union uses these areas [masqclip 9.2].
   Thing pixels without an object become void.
 
   Args:

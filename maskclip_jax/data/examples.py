@@ -3,7 +3,7 @@
 A record holds bytes (`schema.py`). `decode` makes the photo RGB uint8 and the labels
 one map whose values are row numbers of a table of classes; only objects that overlap
 stay apart, as polygons or bitmaps. EXIF orientation is applied to the photo, as the
-official mappers do (spec section 7), and to its labels alike, which they do not: labels
+official mappers do [masqclip 7], and to its labels alike, which they do not: labels
 belong to the picture as stored.
 """
 
@@ -138,7 +138,7 @@ def decode(record: Record, view: View, *, crowd: bool) -> Example:
     view: what the labels are and which of their classes count. 'semantic': one row per
       class of the vocabulary, whether or not the photo shows it; 'panoptic': one row
       per segment; 'instance': one row and region per object.
-    crowd: keep regions of many objects; training leaves them void (spec section 7).
+    crowd: keep regions of many objects; training leaves them void [masqclip 7.2].
 
   Raises:
     RecordError: an unreadable photo or label map, or one of another size; the message

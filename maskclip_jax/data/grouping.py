@@ -1,7 +1,7 @@
 """Shuffling with photos of one orientation side by side.
 
 detectron2 fills one bucket with landscape and one with portrait photos and emits a
-bucket when it is full (spec section 7.5). The contents of the buckets would be state;
+bucket when it is full [masqclip 7.5]. The contents of the buckets would be state;
 an epoch that is computed at once needs none.
 """
 

@@ -177,7 +177,7 @@ class Index:
     Args:
       view: how the dataset is read.
       trainable: leave out photos that could teach nothing: no object but crowds, no
-        label, no caption (spec section 7.1).
+        label, no caption [masqclip 7.1].
 
     Raises:
       ValueError: the dataset was built without what the view reads.

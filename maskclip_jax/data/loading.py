@@ -122,9 +122,9 @@ class TrainingLoader:
 class TestResize:
   """Test-time resize: the short side to `short`, the long one at most `longest`.
 
-  Spec section 7.4: 800 / 1333 for COCO, 640 / 2560 for ADE20K panoptic, 512 / 2048 for
+  [masqclip 7.4]: 800 / 1333 for COCO, 640 / 2560 for ADE20K panoptic, 512 / 2048 for
   ADE20K semantic, A-847 and PASCAL Context; Pillow's bilinear. SegCLIP takes OpenCV's
-  and 224 / 2048.
+  and 224 / 2048 [segclip 4.2].
   """
 
   # Not a test case, whatever pytest thinks of the name.
@@ -159,7 +159,7 @@ class EvaluationLoader:
     rows = max(len(example.classes), 1)
     # Nothing is dropped: the table grows by whole multiples of the usual length.
     length = -(-rows // self.targets.max_segments) * self.targets.max_segments
-    # Empty ones count too: a covered stuff segment is a miss (spec section 9.2).
+    # Empty ones count too: a covered stuff segment is a miss [masqclip 9.2].
     targets = dataclasses.replace(self.targets, max_segments=length, drop_empty=False)
     size = self.resize.size(example.size)
     return {

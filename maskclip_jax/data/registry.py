@@ -1,7 +1,7 @@
 """The datasets that can be built: where each comes from, its terms, its true counts.
 
 Facts only; the classes that read the files are in `builders/` and are imported when a
-build starts. Sources: the owners' pages, spec sections 9 (MasQCLIP) and 7 (OVSeg).
+build starts. Sources: the owners' pages, [masqclip 9], [ovseg 7.1].
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
 A record keeps what the owners published: the photo's own bytes, label maps as PNG with
 their original values, the tables of the official JSON with their original ids. Nothing
 is decoded and encoded again unless the published form is no picture (a MATLAB file) or
-the evaluation protocol itself asks for it (ADE20K-847, spec section 9.3). Which of the
+the evaluation protocol itself asks for it (ADE20K-847, [masqclip 9.3]). Which of the
 stored values are classes is decided on reading, by a view (`views.py`), so one build
 serves every vocabulary of a dataset.
 
@@ -33,7 +33,7 @@ COCO; `labels.read_label_map` reads both. Id 0 is void. A row of a `Table` has
 | `category_id` | int32     | original id of the class                               |
 | `crowd`       | bool      | a region of many objects, or one not to be judged      |
 | `area`        | float32   | pixels, as the official JSON says (not always what the |
-|               |           | map says: spec section 9.2)                            |
+|               |           | map says [masqclip 9.2])                               |
 | `bbox`        | float32, 4| x, y, width, height in pixels                          |
 | `segmentation`| str       | instances only: JSON of the official value: polygons   |
 |               |           | [[x, y, ...], ...] or RLE {'size': [h, w], 'counts'}   |

@@ -26,7 +26,7 @@ class Targets:
   Attributes:
     max_segments: rows N of the table.
     drop_empty: leave out segments that cropping or shrinking emptied. The panoptic
-      mappers keep them (section 7.2); semantic targets are the classes present.
+      mappers keep them [masqclip 7.2]; semantic targets are the classes present.
     masks: make `masks`, bit-packed, in place of `segments`: objects may overlap.
   """
 

@@ -3,7 +3,7 @@
 A build keeps original ids; a view says which of them are classes and in which order.
 So `coco` is built once and read as 133 panoptic classes, as the 48/17/65 classes of the
 base/novel protocol, or as COCO-Stuff 171, and PASCAL Context as 459, 59 or 60 classes.
-Spec sections 9 (MasQCLIP), 7.1 (OVSeg) and 4.5 (SegCLIP).
+Sources: [masqclip 9], [ovseg 7.1], [segclip 4.5].
 """
 
 import dataclasses
@@ -119,7 +119,7 @@ _INSTANCES = functools.partial(
 
 _VIEWS = (
   View('coco/panoptic', 'panoptic', 'segments', _COCO),
-  # The pixels' classes of the panoptic maps; crowd regions count (spec section 9.1).
+  # The pixels' classes of the panoptic maps; crowd regions count [masqclip 9.1].
   View('coco/semantic', 'semantic', 'segments', _COCO),
   _INSTANCES('coco/instances80', vocabulary='coco-instances80'),
   _INSTANCES('coco/base48', vocabulary='coco-base48'),

@@ -3,7 +3,7 @@
 Published numbers move with the protocol, so a number is named after it: 'ade150/PQ',
 'pc459/mIoU_gt_or_pred'. Where systems were run differently on the same benchmark, the
 difference is a `Settings` here; what neither changes comes from the model's preset.
-Spec sections 7.4, 8.4 and 9 (MasQCLIP), 7 (OVSeg), 4 (SegCLIP).
+Sources: [masqclip 7.4, 8.4, 9], [ovseg 7], [segclip 4].
 """
 
 import dataclasses
@@ -214,7 +214,7 @@ _BASE_NOVEL = ('[base]', '[base_things]', '[novel]')
 def _masks(
   short_edge: int, long_edge: int, training: str | None = _PANOPTIC, **changes
 ) -> Settings:
-  """Settings of MaskCLIP, MasQCLIP and the baselines (spec sections 7.4 and 8.4)."""
+  """Settings of MaskCLIP, MasQCLIP and the baselines [masqclip 7.4, 8.4]."""
   return Settings(short_edge, long_edge, training=training, **changes)
 
 

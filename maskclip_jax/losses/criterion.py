@@ -1,4 +1,4 @@
-"""The loss of set prediction: match, then compare the matched (spec section 3).
+"""The loss of set prediction: match, then compare the matched [masqclip 3].
 
 Every decoder layer is matched and judged by itself. The work runs image by image and
 layer by layer, so memory does not grow with either, and skips rows of the ground-truth

@@ -3,7 +3,7 @@
 Masks that do not overlap are one map of row numbers; masks that do are bit-packed. A
 batch may hold both: distillation adds the teacher's masks to the dataset's segments.
 Losses look up single pixels and compare, so the cost follows the sampled points and
-not the number of segments times the size of the image (spec section 3.1).
+not the number of segments times the size of the image [masqclip 12.4].
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Which query is responsible for which segment.
 
 Training a proposal network assigns queries to segments one to one, by the sum of a
-class, a mask and a dice cost (spec section 3.2). Tuning the queries of a frozen network
-labels every mask by the segment it covers best, if it covers one well (section 5.4).
+class, a mask and a dice cost [masqclip 3.2]. Tuning the queries of a frozen network
+labels every mask by the segment it covers best, if it covers one well [masqclip 5.4].
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ def labels_of_matches(
 
 @dataclasses.dataclass(frozen=True)
 class LabelRule:
-  """When a mask carries the label of a segment (spec sections 5.4 and 12.1).
+  """When a mask carries the label of a segment [masqclip 5.4, 12.1].
 
   Attributes:
     overlap: 'dice' with one pixel added to both masks, as released, or 'iou', as the

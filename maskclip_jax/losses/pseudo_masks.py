@@ -2,8 +2,8 @@
 
 A frozen teacher proposes masks; those that are confident, overlap no annotated segment
 and no better proposal become targets of the student beside the annotated ones. Shapes
-are fixed: every proposal keeps its row and most rows are not valid (MasQCLIP section
-3.1; spec section 5.2).
+are fixed: every proposal keeps its row and most rows are not valid (MasQCLIP, section
+3.1; [masqclip 5.2]).
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Losses of mask classification, and the points at which masks are compared.
 
 Masks are compared at points instead of pixels: three quarters of them where the
-prediction is least certain, the rest anywhere (PointRend; spec section 3.3). Class
-losses are weighted means in which the void class counts less (sections 3.3, 5.4).
+prediction is least certain, the rest anywhere (PointRend; [masqclip 3.3]). Class
+losses are weighted means in which the void class counts less [masqclip 3.3, 5.4].
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Residual networks with frozen batch norm: detectron2's and torchvision's names.
 
 Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/norm/var`.
-Spec section 2.2.
+Source: [masqclip 2.2].
 """
 
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules

@@ -16,7 +16,7 @@ model expects decides; nothing is guessed from a file.
     )
     flat = convert(state_dict, RULES, expected)
 
-Layouts: spec sections 1.6, 2.6, 4.5 and 5.7.
+Layouts: [masqclip 1.6, 2.6, 4.5, 5.7].
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""CLIP with a ViT image tower, as released by OpenAI (spec section 1).
+"""CLIP with a ViT image tower, as released by OpenAI [masqclip 1].
 
 One implementation serves every system: the blocks give out their keys and values, so
 that mask tokens can look at the image stream without ever becoming part of it.
@@ -88,7 +88,7 @@ def _vit(image_size, patch, width, layers, embed, text_width) -> CLIPConfig:
   )
 
 
-# The four published sizes (spec section 1.1), and two small ones.
+# The four published sizes [masqclip 1.1], and two small ones.
 CLIP_SIZES = {
   'vit_b32': _vit(224, 32, 768, 12, 512, 512),
   'vit_b16': _vit(224, 16, 768, 12, 512, 512),
@@ -182,7 +182,7 @@ def _normal(rngs: nnx.Rngs, shape, scale: float) -> nnx.Param:
 
 
 class VisionTower(nnx.Module):
-  """The image tower (spec section 1.2)."""
+  """The image tower [masqclip 1.2]."""
 
   def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width, patch = config.vision_width, config.patch_size
@@ -234,7 +234,7 @@ class VisionTower(nnx.Module):
 
 
 class TextTower(nnx.Module):
-  """The text tower (spec section 1.3)."""
+  """The text tower [masqclip 1.3]."""
 
   def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width = config.text_width

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Deformable DETR, section 4.1; spec section 2.3).
+"""Multi-scale deformable attention (Deformable DETR, section 4.1; [masqclip 2.3]).
 
 Each query looks at a few points around its own place, on every level of the pyramid,
 and predicts where they are and how much they count.

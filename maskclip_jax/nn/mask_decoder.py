@@ -1,4 +1,4 @@
-"""Mask2Former's masked-attention decoder (Cheng et al., CVPR 2022; spec section 2.4).
+"""Mask2Former's masked-attention decoder (Cheng et al., CVPR 2022; [masqclip 2.4]).
 
 Learned queries gather from one level of the pyramid after another; each looks only
 inside the mask it predicted before.

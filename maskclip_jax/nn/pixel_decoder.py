@@ -1,4 +1,4 @@
-"""Mask2Former's pixel decoder (Cheng et al., CVPR 2022; spec section 2.3).
+"""Mask2Former's pixel decoder (Cheng et al., CVPR 2022; [masqclip 2.3]).
 
 A deformable transformer over strides 32, 16 and 8 refines the backbone's features; a
 feature-pyramid step carries the finest of them to stride 4, where masks are drawn.

@@ -1,4 +1,4 @@
-"""Sine position encodings of feature maps (spec section 2.5; DETR, appendix A.4)."""
+"""Sine position encodings of feature maps ([masqclip 2.5]; DETR, appendix A.4)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Residual networks with frozen batch norm (spec section 2.2): ResNet-50, -101, -26.
+"""Residual networks with frozen batch norm [masqclip 2.2]: ResNet-50, -101, -26.
 
 The torchvision layout: the stride sits in a bottleneck's 3x3 convolution. Batch norm
 never trains: its numbers are constants that travel with the weights.

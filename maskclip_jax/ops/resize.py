@@ -7,7 +7,7 @@ A separable resize is two small matrix products: exact, and what TPUs are best a
 
 Sizes may be traced values, so that an image of any size on a fixed canvas is resized by
 one compiled program: `in_size` and `out_size` say how much of each axis is real.
-Source: spec section "Notation" (PyTorch `interpolate`, `align_corners=False`).
+Source: [masqclip 0] (PyTorch `interpolate`, `align_corners=False`).
 """
 
 from typing import Literal

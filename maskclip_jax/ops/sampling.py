@@ -3,7 +3,7 @@
 A point (x, y) in pixels has the centre of the first pixel at (0, 0). In normalised
 coordinates the map spans [0, 1], so x pixels = x * width - 0.5 (PyTorch's `grid_sample`
 with `align_corners=False`). Corners beyond the real part of a map contribute zero.
-Sources: spec sections "Notation" and 2.3; Deformable DETR, section 4.1.
+Sources: [masqclip 0, 2.3]; Deformable DETR, section 4.1.
 """
 
 from collections.abc import Iterator, Sequence

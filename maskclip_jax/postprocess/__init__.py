@@ -1,4 +1,4 @@
-"""From mask logits and class scores to what was asked for (spec section 8).
+"""From mask logits and class scores to what was asked for [masqclip 8].
 
 One image at a time, at the size of the original photo. The work runs tile by tile
 (`tiles.py`), in one pass for everything that is asked for (`one_pass.py`): memory is

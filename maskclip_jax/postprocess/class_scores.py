@@ -2,7 +2,7 @@
 
 The stock rule (Mask2Former, MaskCLIP) has a void column that takes part in the softmax;
 MasQCLIP multiplies by the proposal network's object probability and drops the void
-column without normalising again (spec sections 4.8 and 5.5).
+column without normalising again [masqclip 4.8, 5.5].
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def class_probabilities(
   """Class scores from logits: softmax over the valid columns, void among them.
 
   Without `objectness` this is the stock rule; with it each row is multiplied by the
-  probability of being an object and not normalised again (spec section 5.5). Proposal
+  probability of being an object and not normalised again [masqclip 5.5]. Proposal
   networks alone have no class logits: their one class is 'object'.
 
   Args:

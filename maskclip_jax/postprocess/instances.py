@@ -1,4 +1,4 @@
-"""Instance results: scored pairs of a mask and a class (spec section 8.3)."""
+"""Instance results: scored pairs of a mask and a class [masqclip 8.3]."""
 
 import dataclasses
 import functools
@@ -163,7 +163,7 @@ def instances(
   things_only: bool = True,
   tile: int = TILE,
 ) -> Instances:
-  """The `top_k` best pairs of a mask and a class (spec section 8.3).
+  """The `top_k` best pairs of a mask and a class [masqclip 8.3].
 
   Args:
     mask_logits: one map per query.

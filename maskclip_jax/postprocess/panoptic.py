@@ -1,4 +1,4 @@
-"""Panoptic results: one segment per pixel (spec section 8.2)."""
+"""Panoptic results: one segment per pixel [masqclip 8.2]."""
 
 import dataclasses
 from typing import NamedTuple
@@ -110,7 +110,7 @@ def _merge_segments(
   thing: Bool[np.ndarray, ' k'],
   overlap_threshold: float,
 ) -> tuple[Int32[np.ndarray, ' n'], tuple[Segment, ...]]:
-  """Steps 3 and 4 of spec section 8.2, for kept queries in query order.
+  """Steps 3 and 4 of [masqclip 8.2], for kept queries in query order.
 
   On the host because the overlap test is a ratio of exact pixel counts in double
   precision there; in single precision a photo of some megapixels can flip it.

@@ -1,4 +1,4 @@
-"""Semantic results: the best class of every pixel (spec section 8.1)."""
+"""Semantic results: the best class of every pixel [masqclip 8.1]."""
 
 import functools
 

@@ -1,7 +1,7 @@
 """Masks at the size of the photo, one tile at a time.
 
 A mask reaches the photo through two bilinear resizes: mask -> padded size, then,
-cropped to the image, -> original size (spec section 8). Done for a hundred queries at
+cropped to the image, -> original size [masqclip 8]. Done for a hundred queries at
 once this takes gigabytes; here one compiled program makes one tile of the result from
 the small window of the masks that the tile needs. Which window is data, so a photo of
 any size runs the same program in the same memory.

@@ -1,7 +1,7 @@
 """What CLIP is shown of a photo and of its masks: shared by the mask-token systems.
 
 Photo and masks are squashed to CLIP's square input alike, so they stay aligned
-(spec section 1.5).
+[masqclip 1.5].
 """
 
 import jax

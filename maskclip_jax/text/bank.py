@@ -1,7 +1,8 @@
 """Class vectors of a vocabulary, each prompt encoded once.
 
-The text tower is a function of the model layer; here are the averaging (spec section 6)
-and a cache of prompt vectors, in memory and in a file that later runs read.
+The text tower is a function of the model layer; here are the averaging [masqclip 6],
+[ovseg 6.2], and a cache of prompt vectors, in memory and in a file that later runs
+read.
 """
 
 import hashlib

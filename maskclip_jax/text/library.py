@@ -1,7 +1,8 @@
 """The vocabularies that come with the package, and which words they know as stuff.
 
 One JSON file per data set, with its provenance: names, ids, thing flags, colours where
-there are any, and the prompts of the published systems (spec section 6).
+there are any, and the prompts of the published systems [masqclip 6], [ovseg 6],
+[segclip 4.1].
 """
 
 import functools

@@ -1,6 +1,6 @@
 """CLIP's tokenizer: byte pair encoding over cleaned, lower-case text.
 
-Implements spec section 1.3 (Radford et al., 2021): ids agree with OpenAI's tokenizer.
+Implements [masqclip 1.3] (Radford et al., 2021): ids agree with OpenAI's tokenizer.
 The merges are read on first use (about 30 ms).
 """
 

@@ -1,7 +1,8 @@
 """How words become vectors: template sentences, averaging, and an extra void word.
 
-Each published system has its own treatment (spec section 6), kept in treatments.json;
-changing it silently changes every number. Template sets are in templates.json.
+Each published system has its own treatment ([masqclip 6], [ovseg 6], [segclip 4.1]),
+kept in treatments.json; changing it silently changes every number. Template sets are in
+templates.json.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Vocabularies: which classes to look for, in words.
 
 `Vocabulary.parse('cat; sofa, couch; stuff:floor')` reads typed text, a file or the name
-of a bundled vocabulary. A treatment (of MaskCLIP, MasQCLIP, OVSeg or SegCLIP; spec
-section 6) says how its words become vectors.
+of a bundled vocabulary. A treatment (of MaskCLIP, MasQCLIP, OVSeg or SegCLIP;
+[masqclip 6], [ovseg 6], [segclip 4.1]) says how its words become vectors.
 """
 
 import dataclasses

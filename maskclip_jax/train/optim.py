@@ -1,4 +1,4 @@
-"""The optimiser as the papers used it: AdamW by parameter groups (spec section 10).
+"""The optimiser as the papers used it: AdamW by parameter groups [masqclip 10].
 
 Learning rates and weight decay are chosen by regular expressions over parameter paths,
 and schedules are given in fractions of the run, so that a shorter run is the same

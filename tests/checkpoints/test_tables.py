@@ -227,7 +227,7 @@ def test_torchvision_names():
 
 
 def test_torchvision_and_detectron2_agree():
-  """One network, renamed by the rule that detectron2 documents (spec section 2.2)."""
+  """One network, renamed by the rule that detectron2 documents [masqclip 2.2]."""
   ours = shapes_of(ResNet, 50)
   names = rules.official_shapes(resnet.TORCHVISION, ours)
   renamed = {}

@@ -70,7 +70,7 @@ def test_crowds_are_void_in_training_and_kept_for_evaluation():
   assert len(training.classes) == len(evaluation.classes) - 1
   assert evaluation.crowd.tolist() == [False] * 5 + [True]
   assert (training.segments[evaluation.segments == 5] == VOID).all()
-  # Semantic maps from panoptic ones include crowds (spec section 9.1).
+  # Semantic maps from panoptic ones include crowds [masqclip 9.1].
   semantic = decode(record, find_view('coco/semantic'), crowd=False)
   np.testing.assert_array_equal(semantic.categories(), evaluation.categories())
   assert len(semantic.classes) == 133

@@ -206,7 +206,7 @@ def test_true_regions_with_true_names_are_perfect():
   values = judge.result().values
   assert values['mIoU_gt_or_pred'] == pytest.approx(100)
   assert values['AP'] == pytest.approx(100)
-  # PQ counts a stuff segment that is wholly covered, and stated areas (section 9.2).
+  # PQ counts a stuff segment that is wholly covered, and stated areas [masqclip 9.2].
   assert values['PQ'] > 95
 
 

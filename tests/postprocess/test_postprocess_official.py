@@ -187,7 +187,7 @@ def test_official_maskclip_evaluation():
 
 
 def test_official_maskclip_evaluation_that_lost_its_last_class():
-  # The released code drops the last column also where it is a class (section 4.8).
+  # The released code drops the last column also where it is a class [masqclip 4.8].
   recorded = golden.load('maskclip')
   void = np.arange(7) == 6
   scores = class_probabilities(recorded['out/eval/pred_logits'][0], void=void)

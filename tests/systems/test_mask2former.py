@@ -173,7 +173,7 @@ def test_parameters_stay_float32_and_statistics_apart():
   )
   assert {v.dtype for v in params.flatten(model).values()} == {jnp.dtype('float32')}
   trained = params.flatten(nnx.state(model, nnx.Param))
-  # Spec section 2.6.
+  # [masqclip 2.6].
   assert params.count(trained) == 43_949_954
   assert params.count(trained, 'backbone/.*') == 23_454_912
   assert params.count(trained, 'pixel_decoder/.*') == 6_035_904

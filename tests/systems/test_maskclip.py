@@ -81,7 +81,7 @@ def test_photo_to_masks_and_logits(canvas):
 
 
 def test_refinement_of_zero_changes_no_mask():
-  """Spec section 13, 5: without conv3 the masks stay."""
+  """[masqclip 13], 5: without conv3 the masks stay."""
   _, pixels, masks, _ = module_case()
   model = nnx.clone(official.small('maskclip'))
   for rma in model.rma:
@@ -92,7 +92,7 @@ def test_refinement_of_zero_changes_no_mask():
 
 
 def test_pixel_shuffle_puts_a_channel_where_the_patch_has_it():
-  """Spec section 13, 7: channel k lights pixel (k div p, k mod p) of each patch."""
+  """[masqclip 13], 7: channel k lights pixel (k div p, k mod p) of each patch."""
   patches = jax.nn.one_hot(jnp.full(9, 13), 16)
   maps = regions.maps_of(patches, 4)
   expected = np.zeros((12, 12))
@@ -146,7 +146,7 @@ def test_blocks_that_do_not_exist_are_named():
 
 
 def test_initial_biases_are_not_zero():
-  """Spec section 4.5: uniform(0, 1), so that a fresh module is not an identity."""
+  """[masqclip 4.5]: uniform(0, 1), so that a fresh module is not an identity."""
   rma = RelativeMaskAttention(official.SMALL['maskclip'].clip, rngs=nnx.Rngs(0))
   for conv in (rma.conv1, rma.conv3):
     bias = np.asarray(conv.bias[...])

@@ -128,7 +128,7 @@ def test_an_empty_mask_sees_the_class_token_only():
 
 
 def test_a_full_mask_with_clips_own_queries_is_the_class_token():
-  """Spec section 13, 4: with CLIP's query and class position, a token that sees
+  """[masqclip 13], 4: with CLIP's query and class position, a token that sees
   everything is CLIP's class token."""
   _, images, masks, mask_hw, _ = encoder_case()
   model = nnx.clone(official.small('masqclip'))

@@ -1,7 +1,7 @@
-"""How each system reads each data set's names, against spec section 6.
+"""How each system reads each data set's names, against docs/spec.
 
-The expected values are typed from the spec or are hashes it states, not read from the
-data files under test.
+The expected values are typed from there ([masqclip 4.6, 6], [ovseg 6], [segclip 4.1])
+or are hashes stated there, not read from the data files under test.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ SIZES = {
   'pascal-context-59-ovseg': 59,
   'voc-20': 20,
 }
-# SHA-256 of the stripped names joined by newlines: OVSeg spec appendix B.
+# SHA-256 of the stripped names joined by newlines: [ovseg B].
 NAME_HASHES = {
   'coco-stuff-171': '8ea44449837dceb30923012b201fe0152adc612160d0d040c9cfcd77e95f6801',
   'ade20k-150': 'aaab84ac88c425d4587c5792b4a8b5cda081e81723df78c2e3a2e02c2b6c905d',
@@ -226,7 +226,7 @@ def test_ovseg_reads_whole_names_in_14_sentences():
   ]
   assert prompts[6 * 14 + 13] == 'There is a large road, route in the scene.'
   longest = Vocabulary.parse('ade20k-847', 'ovseg').prompts()[0]
-  # OVSeg spec section 6.2: the longest A-847 prompt has 40 tokens.
+  # [ovseg 6.2]: the longest A-847 prompt has 40 tokens.
   assert max(len(tokenizer.encode(p)) + 2 for p in longest) == 40
 
 

@@ -186,7 +186,7 @@ def test_masq_labels_and_overlap_costs():
 
 
 def test_masq_two_optimizer_steps():
-  """Clip, Adam and decay as the official optimiser of spec section 10.
+  """Clip, Adam and decay as the official optimiser of [masqclip 10].
 
   In the official code the class token's position moves with the mask embedding, which
   shares its memory; so does it here, for this comparison only.

@@ -1,4 +1,4 @@
-"""Groups, schedules and clipping (spec sections 10 and 13.13, 13.15)."""
+"""Groups, schedules and clipping [masqclip 10, 13]."""
 
 import re
 

@@ -173,7 +173,7 @@ def test_every_shipped_configuration_fits_its_model(spec, runlocal):
 
 
 def test_published_numbers_of_parameters():
-  """Spec section 13, 1."""
+  """[masqclip 2.6, 13]"""
 
   def trained(spec):
     values = config_files.load(f'{CONFIGS}/{spec}')
@@ -189,7 +189,7 @@ def test_published_numbers_of_parameters():
 
 
 def test_recipes_of_the_papers():
-  """Spec section 5.6."""
+  """[masqclip 5.6]"""
 
   def of(arg):
     return config_files.load(f'{CONFIGS}/masqclip.py:{arg}')

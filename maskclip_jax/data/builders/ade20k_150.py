@@ -1,7 +1,7 @@
 """ADE20K SceneParse150: semantic, instance and panoptic labels in one example.
 
-Spec section 9.2. The panoptic labels are not published; every project makes them from
-the class maps and the object maps, and so is done here, with the same areas.
+Source: [masqclip 9.2]. The panoptic labels are not published; every project makes them
+from the class maps and the object maps, and so is done here, with the same areas.
 """
 
 import functools

@@ -1,6 +1,6 @@
 """ADE20K 2021_17_01 with the 847 classes of open-vocabulary evaluation.
 
-Spec section 9.3. Photos are reduced and saved as JPEG again because the published
+Source: [masqclip 9.3]. Photos are reduced and saved as JPEG again because the published
 evaluations start from such files. All object ids are stored; the 847 are a view.
 """
 

@@ -1,6 +1,6 @@
 """COCO 2017: panoptic maps, instance masks, COCO-Stuff maps and captions per photo.
 
-Spec section 9.1 (MasQCLIP), 4.1 (OVSeg), 3.1 (SegCLIP). No files of the base/novel
+Sources: [masqclip 9.1], [ovseg 4.1], [segclip 3.1]. No files of the base/novel
 protocol are written: they are views of the instance masks, which are stored whole.
 """
 

@@ -1,7 +1,7 @@
 """PASCAL Context: VOC 2010 photos with 459 classes in MATLAB files.
 
 The LabelMap values (1..459, 0 unlabelled) are stored as they are; 59, 60 and 459
-classes are views of them. Spec section 9.4 (MasQCLIP), 7.1 (OVSeg) and 4.5 (SegCLIP).
+classes are views of them. Sources: [masqclip 9.4], [ovseg 7.1], [segclip 4.5].
 """
 
 import functools

@@ -1,6 +1,6 @@
 """PASCAL VOC 2012 segmentation, with the SBD labels (train_aug) where they are given.
 
-Spec section 7.1 of OVSeg (20 classes, background ignored) and 4.5 of SegCLIP (21).
+Sources: [ovseg 7.1] (20 classes, background ignored) and [segclip 4.5] (21).
 """
 
 import functools

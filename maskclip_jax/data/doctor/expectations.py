@@ -22,7 +22,7 @@ class Expectations:
     highest: largest value of semantic maps whose vocabulary is a selection.
     frequent: classes of which one covers the most pixels.
     covered: stuff may be covered by objects: its row keeps the area and the box of the
-      whole mask, and may have no pixel left (spec section 9.2).
+      whole mask, and may have no pixel left [masqclip 9.2].
     merged: stuff classes of panoptic and semantic maps differ: compare things only.
     captioned: splits that are meant to have captions and no labels.
   """

@@ -1,6 +1,6 @@
 """Photometric jitter of SSD (Liu et al., ECCV 2016), as ADE20K training uses it.
 
-Spec section 7.3. Every step rounds down to uint8, as the mappers do; contrast,
+Source: [masqclip 7.3]. Every step rounds down to uint8, as the mappers do; contrast,
 brightness, saturation and hue are functions of one byte, so each is a look-up table.
 """
 

@@ -1,10 +1,10 @@
 """The augmentations of the four systems: each draws operations for one example.
 
-Spec sections 7.1 to 7.4 (MaskCLIP, MasQCLIP, Mask2Former), 4.4 and 5.4 (OVSeg), 3.2 and
-4.2 (SegCLIP). A mapper is a frozen dataclass with `draw(rng, example)`, which returns a
-tuple of operations; random numbers come from the example's own generator. `operations`
-builds the same tuple from given numbers, to replay recorded draws. `named` lists the
-settings that were published.
+Sources: [masqclip 7.1, 7.2, 7.3, 7.4], [ovseg 4.4, 5.4], [segclip 3.2, 4.2]. A mapper
+is a frozen dataclass with `draw(rng, example)`, which returns a tuple of operations;
+random numbers come from the example's own generator. `operations` builds the same tuple
+from given numbers, to replay recorded draws. `named` lists the settings that were
+published.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ class Mapper(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LargeScaleJitter:
-  """Flip, resize by a random factor, crop and pad to a fixed size (section 7.1).
+  """Flip, resize by a random factor, crop and pad to a fixed size [masqclip 7.1].
 
   Attributes:
     canvas: height and width of the result.
@@ -94,7 +94,7 @@ class LargeScaleJitter:
 
 @dataclasses.dataclass(frozen=True)
 class FlipAndSquash:
-  """Flip, then resize to a fixed size whatever the aspect ratio (section 7.2).
+  """Flip, then resize to a fixed size whatever the aspect ratio [masqclip 7.2].
 
   What the released code does where its configuration says large-scale jitter.
   """
@@ -115,7 +115,7 @@ class FlipAndSquash:
 def shortest_edge(size: Size, short: int, longest: int) -> Size:
   """The size whose short side is `short`, unless the long side exceeds `longest`.
 
-  Both sides are scaled by one factor and rounded as int(x + 0.5) (section 7.4).
+  Both sides are scaled by one factor and rounded as int(x + 0.5) [masqclip 7.4].
   """
   scale = short / min(size)
   height, width = (
@@ -129,7 +129,7 @@ def shortest_edge(size: Size, short: int, longest: int) -> Size:
 
 @dataclasses.dataclass(frozen=True)
 class ResizeCropColour:
-  """Mask2Former's ADE20K mapper, and OVSeg's (sections 7.3 and 4.4 of OVSeg).
+  """Mask2Former's ADE20K mapper, and OVSeg's [masqclip 7.3], [ovseg 4.4].
 
   Random short edge, random crop, colour jitter, flip, pad.
 

@@ -1,8 +1,8 @@
 """Polygons of instances: clipping to a window, boxes, packed bit masks.
 
 Instances of COCO overlap, so they cannot share a segment-id map. They stay polygons
-through all geometry and are drawn once, at the end, as COCO's tools draw them (spec
-section 7.1), each inside its own bounding box only.
+through all geometry and are drawn once, at the end, as COCO's tools draw them
+[masqclip 7.1], each inside its own bounding box only.
 """
 
 from collections.abc import Sequence

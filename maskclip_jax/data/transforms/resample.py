@@ -1,6 +1,6 @@
 """Resampling of photos and label maps, bit for bit as Pillow and PyTorch do it.
 
-Photos are resized by Pillow on uint8 (antialiased on reduction, spec section 7): no
+Photos are resized by Pillow on uint8 (antialiased on reduction, [masqclip 7]): no
 other library rounds as it does. Label maps follow one of two nearest-neighbour rules:
 Pillow's (half-pixel centres), which the panoptic and instance mappers use, or PyTorch's
 (`floor(i * in / out)`), which the semantic mappers use.

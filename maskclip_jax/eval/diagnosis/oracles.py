@@ -214,7 +214,7 @@ def _instances(regions: Regions, rows, classes, scores) -> Instances:
 def judged_regions(example: EvalExample, regions: Regions) -> EvalExample:
   """The example with only the pixels of regions judged by class.
 
-  Thing pixels that belong to no object (spec section 9.2) are in no region, so no
+  Thing pixels that belong to no object [masqclip 9.2] are in no region, so no
   naming of regions could get them right.
   """
   truth = example.truth

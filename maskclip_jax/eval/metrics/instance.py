@@ -1,6 +1,6 @@
 """COCO average precision of masks, by pycocotools, over all classes and over groups.
 
-Spec section 9.5: AP (IoU 0.50 to 0.95), AP50, AP75, and AP of small, medium and large
+[masqclip 9.5]: AP (IoU 0.50 to 0.95), AP50, AP75, and AP of small, medium and large
 objects; for the base/novel split each of them averaged over the group's classes from
 the precision array, which is not what detectron2 prints per class.
 

@@ -1,4 +1,4 @@
-"""Panoptic quality: PQ, SQ, RQ over all classes, things and stuff (spec section 9.5).
+"""Panoptic quality: PQ, SQ, RQ over all classes, things and stuff [masqclip 9.5].
 
 A predicted and a true segment of one class match when their IoU exceeds one half. Void
 pixels and crowd regions are not judged: void inside a prediction leaves the union, and
@@ -35,7 +35,7 @@ class Segments:
     classes: class of each row.
     crowd: rows that are regions of many objects, for the truth only.
     areas: pixels of each row as the official annotations state them, which is not
-      always what the map holds (spec section 9.2); counted on the map by default.
+      always what the map holds [masqclip 9.2]; counted on the map by default.
 
   Raises:
     ValueError: columns of unequal length, or a map with rows that do not exist.
@@ -140,7 +140,7 @@ def match(predicted: Segments, truth: Segments) -> Matches:
   true_area = shared[:-1].sum(1) if true_area is None else true_area
   union = area + np.asarray(true_area, np.float64)[:, None] - shared_area - in_void
   same = (truth.classes[:, None] == predicted.classes) & ~crowd[:, None]
-  # A stated area may be smaller than the map's (spec section 9.2); no union is empty.
+  # A stated area may be smaller than the map's [masqclip 9.2]; no union is empty.
   iou = np.where(shared_area > 0, shared_area / np.maximum(union, 1e-9), 0.0)
   pairs = np.argwhere(same & (iou > 0.5))
   excused = in_void + _in_crowd(predicted, truth, crowd, shared_area)

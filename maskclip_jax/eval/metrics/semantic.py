@@ -1,6 +1,6 @@
 """Semantic metrics: mIoU by both denominators, fwIoU, accuracies, Boundary IoU.
 
-Spec sections 9.5 (MasQCLIP), 7.2 (OVSeg) and 4.6 (SegCLIP). The mean IoU of the field
+Sources: [masqclip 9.5], [ovseg 7.2], [segclip 4.6]. The mean IoU of the field
 has two definitions, which differ most where many classes never occur in a validation
 set (ADE20K-847, PASCAL Context 459):
 

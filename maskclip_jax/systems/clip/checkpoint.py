@@ -1,7 +1,7 @@
 """CLIP in four layouts: OpenAI's (and open_clip's), open_clip's with a separate text
 module, Hugging Face's, and Scenic's flat tree.
 
-Our paths are those of `nn.clip.CLIP`. Spec section 1.6.
+Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 """
 
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed

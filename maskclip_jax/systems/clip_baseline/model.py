@@ -1,7 +1,7 @@
 """The CLIP baseline of the MaskCLIP paper: crop every proposal, classify the crop.
 
 Not released with the paper, so every choice it leaves open is a field of the config
-(spec section 4.9). Nothing is trained; CLIP sees one crop per mask, which makes this
+[masqclip 4.9]. Nothing is trained; CLIP sees one crop per mask, which makes this
 by far the slowest of the systems.
 """
 

@@ -1,4 +1,4 @@
-"""Mask2Former with a residual backbone: detectron2's names (spec section 2.6).
+"""Mask2Former with a residual backbone: detectron2's names [masqclip 2.6].
 
 Our paths are those of `systems.mask2former.model.Mask2Former`.
 """

@@ -1,7 +1,7 @@
 """Mask2Former: class-agnostic mask proposals, or a closed-vocabulary segmenter.
 
 Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentation",
-CVPR 2022; spec section 2. The open-vocabulary systems put words to its masks.
+CVPR 2022; [masqclip 2]. The open-vocabulary systems put words to its masks.
 """
 
 import dataclasses

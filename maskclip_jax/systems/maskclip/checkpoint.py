@@ -1,4 +1,4 @@
-"""MaskCLIP's checkpoints (spec section 4.5).
+"""MaskCLIP's checkpoints [masqclip 4.5].
 
 They hold the proposal network without a class head, CLIP's image tower and relative
 mask attention; CLIP's text tower is not stored. Our paths are those of
@@ -60,6 +60,6 @@ def rules(blocks: Sequence[int] = (5, 11, 17, 23), classes: int = 133) -> Rules:
     *prefixed(mask2former.NETWORK, ours='proposals/'),
     *prefixed(clip.VISUAL, 'maskclip.visual.', 'clip/visual/'),
     *prefixed(tuple(attention), _TRANSFORMER),
-    # Unmatched queries do not count in MaskCLIP's loss (spec section 4.7).
+    # Unmatched queries do not count in MaskCLIP's loss [masqclip 4.7].
     *mask2former.criterion(classes, no_object=0.0),
   )

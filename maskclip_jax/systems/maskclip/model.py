@@ -3,7 +3,7 @@
 Every proposal becomes a copy of CLIP's class token that sees only its mask's patches.
 In four blocks, relative mask attention (RMA) adds what the mask looks like to what the
 patches look like, and refines the mask itself. Without RMA this is the training-free
-encoder that MasQCLIP calls "freeze". Source: spec section 4.
+encoder that MasQCLIP calls "freeze". Source: [masqclip 4].
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class MaskCLIPConfig:
       training-free encoder, whose masks stay the proposals'.
     antialias: whether the photo is antialiased on its way to CLIP. The released code
       leaves that to torchvision: off up to 0.16, among them the version it was trained
-      with, on in later ones (spec section 1.5).
+      with, on in later ones [masqclip 1.5].
   """
 
   proposals: Mask2FormerConfig
@@ -67,12 +67,12 @@ def _normal(fan: int) -> nnx.Initializer:
 
 
 class RelativeMaskAttention(nnx.Module):
-  """What MaskCLIP trains in one block (spec section 4.3): 1.45 M parameters at L/14."""
+  """What MaskCLIP trains in one block [masqclip 4.3]: 1.45 M parameters at L/14."""
 
   def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width, patch = config.vision_width, config.patch_size
     self.heads, self.patch = config.vision_heads, patch
-    # Spec section 4.5: uniform(0, 1) biases are what the released code draws.
+    # [masqclip 4.5]: uniform(0, 1) biases are what the released code draws.
     self.conv1 = nnx.Conv(
       1,
       width,
@@ -214,7 +214,7 @@ class MaskCLIP(nnx.Module):
       See `encode_squares`.
     """
     size = self.config.clip.image_size
-    # CLIP sees the detector's mean colour beyond the photo's edge (section 4.1).
+    # CLIP sees the detector's mean colour beyond the photo's edge [masqclip 4.1].
     padding = self.config.proposals.pixel_mean
     method = 'bicubic_antialiased' if self.config.antialias else 'bicubic'
     pixels = regions.squash_photos(images, size, padding, method)
@@ -228,7 +228,7 @@ class MaskCLIP(nnx.Module):
 
     `aux` holds the outputs after each RMA block, all with the final class logits. The
     released training code lists the final masks there instead (an aliasing slip): which
-    of the two a loss uses is the training profile's choice (spec section 4.4).
+    of the two a loss uses is the training profile's choice [masqclip 4.4].
     """
     found = self.proposals(images)
     size = self.config.clip.image_size
@@ -247,7 +247,7 @@ def _halve_patches(
   """Averages the patch scores with the relative ones.
 
   The class token's score is not halved, so it gains weight in RMA blocks: that is how
-  the released model was trained (spec section 12.2, 3).
+  the released model was trained [masqclip 12.2].
   """
   patches = 0.5 * (scores[..., 1:] + relative)
   return jnp.concatenate([scores[..., :1], patches], axis=-1)

@@ -1,4 +1,4 @@
-"""MasQCLIP's checkpoints (spec section 5.7).
+"""MasQCLIP's checkpoints [masqclip 5.7].
 
 They hold the proposal network, CLIP's image tower and what MasQ-tuning adds; CLIP's
 text tower is not stored. The teacher and the students of progressive distillation are

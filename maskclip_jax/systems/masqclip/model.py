@@ -3,7 +3,7 @@
 A class-agnostic proposal network finds masks; every mask becomes a token that reads the
 frozen CLIP through one new query projection per block (MasQ-tuning). The CLIP stream
 never sees the mask tokens: it is computed once, whatever their number.
-Source: spec section 5.
+Source: [masqclip 5].
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
-# What CLIP sees beyond the photo's edge, and the temperature: spec sections 5.3, 1.5.
+# What CLIP sees beyond the photo's edge, and the temperature: [masqclip 5.3, 1.5].
 PADDING = (0.0, 0.0, 0.0)
 LOGIT_SCALE = 100.0
 
@@ -45,7 +45,7 @@ class MasQCLIP(nnx.Module):
     uniform = nnx.initializers.uniform(2 * bound)
 
     def init(key, shape, dtype=jnp.float32):
-      # PyTorch's default for a linear layer, weight and bias alike (section 5.3).
+      # PyTorch's default for a linear layer, weight and bias alike [masqclip 5.3].
       return uniform(key, shape, dtype) - bound
 
     self.new_q_proj = nnx.List(
@@ -92,7 +92,7 @@ class MasQCLIP(nnx.Module):
     visible = self.visibility(mask_logits, mask_hw)
     visual = self.clip.visual
     pixels = regions.squash_photos(images, self.config.clip.image_size, PADDING)
-    # CLIP's own stream does not see the mask tokens (section 5.3).
+    # CLIP's own stream does not see the mask tokens [masqclip 5.3].
     tokens = visual.ln_pre(visual.embed(pixels))
     start = visual.class_embedding[...] + self.mask_embeddings[...]
     batch, queries = mask_logits.shape[:2]

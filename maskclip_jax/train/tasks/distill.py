@@ -1,4 +1,4 @@
-"""Progressive distillation: a student learns annotated and pseudo masks (section 5.2).
+"""Progressive distillation: a student learns annotated and pseudo masks [masqclip 5.2].
 
 The frozen teacher and the student see the same augmented photos. What the teacher is
 sure of, and what no annotation covers, becomes a target beside the annotations. Further

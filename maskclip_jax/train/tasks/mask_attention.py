@@ -1,4 +1,4 @@
-"""MaskCLIP's training: relative mask attention inside a frozen CLIP (spec section 4.7).
+"""MaskCLIP's training: relative mask attention inside a frozen CLIP [masqclip 4.7].
 
 Proposals and CLIP are frozen. Classes and refined masks are matched to the segments one
 to one; unmatched queries have no class loss.
@@ -41,7 +41,7 @@ class MaskAttentionConfig:
   Attributes:
     criterion: matching and losses.
     intermediate_masks: judge the masks as each block refined them. The released code
-      lists the final masks in their place (spec section 4.4).
+      lists the final masks in their place [masqclip 4.4].
     trainable: which parameters train.
   """
 

@@ -1,4 +1,4 @@
-"""MasQ-tuning: new query projections learn to read a frozen CLIP (spec section 5.3-4).
+"""MasQ-tuning: new query projections learn to read a frozen CLIP [masqclip 5.3, 5.4].
 
 Proposals are frozen. Every mask is labelled by the segment it covers, or as background,
 and the loss is the weighted log-likelihood of these labels: no matching, no mask loss,
@@ -68,7 +68,7 @@ class QueryTuning(Task):
 
   @classmethod
   def defaults(cls, profile: str) -> QueryTuningConfig:
-    # Spec section 12.1, rows 1 and 4.
+    # [masqclip 12.1], rows 1 and 4.
     return QueryTuningConfig(rule=LABEL_RULES[profile], trainable=TRAINABLE[profile])
 
   def derive(self, values: Flat, path: str) -> Array | None:

@@ -1,4 +1,4 @@
-"""Training a proposal network: Mask2Former by set prediction (spec sections 3, 5.1).
+"""Training a proposal network: Mask2Former by set prediction [masqclip 3, 5.1].
 
 Class-agnostic networks (one class) are the teachers of MasQCLIP; without a class head
 they are MaskCLIP's proposals, matched by masks alone; with many classes this is stock
