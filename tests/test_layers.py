@@ -79,6 +79,7 @@ def test_imports_point_downwards(path):
   if part in ALLOWED:
     assert ours <= ALLOWED[part], f'{part} must not import {ours - ALLOWED[part]}'
   assert '__main__' not in ours
+  assert 'cli' not in ours or part in ('cli', '__main__')
   if part == 'data':
     assert not any(n.split('.')[0] == 'jax' for n in modules(path))
   if part in ('ops', 'losses', 'postprocess'):
