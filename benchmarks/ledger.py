@@ -12,8 +12,7 @@ import pathlib
 import shutil
 import sys
 
-from maskclip_jax.eval import ledger
-from maskclip_jax.eval.compare import comparison
+from maskclip_jax.eval import command, ledger
 
 LEDGER = pathlib.Path(__file__).parent / 'ledger'
 
@@ -29,7 +28,7 @@ def main() -> int:
       for path in ledger.collect(run, arguments.ledger, name=arguments.name):
         print(path)
     width = shutil.get_terminal_size((120, 24)).columns
-    print(comparison(ledger.read_all(arguments.ledger), width=width))
+    print(command.compare([arguments.ledger], width=width))
   except (OSError, ValueError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

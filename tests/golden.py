@@ -34,16 +34,13 @@ def load(system: str) -> dict[str, np.ndarray]:
 
 @functools.cache
 def weights(system: str) -> dict[str, np.ndarray]:
-  """The official state dict the outputs were made with: float32, and constant indices
-  as they are."""
+  """The official state dict (key -> float32 array) the outputs were made with."""
   table = json.loads((ROOT / f'{system}.weights.json').read_text())
   arrays = {}
   with np.load(ROOT / f'{system}.npz') as file:
     for key, row in table.items():
       if row.get('stored'):
-        array = file[f'weights/{key}']
-        floating = np.issubdtype(array.dtype, np.floating)
-        arrays[key] = array.astype(np.float32) if floating else array
+        arrays[key] = file[f'weights/{key}'].astype(np.float32)
       else:
         arrays[key] = seeded.seeded_array(row.get('seeded_as', key), row['shape'])
   return arrays

@@ -103,6 +103,23 @@ class KernelFromHeads:
 
 
 @dataclasses.dataclass(frozen=True)
+class KernelOfHeads:
+  """Grouped 1x1 convolution (heads * out, in, 1) <-> kernel (heads, in, out)."""
+
+  def shape(self, shapes):
+    heads, inputs, outputs = shapes[0]
+    return (heads * outputs, inputs, 1)
+
+  def forward(self, array, shapes):
+    heads, inputs, outputs = shapes[0]
+    return (array.reshape(heads, outputs, inputs).transpose(0, 2, 1),)
+
+  def inverse(self, arrays):
+    heads, inputs, outputs = arrays[0].shape
+    return arrays[0].transpose(0, 2, 1).reshape(heads * outputs, inputs, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Reshape:
   """A flat official vector <-> an array of any shape, row by row."""
 
@@ -145,5 +162,6 @@ CONV = Permute((2, 3, 1, 0))
 HEADS_KERNEL = KernelToHeads()
 HEADS_BIAS = Reshape()
 HEADS_OUT = KernelFromHeads()
+HEADWISE_KERNEL = KernelOfHeads()
 PACKED_KERNEL = Packed(HEADS_KERNEL)
 PACKED_BIAS = Packed(HEADS_BIAS)

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.nn.layers import (
+  NORM_EPS,
   LayerNorm,
   MultiHeadAttention,
   attend,
@@ -26,7 +27,10 @@ from maskclip_jax.nn.layers import (
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
+Activation = Literal['quick_gelu', 'gelu']
+
 _ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu}
+_lecun = nnx.initializers.lecun_normal()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class CLIPConfig:
   text_heads: int
   context_length: int = 77
   vocab_size: int = 49408
-  activation: Literal['quick_gelu', 'gelu'] = 'quick_gelu'
+  activation: Activation = 'quick_gelu'
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -103,9 +107,18 @@ CLIP_SIZES = {
 class MLP(nnx.Module):
   """Two dense layers with CLIP's activation between."""
 
-  def __init__(self, width: int, activation: str, *, dtype, rngs: nnx.Rngs):
-    self.c_fc = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-    self.c_proj = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
+  def __init__(
+    self,
+    width: int,
+    activation: Activation,
+    *,
+    kernel_init: nnx.initializers.Initializer = _lecun,
+    dtype,
+    rngs: nnx.Rngs,
+  ):
+    common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
+    self.c_fc = nnx.Linear(width, 4 * width, **common)
+    self.c_proj = nnx.Linear(4 * width, width, **common)
     self.activation = _ACTIVATIONS[activation]
 
   def __call__(self, x: Float[Array, '*b w']) -> Float[Array, '*b w']:
@@ -117,13 +130,41 @@ class Block(nnx.Module):
 
   `block(x, mask)` is the plain layer. A second stream of tokens that looks at this one
   takes its keys and values from `keys_values` and joins again at `residual`.
+
+  Args:
+    width: channels.
+    heads: attention heads.
+    activation: of the MLP.
+    epsilon: of the norms.
+    input_init: of the query, key and value kernels.
+    kernel_init: of the other kernels.
+    dtype: compute type.
+    rngs: seeds of the initialisation.
   """
 
-  def __init__(self, width: int, heads: int, activation: str, *, dtype, rngs: nnx.Rngs):
-    self.ln_1 = LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.attn = MultiHeadAttention(width, heads, dtype=dtype, rngs=rngs)
-    self.ln_2 = LayerNorm(width, dtype=dtype, rngs=rngs)
-    self.mlp = MLP(width, activation, dtype=dtype, rngs=rngs)
+  def __init__(
+    self,
+    width: int,
+    heads: int,
+    activation: Activation,
+    *,
+    epsilon: float = NORM_EPS,
+    input_init: nnx.initializers.Initializer = _lecun,
+    kernel_init: nnx.initializers.Initializer = _lecun,
+    dtype,
+    rngs: nnx.Rngs,
+  ):
+    self.ln_1 = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    self.attn = MultiHeadAttention(
+      width,
+      heads,
+      kernel_init=input_init,
+      out_init=kernel_init,
+      dtype=dtype,
+      rngs=rngs,
+    )
+    self.ln_2 = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
+    self.mlp = MLP(width, activation, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
   def queries(
     self, normed: Float[Array, '*b t w'], projection: nnx.Module | None = None
@@ -160,7 +201,7 @@ class Transformer(nnx.Module):
     width: int,
     layers: int,
     heads: int,
-    activation: str,
+    activation: Activation,
     *,
     dtype,
     rngs: nnx.Rngs,
@@ -295,6 +336,15 @@ def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:
   """x / |x|, in float32."""
   x = x.astype(jnp.float32)
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def capped_scale(logarithm: Float[Array, ''], largest: float) -> Float[Array, '']:
+  """The logit scale, at most `largest`, from its stored logarithm.
+
+  A scale that is exactly the largest still learns, as with PyTorch's clamp.
+  """
+  scale = jnp.exp(logarithm)
+  return jnp.where(scale <= largest, scale, largest)
 
 
 def normalize_pixels(pixels: Float[Array, '*b 3']) -> Float[Array, '*b 3']:

@@ -95,11 +95,22 @@ def in_turn(
   return x, outputs
 
 
+class Statistic(nnx.Variable):
+  """A constant that is converted and saved with the weights but never trained."""
+
+
 class LayerNorm(nnx.LayerNorm):
   """LayerNorm over the last axis: eps 1e-5, float32 inside, result in `dtype`."""
 
-  def __init__(self, width: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    super().__init__(width, epsilon=NORM_EPS, dtype=jnp.float32, rngs=rngs)
+  def __init__(
+    self,
+    width: int,
+    *,
+    epsilon: float = NORM_EPS,
+    dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    super().__init__(width, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
     self.out_dtype = dtype
 
   def __call__(self, x: Float[Array, '*n w']) -> Float[Array, '*n w']:

@@ -1,9 +1,7 @@
 """Residual networks with frozen batch norm [masqclip 2.2]: ResNet-50, -101, -26.
 
 The torchvision layout: the stride sits in a bottleneck's 3x3 convolution. Batch norm
-never trains: its numbers are constants that travel with the weights. DeepLab's ResNet,
-"R101c" [ovseg 1.3], begins with three small convolutions instead of a large one and
-dilates those of its last stage.
+never trains: its numbers are constants that travel with the weights.
 """
 
 from typing import Literal
@@ -14,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
-from maskclip_jax.nn.layers import NORM_EPS, in_turn, recompute
+from maskclip_jax.nn.layers import NORM_EPS, Statistic, in_turn, recompute
 
 Depth = Literal[26, 50, 101]
 BLOCKS: dict[int, tuple[int, ...]] = {
@@ -25,10 +23,6 @@ BLOCKS: dict[int, tuple[int, ...]] = {
 
 # Normal with variance 2 / (outputs x window): keeps the variance of gradients.
 _kernel_init = nnx.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-
-
-class Statistic(nnx.Variable):
-  """A constant that is converted and saved with the weights but never trained."""
 
 
 class FrozenBatchNorm(nnx.Module):
@@ -47,7 +41,7 @@ class FrozenBatchNorm(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-  """A convolution without bias, padded by half its reach, and its batch norm."""
+  """A convolution without bias, padded by half its window, and its batch norm."""
 
   def __init__(
     self,
@@ -56,7 +50,6 @@ class ConvNorm(nnx.Module):
     window: int,
     stride: int = 1,
     *,
-    dilation: int = 1,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -64,7 +57,6 @@ class ConvNorm(nnx.Module):
     self.kernel = nnx.Param(_kernel_init(rngs.params(), shape))
     self.norm = FrozenBatchNorm(out_channels)
     self.stride = stride
-    self.dilation = dilation
     self.dtype = dtype
 
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 d']:
@@ -74,40 +66,28 @@ class ConvNorm(nnx.Module):
       # A matrix product is several times faster than a 1x1 convolution on CPU.
       x = x[:, :: self.stride, :: self.stride]
       return self.norm(jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0]))
-    reach = window // 2 * self.dilation
     x = jax.lax.conv_general_dilated(
       x,
       kernel,
       window_strides=(self.stride, self.stride),
-      padding=((reach, reach),) * 2,
-      rhs_dilation=(self.dilation, self.dilation),
+      padding=((window // 2, window // 2),) * 2,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     return self.norm(x)
 
 
 class Stem(nnx.Module):
-  """7x7 convolution, or three 3x3 ones, and 3x3 max-pool: stride 4 in all."""
+  """7x7 convolution and 3x3 max-pool, stride 2 each."""
 
-  def __init__(
-    self, channels: int, *, deep: bool = False, dtype=jnp.float32, rngs: nnx.Rngs
-  ):
-    common = {'dtype': dtype, 'rngs': rngs}
-    self.deep = deep
-    if deep:
-      self.conv1 = ConvNorm(3, channels, 3, 2, **common)
-      self.conv2 = ConvNorm(channels, channels, 3, **common)
-      self.conv3 = ConvNorm(channels, 2 * channels, 3, **common)
-    else:
-      self.conv1 = ConvNorm(3, channels, 7, 2, **common)
+  def __init__(self, channels: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    self.conv1 = ConvNorm(3, channels, 7, 2, dtype=dtype, rngs=rngs)
 
   def __call__(
     self, x: Float[Array, 'b h w 3'], hw: ValidHW = None
   ) -> Float[Array, 'b h/4 w/4 c']:
-    hw = None if hw is None else hw // 2
+    x = nnx.relu(self.conv1(x))
     # After the ReLU a zero is as good as the pool's own padding of minus infinity.
-    for conv in (self.conv1, self.conv2, self.conv3) if self.deep else (self.conv1,):
-      x = zero_outside(nnx.relu(conv(x)), hw)
+    x = zero_outside(x, None if hw is None else hw // 2)
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -121,15 +101,12 @@ class Bottleneck(nnx.Module):
     stride: int,
     *,
     project: bool,
-    dilation: int = 1,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
     narrow = out_channels // 4
     self.conv1 = ConvNorm(in_channels, narrow, 1, dtype=dtype, rngs=rngs)
-    self.conv2 = ConvNorm(
-      narrow, narrow, 3, stride, dilation=dilation, dtype=dtype, rngs=rngs
-    )
+    self.conv2 = ConvNorm(narrow, narrow, 3, stride, dtype=dtype, rngs=rngs)
     self.conv3 = ConvNorm(narrow, out_channels, 1, dtype=dtype, rngs=rngs)
     if project:
       self.shortcut = ConvNorm(
@@ -152,10 +129,8 @@ class ResNet(nnx.Module):
 
   Args:
     depth: 26, 50 or 101; 26 only for networks that start from nothing.
-    stem: channels of the stem's first convolution.
+    stem: channels of the stem.
     width: channels of res2; each later stage doubles them.
-    deeplab: three small convolutions in the stem, the last of them of twice the
-      channels; and 3x3 convolutions that reach 1, 2 and 4 pixels far in res5.
     remat: recompute each block in the backward pass instead of storing it.
     dtype: compute type.
   """
@@ -166,7 +141,6 @@ class ResNet(nnx.Module):
     *,
     stem: int = 64,
     width: int = 256,
-    deeplab: bool = False,
     remat: bool = False,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
@@ -174,11 +148,11 @@ class ResNet(nnx.Module):
     if depth not in BLOCKS:
       raise ValueError(f'depth must be one of {sorted(BLOCKS)}, not {depth}')
     self.remat = remat
-    self.stem = Stem(stem, deep=deeplab, dtype=dtype, rngs=rngs)
+    self.stem = Stem(stem, dtype=dtype, rngs=rngs)
 
     def stage(index: int) -> nnx.List:
       channels = width * 2**index
-      before = channels // 2 if index else stem * (2 if deeplab else 1)
+      before = stem if index == 0 else channels // 2
       return nnx.List(
         [
           Bottleneck(
@@ -186,7 +160,6 @@ class ResNet(nnx.Module):
             channels,
             stride=1 if i or index == 0 else 2,
             project=i == 0,
-            dilation=2**i if deeplab and index == 3 else 1,
             dtype=dtype,
             rngs=rngs,
           )

@@ -4,7 +4,6 @@ module, Hugging Face's, and Scenic's flat tree.
 Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 """
 
-from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import (
   CONV,
@@ -13,7 +12,45 @@ from maskclip_jax.mapping.transforms import (
   HEADS_OUT,
   IDENTITY,
   LINEAR,
+  PACKED_BIAS,
+  PACKED_KERNEL,
 )
+
+ROLES = ('query', 'key', 'value')
+
+
+def norm(official: str, ours: str) -> Rules:
+  """A layer norm."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/scale'),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def dense(official: str, ours: str) -> Rules:
+  """A linear layer with bias."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/kernel', LINEAR),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def packed_attention(official: str, ours: str) -> Rules:
+  """PyTorch's multi-head attention: one packed input projection, one output one."""
+  return (
+    Rule(
+      f'{official}.in_proj_weight',
+      tuple(f'{ours}/{role}/kernel' for role in ROLES),
+      PACKED_KERNEL,
+    ),
+    Rule(
+      f'{official}.in_proj_bias',
+      tuple(f'{ours}/{role}/bias' for role in ROLES),
+      PACKED_BIAS,
+    ),
+    Rule(f'{official}.out_proj.weight', f'{ours}/out/kernel', HEADS_OUT),
+    Rule(f'{official}.out_proj.bias', f'{ours}/out/bias'),
+  )
 
 
 def _separate_attention(official: str, ours: str) -> Rules:
@@ -32,14 +69,21 @@ def _separate_attention(official: str, ours: str) -> Rules:
   )
 
 
-def _blocks(official: str, ours: str) -> Rules:
-  """OpenAI's residual attention blocks."""
+def mlp(official: str, ours: str) -> Rules:
+  """The two layers of OpenAI's MLP."""
   return (
-    *norm(f'{official}.{{i}}.ln_1', f'{ours}/{{i}}/ln_1'),
-    *packed_attention(f'{official}.{{i}}.attn', f'{ours}/{{i}}/attn'),
-    *norm(f'{official}.{{i}}.ln_2', f'{ours}/{{i}}/ln_2'),
-    *dense(f'{official}.{{i}}.mlp.c_fc', f'{ours}/{{i}}/mlp/c_fc'),
-    *dense(f'{official}.{{i}}.mlp.c_proj', f'{ours}/{{i}}/mlp/c_proj'),
+    *dense(f'{official}.c_fc', f'{ours}/c_fc'),
+    *dense(f'{official}.c_proj', f'{ours}/c_proj'),
+  )
+
+
+def block(official: str, ours: str) -> Rules:
+  """One of OpenAI's residual attention blocks."""
+  return (
+    *norm(f'{official}.ln_1', f'{ours}/ln_1'),
+    *packed_attention(f'{official}.attn', f'{ours}/attn'),
+    *norm(f'{official}.ln_2', f'{ours}/ln_2'),
+    *mlp(f'{official}.mlp', f'{ours}/mlp'),
   )
 
 
@@ -55,25 +99,26 @@ def _hugging_face_blocks(official: str, ours: str) -> Rules:
 
 # The image tower below 'visual.' here and 'visual/' with us; the systems reuse it.
 # `proj` is stored as (width, embed): the one matrix that needs no transpose.
-VISUAL = (
+VISUAL_ENDS = (
   Rule('class_embedding', 'class_embedding'),
   Rule('positional_embedding', 'positional_embedding'),
   Rule('conv1.weight', 'conv1/kernel', CONV),
   *norm('ln_pre', 'ln_pre'),
-  *_blocks('transformer.resblocks', 'transformer/resblocks'),
   *norm('ln_post', 'ln_post'),
   Rule('proj', 'proj/kernel', IDENTITY),
 )
+_BLOCKS = block('transformer.resblocks.{i}', 'transformer/resblocks/{i}')
+VISUAL = (*VISUAL_ENDS, *_BLOCKS)
 
-_TEXT = (
+TEXT = (
   Rule('token_embedding.weight', 'token_embedding/embedding'),
   Rule('positional_embedding', 'positional_embedding'),
-  *_blocks('transformer.resblocks', 'transformer/resblocks'),
+  *_BLOCKS,
   *norm('ln_final', 'ln_final'),
   Rule('text_projection', 'text_projection/kernel', IDENTITY),
 )
 
-_SCALE = Rule('logit_scale', 'logit_scale')
+SCALE = Rule('logit_scale', 'logit_scale')
 _SIZES = tuple(
   Ignore(name, "a size kept beside the weights in OpenAI's archives")
   for name in ('input_resolution', 'context_length', 'vocab_size')
@@ -81,15 +126,15 @@ _SIZES = tuple(
 
 OPENAI = (
   *prefixed(VISUAL, 'visual.', 'visual/'),
-  *prefixed(_TEXT, ours='text/'),
-  _SCALE,
+  *prefixed(TEXT, ours='text/'),
+  SCALE,
   *_SIZES,
 )
 
 OPEN_CLIP_CUSTOM = (
   *prefixed(VISUAL, 'visual.', 'visual/'),
-  *prefixed(_TEXT, 'text.', 'text/'),
-  _SCALE,
+  *prefixed(TEXT, 'text.', 'text/'),
+  SCALE,
 )
 
 HUGGING_FACE = (
@@ -110,7 +155,7 @@ HUGGING_FACE = (
   *_hugging_face_blocks('text_model.encoder.layers', 'text/transformer/resblocks'),
   *norm('text_model.final_layer_norm', 'text/ln_final'),
   Rule('text_projection.weight', 'text/text_projection/kernel', LINEAR),
-  _SCALE,
+  SCALE,
   Ignore('vision_model.embeddings.position_ids', 'the integers from 0'),
   Ignore('text_model.embeddings.position_ids', 'the integers from 0'),
 )
