@@ -12,7 +12,8 @@ import pathlib
 import shutil
 import sys
 
-from maskclip_jax.eval import command, ledger
+from maskclip_jax.eval import ledger
+from maskclip_jax.eval.compare import comparison
 
 LEDGER = pathlib.Path(__file__).parent / 'ledger'
 
@@ -28,7 +29,7 @@ def main() -> int:
       for path in ledger.collect(run, arguments.ledger, name=arguments.name):
         print(path)
     width = shutil.get_terminal_size((120, 24)).columns
-    print(command.compare([arguments.ledger], width=width))
+    print(comparison(ledger.read_all(arguments.ledger), width=width))
   except (OSError, ValueError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

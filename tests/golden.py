@@ -34,13 +34,16 @@ def load(system: str) -> dict[str, np.ndarray]:
 
 @functools.cache
 def weights(system: str) -> dict[str, np.ndarray]:
-  """The official state dict (key -> float32 array) the outputs were made with."""
+  """The official state dict the outputs were made with: float32, and constant indices
+  as they are."""
   table = json.loads((ROOT / f'{system}.weights.json').read_text())
   arrays = {}
   with np.load(ROOT / f'{system}.npz') as file:
     for key, row in table.items():
       if row.get('stored'):
-        arrays[key] = file[f'weights/{key}'].astype(np.float32)
+        array = file[f'weights/{key}']
+        floating = np.issubdtype(array.dtype, np.floating)
+        arrays[key] = array.astype(np.float32) if floating else array
       else:
         arrays[key] = seeded.seeded_array(row.get('seeded_as', key), row['shape'])
   return arrays

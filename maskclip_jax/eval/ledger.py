@@ -136,16 +136,19 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   return content
 
 
-def read_all(directory: str | os.PathLike) -> list[dict[str, Any]]:
-  """All entries below a directory, oldest first.
+def read_all(place: str | os.PathLike) -> list[dict[str, Any]]:
+  """The entry in a file, or all entries below a directory, oldest first.
 
   Raises:
     FileNotFoundError: there is none.
     ValueError: a file is no entry.
   """
-  paths = sorted(pathlib.Path(directory).rglob(RESULTS))
+  place = pathlib.Path(place)
+  if not place.is_dir():
+    return [read(place)]
+  paths = sorted(place.rglob(RESULTS))
   if not paths:
-    raise FileNotFoundError(f'there is no {RESULTS} below {directory}: evaluate first')
+    raise FileNotFoundError(f'there is no {RESULTS} below {place}: evaluate first')
   return sorted((read(path) for path in paths), key=lambda e: e['finished'])
 
 

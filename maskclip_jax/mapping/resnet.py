@@ -54,7 +54,12 @@ def _classifier(prefix: str) -> Rules:
 
 
 DETECTRON2 = (
-  *_conv('stem.conv1', 'stem.conv1.norm', 'stem/conv1'),
+  # The second and the third are DeepLab's.
+  *(
+    rule
+    for name in ('conv1', 'conv2', 'conv3')
+    for rule in _conv(f'stem.{name}', f'stem.{name}.norm', f'stem/{name}')
+  ),
   *(
     rule
     for stage in (2, 3, 4, 5)

@@ -1,7 +1,9 @@
 """Residual networks with frozen batch norm [masqclip 2.2]: ResNet-50, -101, -26.
 
 The torchvision layout: the stride sits in a bottleneck's 3x3 convolution. Batch norm
-never trains: its numbers are constants that travel with the weights.
+never trains: its numbers are constants that travel with the weights. DeepLab's ResNet,
+"R101c" [ovseg 1.3], begins with three small convolutions instead of a large one and
+dilates those of its last stage.
 """
 
 from typing import Literal
@@ -41,7 +43,7 @@ class FrozenBatchNorm(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-  """A convolution without bias, padded by half its window, and its batch norm."""
+  """A convolution without bias, padded by half its reach, and its batch norm."""
 
   def __init__(
     self,
@@ -50,6 +52,7 @@ class ConvNorm(nnx.Module):
     window: int,
     stride: int = 1,
     *,
+    dilation: int = 1,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -57,6 +60,7 @@ class ConvNorm(nnx.Module):
     self.kernel = nnx.Param(_kernel_init(rngs.params(), shape))
     self.norm = FrozenBatchNorm(out_channels)
     self.stride = stride
+    self.dilation = dilation
     self.dtype = dtype
 
   def __call__(self, x: Float[Array, 'b h w c']) -> Float[Array, 'b h2 w2 d']:
@@ -66,28 +70,40 @@ class ConvNorm(nnx.Module):
       # A matrix product is several times faster than a 1x1 convolution on CPU.
       x = x[:, :: self.stride, :: self.stride]
       return self.norm(jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0]))
+    reach = window // 2 * self.dilation
     x = jax.lax.conv_general_dilated(
       x,
       kernel,
       window_strides=(self.stride, self.stride),
-      padding=((window // 2, window // 2),) * 2,
+      padding=((reach, reach),) * 2,
+      rhs_dilation=(self.dilation, self.dilation),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     return self.norm(x)
 
 
 class Stem(nnx.Module):
-  """7x7 convolution and 3x3 max-pool, stride 2 each."""
+  """7x7 convolution, or three 3x3 ones, and 3x3 max-pool: stride 4 in all."""
 
-  def __init__(self, channels: int, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.conv1 = ConvNorm(3, channels, 7, 2, dtype=dtype, rngs=rngs)
+  def __init__(
+    self, channels: int, *, deep: bool = False, dtype=jnp.float32, rngs: nnx.Rngs
+  ):
+    common = {'dtype': dtype, 'rngs': rngs}
+    self.deep = deep
+    if deep:
+      self.conv1 = ConvNorm(3, channels, 3, 2, **common)
+      self.conv2 = ConvNorm(channels, channels, 3, **common)
+      self.conv3 = ConvNorm(channels, 2 * channels, 3, **common)
+    else:
+      self.conv1 = ConvNorm(3, channels, 7, 2, **common)
 
   def __call__(
     self, x: Float[Array, 'b h w 3'], hw: ValidHW = None
   ) -> Float[Array, 'b h/4 w/4 c']:
-    x = nnx.relu(self.conv1(x))
+    hw = None if hw is None else hw // 2
     # After the ReLU a zero is as good as the pool's own padding of minus infinity.
-    x = zero_outside(x, None if hw is None else hw // 2)
+    for conv in (self.conv1, self.conv2, self.conv3) if self.deep else (self.conv1,):
+      x = zero_outside(nnx.relu(conv(x)), hw)
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -101,12 +117,15 @@ class Bottleneck(nnx.Module):
     stride: int,
     *,
     project: bool,
+    dilation: int = 1,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
     narrow = out_channels // 4
     self.conv1 = ConvNorm(in_channels, narrow, 1, dtype=dtype, rngs=rngs)
-    self.conv2 = ConvNorm(narrow, narrow, 3, stride, dtype=dtype, rngs=rngs)
+    self.conv2 = ConvNorm(
+      narrow, narrow, 3, stride, dilation=dilation, dtype=dtype, rngs=rngs
+    )
     self.conv3 = ConvNorm(narrow, out_channels, 1, dtype=dtype, rngs=rngs)
     if project:
       self.shortcut = ConvNorm(
@@ -129,8 +148,10 @@ class ResNet(nnx.Module):
 
   Args:
     depth: 26, 50 or 101; 26 only for networks that start from nothing.
-    stem: channels of the stem.
+    stem: channels of the stem's first convolution.
     width: channels of res2; each later stage doubles them.
+    deeplab: three small convolutions in the stem, the last of them of twice the
+      channels; and 3x3 convolutions that reach 1, 2 and 4 pixels far in res5.
     remat: recompute each block in the backward pass instead of storing it.
     dtype: compute type.
   """
@@ -141,6 +162,7 @@ class ResNet(nnx.Module):
     *,
     stem: int = 64,
     width: int = 256,
+    deeplab: bool = False,
     remat: bool = False,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
@@ -148,11 +170,11 @@ class ResNet(nnx.Module):
     if depth not in BLOCKS:
       raise ValueError(f'depth must be one of {sorted(BLOCKS)}, not {depth}')
     self.remat = remat
-    self.stem = Stem(stem, dtype=dtype, rngs=rngs)
+    self.stem = Stem(stem, deep=deeplab, dtype=dtype, rngs=rngs)
 
     def stage(index: int) -> nnx.List:
       channels = width * 2**index
-      before = stem if index == 0 else channels // 2
+      before = channels // 2 if index else stem * (2 if deeplab else 1)
       return nnx.List(
         [
           Bottleneck(
@@ -160,6 +182,7 @@ class ResNet(nnx.Module):
             channels,
             stride=1 if i or index == 0 else 2,
             project=i == 0,
+            dilation=2**i if deeplab and index == 3 else 1,
             dtype=dtype,
             rngs=rngs,
           )

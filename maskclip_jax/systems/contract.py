@@ -41,6 +41,14 @@ class Images:
   image_hw: Int[Array, 'b 2']
   padded_hw: Int[Array, 'b 2'] | None = None
 
+  @property
+  def input_hw(self) -> Int[Array, 'b 2']:
+    """The size the networks see of each photo: `padded_hw`, or the whole canvas."""
+    if self.padded_hw is not None:
+      return self.padded_hw
+    canvas = jnp.array(self.pixels.shape[1:3], jnp.int32)
+    return jnp.broadcast_to(canvas, self.image_hw.shape)
+
   @classmethod
   def from_arrays(
     cls,

@@ -12,6 +12,9 @@ from maskclip_jax.nn.clip import normalize_pixels, unit
 from maskclip_jax.ops.resize import Method, resize
 from maskclip_jax.systems.contract import Images, TextBank
 
+# exp(logit_scale) of every released CLIP [masqclip 1.3].
+LOGIT_SCALE = 100.0
+
 
 def squash_photos(
   images: Images,
@@ -28,9 +31,6 @@ def squash_photos(
     method: how the photo is resized.
   """
   height, width = images.pixels.shape[1:3]
-  padded_hw = images.padded_hw
-  if padded_hw is None:
-    padded_hw = jnp.broadcast_to(jnp.array([height, width]), images.image_hw.shape)
 
   def one(pixels, image_hw, padded_hw):
     rows = jnp.arange(height)[:, None, None] < image_hw[0]
@@ -41,7 +41,7 @@ def squash_photos(
     square = resize(pixels, (size, size), method, in_hw=padded_hw)
     return normalize_pixels(jnp.moveaxis(square, 0, -1))
 
-  return jax.vmap(one)(images.pixels, images.image_hw, padded_hw)
+  return jax.vmap(one)(images.pixels, images.image_hw, images.input_hw)
 
 
 def squash_masks(
@@ -72,7 +72,9 @@ def with_class_token(visible: Bool[Array, 'b q n']) -> Bool[Array, 'b 1 q n+1']:
 
 
 def class_similarity(
-  vectors: Float[Array, 'b q d'], text: TextBank, scale: float | Float[Array, '']
+  vectors: Float[Array, 'b q d'],
+  text: TextBank,
+  scale: float | Float[Array, ''] = LOGIT_SCALE,
 ) -> Float[Array, 'b q k']:
   """Scaled cosine of region vectors and class vectors, float32."""
   return scale * jnp.einsum('bqd,kd->bqk', unit(vectors), text.embeddings)

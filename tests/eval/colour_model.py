@@ -43,7 +43,7 @@ class ColourModel(nnx.Module):
   def distances(self, pixels):
     return jnp.linalg.norm(pixels[..., None, :] - self.colours[...], axis=-1)
 
-  def __call__(self, images, text, *, rngs=None):
+  def __call__(self, images, text):
     batch, height, width, _ = images.pixels.shape
     blocks = images.pixels.astype(jnp.float32).reshape(
       batch, height // STRIDE, STRIDE, width // STRIDE, STRIDE, 3

@@ -8,21 +8,21 @@ import ade_run
 import pytest
 import rich.console
 
-from maskclip_jax.eval import command, ledger
-from maskclip_jax.eval.command import Request, run_evaluations
+from maskclip_jax.eval import ledger, request
 from maskclip_jax.eval.compare import comparison
 from maskclip_jax.eval.protocols import PROTOCOLS
 from maskclip_jax.eval.published import PUBLISHED, published
+from maskclip_jax.eval.request import Request, run_evaluations
 
 
 def run(tmp_path, evals='ade150', name='toy', **changes):
   """Evaluates the small model; returns the entries and what was shown."""
-  request = Request(
+  wanted = Request(
     evals, tmp_path, data_dir=ade_run.data_dir(), batch_size=8, limit=3, **changes
   )
   console = rich.console.Console(file=io.StringIO(), width=100)
   subject = ledger.Subject(name)
-  entries = run_evaluations(ade_run.segmenter(), subject, request, console)
+  entries = run_evaluations(ade_run.segmenter(), subject, wanted, console)
   return entries, console.file.getvalue()
 
 
@@ -52,11 +52,11 @@ def test_results_are_written_and_shown(semantic):
 
 @pytest.mark.slow
 def test_the_whole_of_ade150_by_its_own_sizes(tmp_path):
-  request = Request(
+  wanted = Request(
     'ade150', tmp_path, data_dir=ade_run.data_dir(), batch_size=8, diagnose=True
   )
   console = rich.console.Console(file=io.StringIO(), width=120)
-  entry = run_evaluations(ade_run.segmenter(), ledger.Subject('toy'), request, console)[
+  entry = run_evaluations(ade_run.segmenter(), ledger.Subject('toy'), wanted, console)[
     0
   ]
   assert entry['settings']['preprocessing'] == {'short_edge': 640, 'long_edge': 2560}
@@ -77,14 +77,15 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   metric = 'ade150_semantic+first:3/mIoU_gt'
   other['numbers'][metric] = 12.5
   ledger.write(tmp_path, other)
-  text = command.compare([folder, tmp_path / 'results.json'])
+  entries = [*ledger.read_all(folder), *ledger.read_all(tmp_path / 'results.json')]
+  text = comparison(entries)
   row = next(line for line in text.splitlines() if f'{metric} ' in line)
   assert f'{entry["numbers"][metric]:.2f}' in row
   assert '12.50' in row
   assert 'differ in their preprocessing' in text
   assert 'random has random weights' in text
   assert 'pACC' not in text
-  assert 'pACC' in command.compare([folder], everything=True)
+  assert 'pACC' in comparison(entries, everything=True)
 
 
 def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
@@ -153,7 +154,7 @@ def test_a_model_finds_its_own_published_numbers():
 
 
 def test_mistakes_are_refused_before_the_first_photo(tmp_path):
-  for request, message in (
+  for wanted, message in (
     ({'evals': 'ade15'}, "did you mean 'ade150'"),
     ({'evals': 'ade150', 'flip': True}, 'need a semantic task alone'),
     ({'evals': 'ade150_semantic', 'flip': True, 'diagnose': True}, 'without flipping'),
@@ -163,7 +164,7 @@ def test_mistakes_are_refused_before_the_first_photo(tmp_path):
     ({'evals': 'ade150', 'vocabulary': 'cat; dog'}, '2 classes and ade150'),
   ):
     with pytest.raises(ValueError, match=message):
-      run(tmp_path, **request)
+      run(tmp_path, **wanted)
   with pytest.raises(FileNotFoundError, match='voc2012 is not built'):
     run(tmp_path, 'ade150,voc20')
   assert not list(tmp_path.iterdir())
@@ -176,20 +177,20 @@ def test_a_command_killed_in_its_diagnosis_does_not_evaluate_again(
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(command, 'diagnose', killed)
+    patch.setattr(request, 'diagnose', killed)
     with pytest.raises(KeyboardInterrupt):
       run(tmp_path, 'ade150_semantic', diagnose=True)
   folder = tmp_path / 'ade150_semantic+first=3'
   names = sorted(path.name for path in folder.iterdir())
   assert names == ['results.json', 'state-0-of-1.npz']
-  judged, evaluate = [], command.evaluate
+  judged, evaluate = [], request.evaluate
 
   def counted(*args, on_progress, **kwargs):
     return evaluate(
       *args, on_progress=lambda done, total: judged.append(done), **kwargs
     )
 
-  monkeypatch.setattr(command, 'evaluate', counted)
+  monkeypatch.setattr(request, 'evaluate', counted)
   entries, _ = run(tmp_path, 'ade150_semantic', diagnose=True)
   assert judged == []
   assert entries[0]['numbers'] == semantic[1][0]['numbers']
@@ -199,18 +200,13 @@ def test_a_command_killed_in_its_diagnosis_does_not_evaluate_again(
 
 def test_files_that_are_no_results_are_errors(tmp_path):
   with pytest.raises(FileNotFoundError, match='evaluate first'):
-    command.compare([tmp_path])
+    ledger.read_all(tmp_path)
   path = tmp_path / 'results.json'
   with pytest.raises(FileNotFoundError, match='evaluate first'):
-    command.compare([path])
+    ledger.read_all(path)
   path.write_text('{')
   with pytest.raises(ValueError, match='not valid JSON'):
-    command.compare([path])
+    ledger.read_all(path)
   path.write_text('{"format": 9}')
   with pytest.raises(ValueError, match='no result of an evaluation'):
-    command.compare([path])
-
-
-def test_protocols_are_listed():
-  listed = command.protocol_table()
-  assert all(name in listed for name in PROTOCOLS)
+    ledger.read_all(path)

@@ -11,7 +11,7 @@ import pytest
 import rich.console
 from PIL import Image
 
-from maskclip_jax.eval.command import Request, judge_predictions
+from maskclip_jax.eval.request import Request, judge_predictions
 from maskclip_jax.eval.runner import evaluate
 
 

@@ -9,7 +9,15 @@ import pytest
 from flax import nnx
 
 from maskclip_jax.checkpoints import params
-from maskclip_jax.nn.resnet import FrozenBatchNorm, ResNet, Statistic, Stem
+from maskclip_jax.mapping import resnet as tables
+from maskclip_jax.mapping.rules import official_shapes
+from maskclip_jax.nn.resnet import (
+  ConvNorm,
+  FrozenBatchNorm,
+  ResNet,
+  Statistic,
+  Stem,
+)
 
 
 def test_features_match_the_official_ones():
@@ -78,3 +86,67 @@ def test_stem_pools_windows_of_three_at_stride_two():
   assert pooled.shape == (1, 8, 8, 4)
   window = before[2 * 3 : 2 * 3 + 3, 2 * 7 : 2 * 7 + 3].max((0, 1))
   np.testing.assert_array_equal(pooled[0, 3, 7], window)
+
+
+def test_the_deep_stem_is_three_convolutions_and_a_pool():
+  stem = Stem(4, deep=True, rngs=nnx.Rngs(0))
+  x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+  y = x
+  for conv, stride in ((stem.conv1, 2), (stem.conv2, 1), (stem.conv3, 1)):
+    kernel = conv.kernel[...]
+    y = jax.lax.conv_general_dilated(
+      y,
+      kernel,
+      (stride, stride),
+      [(1, 1)] * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    y = nnx.relu(y / jnp.sqrt(1 + 1e-5))
+  y = np.pad(y[0], ((1, 1), (1, 1), (0, 0)))
+  pooled = stem(x)
+  assert pooled.shape == (1, 8, 8, 8)
+  # Float32 rounding of the norm.
+  window = y[2 * 3 : 2 * 3 + 3, 2 * 7 : 2 * 7 + 3].max((0, 1))
+  np.testing.assert_allclose(pooled[0, 3, 7], window, atol=1e-6)
+
+
+def test_a_dilated_convolution_reaches_further():
+  conv = ConvNorm(1, 1, 3, dilation=4, rngs=nnx.Rngs(0))
+  corner = np.zeros((3, 3, 1, 1), np.float32)
+  corner[0, 2] = 1
+  conv.kernel[...] = jnp.asarray(corner)
+  x = np.arange(100, dtype=np.float32).reshape(1, 10, 10, 1)
+  y = conv(jnp.asarray(x))
+  assert y.shape == x.shape
+  np.testing.assert_allclose(y[0, 4:, :6], x[0, :6, 4:], rtol=1e-5)
+  assert not y[0, :4].any()
+  assert not y[0, :, 6:].any()
+
+
+def deeplab(depth, **sizes):
+  return ResNet(depth, deeplab=True, rngs=nnx.Rngs(0), **sizes)
+
+
+def test_deeplab_numbers_are_those_of_the_published_file():
+  """R101c: 106 convolutions with five tensors each [ovseg 1.8]."""
+  flat = params.flatten(params.abstract(lambda: deeplab(101)))
+  shapes = official_shapes(tables.DETECTRON2, flat)
+  assert len(shapes) == 530
+  assert shapes['stem.conv3.weight'] == (128, 64, 3, 3)
+  assert shapes['res2.0.shortcut.weight'] == (256, 128, 1, 1)
+  assert shapes['res5.2.conv2.weight'] == (512, 512, 3, 3)
+
+
+def test_deeplab_sees_the_same_on_a_larger_canvas():
+  """Dilation 4 at stride 32 reaches 128 pixels beyond the photo."""
+  network = deeplab(26, stem=8, width=16)
+  assert [block.conv2.dilation for block in network.res5] == [1, 2]
+  photo = jax.random.normal(jax.random.key(0), (1, 64, 96, 3))
+  run = jax.jit(network.__call__)
+  alone = run(photo)
+  canvas = jnp.zeros((1, 192, 160, 3)).at[:, :64, :96].set(photo)
+  for name, x in run(canvas, jnp.array([[64, 96]])).items():
+    expected = alone[name]
+    x = x[:, : expected.shape[1], : expected.shape[2]]
+    # The same sums, tiled otherwise.
+    golden.assert_close(x, expected, name=name, tolerance=1e-5)

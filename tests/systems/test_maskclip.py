@@ -18,7 +18,6 @@ from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.maskclip.model import (
-  LOGIT_SCALE,
   MaskCLIPConfig,
   RelativeMaskAttention,
 )
@@ -46,7 +45,7 @@ def test_every_refined_mask_and_the_logits():
   vectors, refined = encode(official.small('maskclip'), pixels, masks)
   for stage, mask in zip(STAGES, refined, strict=True):
     golden.assert_close(mask, g[f'out/module/{stage}'], name=stage)
-  logits = regions.class_similarity(vectors, bank, LOGIT_SCALE)
+  logits = regions.class_similarity(vectors, bank)
   golden.assert_close(logits[..., :8], g['out/module/pred_logits'], name='logits')
 
 
@@ -178,5 +177,5 @@ def test_full_size():
   text = unit(official.run(model.clip.text, jnp.asarray(tokens)))
   golden.assert_matches_samples(text, outputs['txt_embed_train'], name='text')
   bank = TextBank.build(text, [True] * 7, void_last=True)
-  logits = regions.class_similarity(vectors, bank, LOGIT_SCALE)[..., :8]
+  logits = regions.class_similarity(vectors, bank)[..., :8]
   golden.assert_matches_samples(logits, outputs['pred_logits'], name='logits')

@@ -18,7 +18,7 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.systems import regions, system
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
-from maskclip_jax.systems.masqclip.model import LOGIT_SCALE, MasQCLIPConfig
+from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def encode(model, images, masks, mask_hw):
 
 def logits_of(model, images, masks, mask_hw, bank):
   vectors = encode(model, images, masks, mask_hw)
-  return vectors, regions.class_similarity(vectors, bank, LOGIT_SCALE)[..., :8]
+  return vectors, regions.class_similarity(vectors, bank)[..., :8]
 
 
 def test_visibility_is_the_official_attention_mask():

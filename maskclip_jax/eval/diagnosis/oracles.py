@@ -30,7 +30,6 @@ from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.regions import class_similarity
 
-LOGIT_SCALE = 100.0
 # Networks have maps at this stride.
 _STRIDE = 4
 # Certain pixels of an oracle mask, either way.
@@ -81,7 +80,7 @@ class RegionNamer:
       encoded = nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw)
       # Some encoders also tell how they refined the masks.
       vectors = encoded[0] if isinstance(encoded, tuple) else encoded
-      return class_similarity(vectors, text, LOGIT_SCALE)
+      return class_similarity(vectors, text)
 
     self._name: Callable[..., Float[Array, 'b n k']] = jax.jit(name)
 

@@ -4,6 +4,7 @@ module, Hugging Face's, and Scenic's flat tree.
 Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 """
 
+from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import (
   CONV,
@@ -12,45 +13,7 @@ from maskclip_jax.mapping.transforms import (
   HEADS_OUT,
   IDENTITY,
   LINEAR,
-  PACKED_BIAS,
-  PACKED_KERNEL,
 )
-
-ROLES = ('query', 'key', 'value')
-
-
-def norm(official: str, ours: str) -> Rules:
-  """A layer norm."""
-  return (
-    Rule(f'{official}.weight', f'{ours}/scale'),
-    Rule(f'{official}.bias', f'{ours}/bias'),
-  )
-
-
-def dense(official: str, ours: str) -> Rules:
-  """A linear layer with bias."""
-  return (
-    Rule(f'{official}.weight', f'{ours}/kernel', LINEAR),
-    Rule(f'{official}.bias', f'{ours}/bias'),
-  )
-
-
-def packed_attention(official: str, ours: str) -> Rules:
-  """PyTorch's multi-head attention: one packed input projection, one output one."""
-  return (
-    Rule(
-      f'{official}.in_proj_weight',
-      tuple(f'{ours}/{role}/kernel' for role in ROLES),
-      PACKED_KERNEL,
-    ),
-    Rule(
-      f'{official}.in_proj_bias',
-      tuple(f'{ours}/{role}/bias' for role in ROLES),
-      PACKED_BIAS,
-    ),
-    Rule(f'{official}.out_proj.weight', f'{ours}/out/kernel', HEADS_OUT),
-    Rule(f'{official}.out_proj.bias', f'{ours}/out/bias'),
-  )
 
 
 def _separate_attention(official: str, ours: str) -> Rules:

@@ -19,7 +19,6 @@ from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
-LOGIT_SCALE = 100.0
 # Crops that go through CLIP at a time.
 CHUNK = 10
 
@@ -117,9 +116,6 @@ class CLIPBaseline(nnx.Module):
   ) -> tuple[Float[Array, 'b q d'], Bool[Array, 'b q']]:
     """CLIP vectors (not normalised) of the crops, and which masks are empty."""
     height, width = images.pixels.shape[1:3]
-    padded_hw = images.padded_hw
-    if padded_hw is None:
-      padded_hw = jnp.broadcast_to(jnp.array([height, width]), images.image_hw.shape)
 
     def photo(inputs):
       pixels, image_hw, hw, masks, mask_hw = inputs
@@ -143,18 +139,16 @@ class CLIPBaseline(nnx.Module):
       vectors, empty = jax.lax.map(chunk, masks)
       return vectors.reshape(-1, vectors.shape[-1])[:queries], empty.ravel()[:queries]
 
-    batch = (images.pixels, images.image_hw, padded_hw, mask_logits, mask_hw)
+    batch = (images.pixels, images.image_hw, images.input_hw, mask_logits, mask_hw)
     return jax.lax.map(photo, batch)
 
-  def __call__(
-    self, images: Images, text: TextBank, *, rngs: nnx.Rngs | None = None
-  ) -> Outputs:
+  def __call__(self, images: Images, text: TextBank) -> Outputs:
     """The proposals' masks; class logits by crops; empty masks get probability 0."""
     found = self.proposals(images)
     vectors, empty = self.encode_masks(images, found.mask_logits, found.mask_hw)
     objectness = 0.0 if found.objectness is None else found.objectness
     return dataclasses.replace(
       found,
-      class_logits=regions.class_similarity(vectors, text, LOGIT_SCALE),
+      class_logits=regions.class_similarity(vectors, text),
       objectness=jnp.where(empty, -jnp.inf, objectness),
     )

@@ -4,25 +4,14 @@ Our paths are those of `systems.mask2former.model.Mask2Former`.
 """
 
 from maskclip_jax.mapping import resnet
+from maskclip_jax.mapping.layers import (
+  conv,
+  conv_norm,
+  dense,
+  norm,
+  packed_attention,
+)
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.transforms import CONV
-from maskclip_jax.systems.clip.checkpoint import dense, norm, packed_attention
-
-
-def _conv_norm(official: str, ours: str) -> Rules:
-  """A convolution without bias, and its group norm."""
-  return (
-    Rule(f'{official}.weight', f'{ours}/kernel', CONV),
-    *norm(f'{official}.norm', f'{ours}/norm'),
-  )
-
-
-def _conv(official: str, ours: str) -> Rules:
-  """A convolution with bias."""
-  return (
-    Rule(f'{official}.weight', f'{ours}/kernel', CONV),
-    Rule(f'{official}.bias', f'{ours}/bias'),
-  )
 
 
 def _encoder_layer(official: str, ours: str) -> Rules:
@@ -53,13 +42,13 @@ def _decoder_layer() -> Rules:
 
 
 PIXEL_DECODER = (
-  *_conv('input_proj.{i}.0', 'input_proj/{i}/conv'),
+  *conv('input_proj.{i}.0', 'input_proj/{i}/conv'),
   *norm('input_proj.{i}.1', 'input_proj/{i}/norm'),
   Rule('transformer.level_embed', 'transformer/level_embed'),
   *_encoder_layer('transformer.encoder.layers.{i}', 'transformer/encoder/layers/{i}'),
-  *_conv_norm('adapter_1', 'adapter_1'),
-  *_conv_norm('layer_1', 'layer_1'),
-  *_conv('mask_features', 'mask_features'),
+  *conv_norm('adapter_1', 'adapter_1'),
+  *conv_norm('layer_1', 'layer_1'),
+  *conv('mask_features', 'mask_features'),
 )
 
 PREDICTOR = (

@@ -127,19 +127,13 @@ class Mask2Former(nnx.Module):
     return self.backbone(self.normalize(images), images.padded_hw)
 
   def __call__(
-    self,
-    images: Images,
-    text: TextBank | None = None,
-    *,
-    rngs: nnx.Rngs | None = None,
-    aux: bool = False,
+    self, images: Images, text: TextBank | None = None, *, aux: bool = False
   ) -> Outputs:
     """Proposes masks.
 
     Args:
       images: photos on their canvas.
       text: not used; the classes are the head's own.
-      rngs: not used; nothing is random.
       aux: also return the outputs of the initial queries and of every earlier layer.
 
     Returns:
@@ -149,11 +143,7 @@ class Mask2Former(nnx.Module):
     """
     pixel = self.pixel_decoder(self.features(images), images.padded_hw)
     predictions = self.predictor(pixel, images.padded_hw, aux=aux)
-    padded_hw = images.padded_hw
-    if padded_hw is None:
-      canvas = jnp.array(images.pixels.shape[1:3])
-      padded_hw = jnp.broadcast_to(canvas, images.image_hw.shape)
-    mask_hw = padded_hw // _MASK_STRIDE
+    mask_hw = images.input_hw // _MASK_STRIDE
     *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
 

@@ -8,6 +8,7 @@ mask attention; CLIP's text tower is not stored. Our paths are those of
 import re
 from collections.abc import Iterable, Sequence
 
+from maskclip_jax.mapping.layers import dense, norm
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import CONV
 from maskclip_jax.systems.clip import checkpoint as clip
@@ -37,10 +38,8 @@ def _relative_mask_attention(index: int, block: int) -> Rules:
   inside = f'resblocks.{block}.attn'
   return (
     *rules,
-    *clip.norm(f'{inside}.q_prime_norm_added_params', f'rma/{index}/q_prime_norm'),
-    *clip.dense(
-      f'{inside}.k_prime_proj_weight_added_params', f'rma/{index}/k_prime_proj'
-    ),
+    *norm(f'{inside}.q_prime_norm_added_params', f'rma/{index}/q_prime_norm'),
+    *dense(f'{inside}.k_prime_proj_weight_added_params', f'rma/{index}/k_prime_proj'),
   )
 
 

@@ -20,7 +20,6 @@ from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
-LOGIT_SCALE = 100.0
 # Masks whose mask features (patches x width floats each) are in memory at a time.
 CHUNK = 10
 
@@ -221,9 +220,7 @@ class MaskCLIP(nnx.Module):
     masks = regions.squash_masks(mask_logits, mask_hw, size)
     return self.encode_squares(pixels, jax.lax.stop_gradient(masks))
 
-  def __call__(
-    self, images: Images, text: TextBank, *, rngs: nnx.Rngs | None = None
-  ) -> Outputs:
+  def __call__(self, images: Images, text: TextBank) -> Outputs:
     """Refined masks on CLIP's square, class logits with the void column ('other').
 
     `aux` holds the outputs after each RMA block, all with the final class logits. The
@@ -233,7 +230,7 @@ class MaskCLIP(nnx.Module):
     found = self.proposals(images)
     size = self.config.clip.image_size
     vectors, refined = self.encode_masks(images, found.mask_logits, found.mask_hw)
-    logits = regions.class_similarity(vectors, text, LOGIT_SCALE)
+    logits = regions.class_similarity(vectors, text)
     if not refined:
       return dataclasses.replace(found, class_logits=logits)
     whole = jnp.full_like(found.mask_hw, size)

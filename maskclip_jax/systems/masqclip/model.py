@@ -18,9 +18,8 @@ from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
-# What CLIP sees beyond the photo's edge, and the temperature: [masqclip 5.3, 1.5].
+# What CLIP sees beyond the photo's edge [masqclip 5.3].
 PADDING = (0.0, 0.0, 0.0)
-LOGIT_SCALE = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +105,7 @@ class MasQCLIP(nnx.Module):
       tokens = block.residual(tokens, attended)
     return visual.project(masks)
 
-  def __call__(
-    self, images: Images, text: TextBank, *, rngs: nnx.Rngs | None = None
-  ) -> Outputs:
+  def __call__(self, images: Images, text: TextBank) -> Outputs:
     """Masks at a quarter of the canvas, class logits, and the object log-probability.
 
     The class logits include the void column ('background'), the last one of the bank.
@@ -116,5 +113,5 @@ class MasQCLIP(nnx.Module):
     found = self.proposals(images)
     vectors = self.encode_masks(images, found.mask_logits, found.mask_hw)
     return dataclasses.replace(
-      found, class_logits=regions.class_similarity(vectors, text, LOGIT_SCALE)
+      found, class_logits=regions.class_similarity(vectors, text)
     )

@@ -6,12 +6,12 @@ import pytest
 import raw_coco
 from rich.console import Console
 
-from maskclip_jax.data.build import BuildError
-from maskclip_jax.data.console import (
+from maskclip_jax.cli.data_report import (
   build_with_progress,
   check_with_report,
   show_datasets,
 )
+from maskclip_jax.data.build import BuildError
 from maskclip_jax.data.registry import list_datasets
 
 

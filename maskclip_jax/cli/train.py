@@ -1,14 +1,17 @@
-"""`python -m maskclip_jax train`: flags, processes, and what the exit status says."""
+"""`python -m maskclip_jax train --config FILE:ARG --workdir DIR [--config.a=value]`."""
 
 import argparse
+import os
 import pathlib
 import sys
+
+NAME, HELP = 'train', 'Train a stage, or a pipeline of stages.'
 
 # 128 + SIGTERM: the run was told to stop, has saved, and resumes when started again.
 INTERRUPTED = 143
 
 
-def train_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `train`."""
   parser.add_argument(
     '--config',
@@ -51,19 +54,11 @@ def train_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--json', type=pathlib.Path, help='with --compile_only: a report')
 
 
-def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-  """Trains; returns the exit status.
-
-  Args:
-    arguments: the flags.
-    overrides: words such as '--config.optim.lr=3e-4'.
-
-  Raises:
-    FileNotFoundError, ValueError, OSError: what is wrong, in one line.
-  """
+def run(arguments: argparse.Namespace) -> int:
+  """Trains; 143 if the run was told to stop, has saved, and can be resumed."""
   from maskclip_jax.train import config_files
 
-  values = config_files.load(arguments.config, overrides)
+  values = config_files.load(arguments.config, arguments.overrides)
   if arguments.compile_only:
     return _compile(arguments, values)
   if arguments.workdir is None:
@@ -94,6 +89,15 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _compile(arguments: argparse.Namespace, values: dict) -> int:
+  if arguments.topology is not None:
+    # The TPU compiler works here; there is no TPU to look for.
+    os.environ |= {
+      'JAX_PLATFORMS': 'cpu',
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+      # Nothing here is held, so other compilers need not wait.
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    }
   from maskclip_jax.train import config_files
   from maskclip_jax.train.compile_only import compile_step, devices_of
 

@@ -1,4 +1,4 @@
-"""What `python -m maskclip_jax eval` does, apart from reading flags.
+"""A request for evaluations carried out: progress, files and tables.
 
 Everything that can be refused is refused before the first photo: unknown protocols,
 datasets that are not built, words that do not fit.
@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from maskclip_jax.eval.diagnosis.report import conclusion, write_report
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.predictor import Variant
-from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
+from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.runner import Evaluation, Progress, evaluate, forget_state
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.segmenter import Segmenter
@@ -231,32 +231,3 @@ def _progress(console: rich.console.Console, name: str) -> Iterator[Progress]:
   with bar:
     task = bar.add_task(name, total=None)
     yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def compare(
-  places: Sequence[str | os.PathLike], *, everything: bool = False, width: int = 120
-) -> str:
-  """The table of `eval --compare A B`.
-
-  Args:
-    places: results, or folders with results below.
-    everything: all numbers, not only those that the literature quotes.
-    width: of the text, in letters.
-
-  Raises:
-    FileNotFoundError: there are no results at a place.
-    ValueError: a file holds none.
-  """
-  entries = []
-  for place in map(pathlib.Path, places):
-    if place.is_dir():
-      entries += ledger.read_all(place)
-    else:
-      entries.append(ledger.read(place))
-  return comparison(entries, everything=everything, width=width)
-
-
-def protocol_table() -> str:
-  """The protocols by name, as text."""
-  longest = max(map(len, PROTOCOLS))
-  return '\n'.join(f'{name:{longest}}  {p.about}' for name, p in PROTOCOLS.items())

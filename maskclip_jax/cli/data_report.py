@@ -1,6 +1,7 @@
 """The data commands on a terminal: a table, a progress bar, a verdict.
 
-`maskclip_jax/__main__.py` calls these; each returns what it showed.
+Apart from `data.py`, whose flags must not wait for these imports. Each function returns
+what it showed.
 """
 
 import contextlib

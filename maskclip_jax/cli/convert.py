@@ -1,0 +1,34 @@
+"""`python -m maskclip_jax convert SOURCE --to DIR [--system S] [--preset P]`."""
+
+import argparse
+import pathlib
+
+NAME, HELP = 'convert', 'Turn an official checkpoint into a bundle.'
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """The flags of `convert`."""
+  parser.add_argument('source', metavar='SOURCE', help='official checkpoint file')
+  parser.add_argument('--to', required=True, type=pathlib.Path, help='bundle directory')
+  parser.add_argument('--system', help='clip, mask2former, maskclip or masqclip')
+  parser.add_argument(
+    '--preset', help='a name of `models list`; guessed where possible'
+  )
+  parser.add_argument(
+    '--clip', help='CLIP checkpoint, for the text tower that system files leave out'
+  )
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Converts and prints what was found."""
+  from maskclip_jax.checkpoints.convert import convert_checkpoint
+
+  report = convert_checkpoint(
+    arguments.source,
+    arguments.to,
+    system=arguments.system,
+    preset=arguments.preset,
+    clip=arguments.clip,
+  )
+  print(report)
+  return 0

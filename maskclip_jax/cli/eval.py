@@ -1,0 +1,121 @@
+"""`python -m maskclip_jax eval --model M --evals P,Q`, `eval --predictions DIR --evals
+P`, `eval --compare A B`, `eval --list`."""
+
+import argparse
+import dataclasses
+
+from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
+
+NAME, HELP = 'eval', 'Evaluate a model on published protocols.'
+# Of the table of `--compare`, in letters.
+WIDTH = 120
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+  """The flags of `eval`."""
+  parser.add_argument(
+    '--evals', help='protocols, such as ade150,pc59; --list names them'
+  )
+  parser.add_argument('--model', help='bundle directory or name')
+  parser.add_argument(
+    '--predictions', help='judge the predictions in this folder instead'
+  )
+  parser.add_argument(
+    '--compare', nargs='+', metavar='RESULTS', help='only show a table'
+  )
+  parser.add_argument(
+    '--everything',
+    action='store_true',
+    help='compare: not only the numbers that are quoted',
+  )
+  parser.add_argument('--list', action='store_true', help='only list the protocols')
+  parser.add_argument(
+    '--out', default='results', help='folder for results (%(default)s)'
+  )
+  parser.add_argument(
+    '--data_dir', help='where built datasets lie (~/tensorflow_datasets)'
+  )
+  parser.add_argument('--batch_size', type=int, help='photos a call (one a device)')
+  parser.add_argument('--limit', type=int, help='only the first so many photos')
+  parser.add_argument('--tasks', help='some of panoptic,semantic,instance')
+  parser.add_argument(
+    '--flip', action='store_true', help='average with the mirror image'
+  )
+  parser.add_argument(
+    '--scales', default='1', help='sizes to average, such as 0.75,1,1.25'
+  )
+  parser.add_argument('--vocabulary', help="other words for the protocol's classes")
+  parser.add_argument(
+    '--save_predictions', action='store_true', help='write PNG and COCO JSON as well'
+  )
+  parser.add_argument(
+    '--save_every', type=int, default=50, help='photos between savings (%(default)s)'
+  )
+  parser.add_argument(
+    '--diagnose', action='store_true', help='find out what limits the model: a report'
+  )
+  parser.add_argument(
+    '--distributed',
+    action='store_true',
+    help='one of several processes, on a pod or a cluster that jax recognises',
+  )
+  add_model_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+  """Evaluates, judges, compares or lists, whichever the flags ask for."""
+  if arguments.list:
+    print(_protocol_table())
+    return 0
+  if arguments.compare:
+    print(_comparison(arguments))
+    return 0
+  if arguments.evals is None:
+    raise ValueError('which protocols? --evals ade150,pc59; `eval --list` names them')
+  from maskclip_jax.eval.request import Request, judge_predictions
+
+  names = [field.name for field in dataclasses.fields(Request)]
+  request = Request(**{name: getattr(arguments, name) for name in names})
+  if arguments.predictions is not None:
+    judge_predictions(arguments.predictions, request)
+  else:
+    _evaluate(arguments, request)
+  return 0
+
+
+def _evaluate(arguments: argparse.Namespace, request) -> None:
+  if arguments.model is None:
+    raise ValueError('what is to be evaluated? --model M, or --predictions DIR')
+  import jax
+
+  from maskclip_jax.eval.ledger import Subject
+  from maskclip_jax.eval.request import run_evaluations
+
+  if arguments.distributed:
+    jax.distributed.initialize()
+  watch_compilation(arguments.cache_dir)
+  segmenter = load_segmenter(arguments)
+  subject = Subject(
+    arguments.model,
+    preset=None if arguments.random_weights is None else arguments.model,
+    dtype=arguments.dtype,
+    seed=arguments.random_weights,
+  )
+  run_evaluations(segmenter, subject, request)
+
+
+def _comparison(arguments: argparse.Namespace) -> str:
+  """The table of evaluations that lie at some places."""
+  from maskclip_jax.eval import ledger
+  from maskclip_jax.eval.compare import comparison
+
+  entries = [e for place in arguments.compare for e in ledger.read_all(place)]
+  return comparison(entries, everything=arguments.everything, width=WIDTH)
+
+
+def _protocol_table() -> str:
+  """The protocols by name, as text."""
+  from maskclip_jax.eval.protocols import PROTOCOLS
+
+  longest = max(map(len, PROTOCOLS))
+  return '\n'.join(f'{name:{longest}}  {p.about}' for name, p in PROTOCOLS.items())

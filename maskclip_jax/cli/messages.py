@@ -1,0 +1,18 @@
+"""What every command prints on stderr: one line for a note, one for an error."""
+
+import sys
+
+PROGRAM = 'maskclip_jax'
+
+
+def note(text: str) -> None:
+  """Prints a line that does not end the command."""
+  print(f'{PROGRAM}: {text}', file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+  """The text of an error in one line; for errors of the system, with the path."""
+  if isinstance(error, OSError) and error.strerror:
+    where = f'{error.filename}: ' if error.filename else ''
+    return f'{where}{error.strerror.lower()}'
+  return ' '.join(str(error).split())

@@ -1,0 +1,82 @@
+"""What the commands that run a model share: its flags, its loading, its compilation."""
+
+import argparse
+import os
+import pathlib
+
+from maskclip_jax.cli.messages import PROGRAM, note
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+  """Compute type, random weights and the cache; `--model` is the command's own."""
+  parser.add_argument('--dtype', default='float32', help='float32 or bfloat16')
+  parser.add_argument(
+    '--random_weights',
+    type=int,
+    metavar='SEED',
+    help='build a named model with random weights, to try the path out',
+  )
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  parser.add_argument(
+    '--cache_dir',
+    type=pathlib.Path,
+    default=pathlib.Path(home) / PROGRAM,
+    help='keeps text vectors and compiled programs between runs (%(default)s)',
+  )
+  parser.add_argument(
+    '--no_cache',
+    dest='cache_dir',
+    action='store_const',
+    const=None,
+    help='keep nothing between runs',
+  )
+
+
+def load_segmenter(arguments: argparse.Namespace):
+  """The model that the flags name.
+
+  Raises:
+    FileNotFoundError, ValueError: there is none, or it is damaged.
+  """
+  from maskclip_jax.segmenter import Segmenter, load
+
+  if arguments.random_weights is None:
+    return load(arguments.model, dtype=arguments.dtype, cache_dir=arguments.cache_dir)
+  note(
+    f'{arguments.model} has RANDOM weights (seed {arguments.random_weights}): the '
+    'result means nothing'
+  )
+  return Segmenter.from_preset(
+    arguments.model, seed=arguments.random_weights, dtype=arguments.dtype
+  )
+
+
+class Compilation:
+  """Counts the programs compiled (not those read from the cache) and the seconds."""
+
+  def __init__(self):
+    self.programs, self.seconds = 0, 0.0
+
+  def on_duration(self, event: str, seconds: float, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      self.programs += 1
+      self.seconds += seconds
+
+  def on_event(self, event: str, **_):
+    if event == '/jax/compilation_cache/cache_hits':
+      self.programs -= 1
+
+
+def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
+  """Counts compilations from now on; keeps their results in the cache directory."""
+  import jax
+
+  counter = Compilation()
+  jax.monitoring.register_event_duration_secs_listener(counter.on_duration)
+  jax.monitoring.register_event_listener(counter.on_event)
+  if cache_dir is not None:
+    # The defaults keep only programs that took a second or more to compile.
+    jax.config.update('jax_compilation_cache_dir', str(cache_dir / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  return counter

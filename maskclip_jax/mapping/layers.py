@@ -1,0 +1,71 @@
+"""Rules of single layers, which the tables of networks are made of."""
+
+from maskclip_jax.mapping.rules import Rule, Rules
+from maskclip_jax.mapping.transforms import (
+  CONV,
+  HEADS_OUT,
+  LINEAR,
+  PACKED_BIAS,
+  PACKED_KERNEL,
+)
+
+ROLES = ('query', 'key', 'value')
+
+
+def norm(official: str, ours: str) -> Rules:
+  """A layer norm."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/scale'),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def dense(official: str, ours: str) -> Rules:
+  """A linear layer with bias."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/kernel', LINEAR),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def conv(official: str, ours: str) -> Rules:
+  """A convolution with bias."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/kernel', CONV),
+    Rule(f'{official}.bias', f'{ours}/bias'),
+  )
+
+
+def conv_norm(official: str, ours: str) -> Rules:
+  """A convolution without bias, and its group norm."""
+  return (
+    Rule(f'{official}.weight', f'{ours}/kernel', CONV),
+    *norm(f'{official}.norm', f'{ours}/norm'),
+  )
+
+
+def packed_attention(
+  official: str, ours: str, *, packed: str = 'in_proj_', out: str = 'out_proj'
+) -> Rules:
+  """Multi-head attention with one packed input projection and an output projection.
+
+  Args:
+    official: its name there.
+    ours: its path here.
+    packed: how the names of the packed weight and bias begin; PyTorch's by default.
+    out: name of the output projection.
+  """
+  return (
+    Rule(
+      f'{official}.{packed}weight',
+      tuple(f'{ours}/{role}/kernel' for role in ROLES),
+      PACKED_KERNEL,
+    ),
+    Rule(
+      f'{official}.{packed}bias',
+      tuple(f'{ours}/{role}/bias' for role in ROLES),
+      PACKED_BIAS,
+    ),
+    Rule(f'{official}.{out}.weight', f'{ours}/out/kernel', HEADS_OUT),
+    Rule(f'{official}.{out}.bias', f'{ours}/out/bias'),
+  )
