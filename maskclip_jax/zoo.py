@@ -10,13 +10,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from maskclip_jax import plain
 from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.clip_baseline.model import CLIPBaselineConfig
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
 from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
-from maskclip_jax.systems.system import config_from_dict, config_to_dict, find_system
+from maskclip_jax.systems.system import find_system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Preset:
 
   def to_dict(self) -> dict[str, Any]:
     """As plain JSON values."""
-    return config_to_dict(self)
+    return plain.to_dict(self)
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> 'Preset':
@@ -72,8 +73,9 @@ class Preset:
     Raises:
       ValueError: an unknown system, or fields that are missing or unknown.
     """
-    preset = config_from_dict(cls, values)
-    config = config_from_dict(find_system(preset.system).config, preset.config)
+    preset = plain.read(cls, values, 'preset')
+    sizes = find_system(preset.system).config
+    config = plain.read(sizes, preset.config, 'preset.config')
     return dataclasses.replace(preset, config=config)
 
 

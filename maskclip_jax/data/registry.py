@@ -5,10 +5,11 @@ build starts. Sources: the owners' pages, [masqclip 9], [ovseg 7.1].
 """
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from maskclip_jax.names import look_up
 
 if TYPE_CHECKING:
   from maskclip_jax.data.builders.base import SegmentationBuilder
@@ -94,12 +95,7 @@ def find_dataset(name: str) -> Card:
   Raises:
     ValueError: there is none of that name.
   """
-  cards = {card.name: card for card in _CARDS}
-  if name not in cards:
-    close = difflib.get_close_matches(name.lower().replace('-', '_'), cards, 1)
-    hint = f', did you mean {close[0]!r}?' if close else ''
-    raise ValueError(f'no dataset {name!r}{hint} (there are: {", ".join(cards)})')
-  return cards[name]
+  return look_up('dataset', name, {card.name: card for card in _CARDS})
 
 
 _ADE20K_150 = Card(

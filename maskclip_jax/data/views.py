@@ -7,13 +7,13 @@ Sources: [masqclip 9], [ovseg 7.1], [segclip 4.5].
 """
 
 import dataclasses
-import difflib
 import functools
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
 
+from maskclip_jax.names import look_up
 from maskclip_jax.text.vocabulary import Vocabulary
 
 # Class index of pixels that are not judged.
@@ -95,12 +95,7 @@ def find_view(name: str) -> View:
   Raises:
     ValueError: there is none of that name.
   """
-  views = {view.name: view for view in _VIEWS}
-  if name not in views:
-    close = difflib.get_close_matches(name.lower(), views, 1)
-    hint = f', did you mean {close[0]!r}?' if close else ''
-    raise ValueError(f'no view {name!r}{hint} (there are: {", ".join(views)})')
-  return views[name]
+  return look_up('view', name, {view.name: view for view in _VIEWS})
 
 
 def main_view(dataset: str) -> View:

@@ -7,11 +7,11 @@ Sources: [masqclip 7.4, 8.4, 9], [ovseg 7], [segclip 4].
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Literal
 
 from maskclip_jax.data.views import BACKGROUND, View, find_view
+from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import PostprocessConfig, Task
 from maskclip_jax.postprocess.tiles import Order
 from maskclip_jax.text.category import Category
@@ -196,10 +196,7 @@ def find_protocols(names: str) -> tuple[Protocol, ...]:
   for name in filter(None, (part.strip() for part in names.split(','))):
     for member in BUNDLES.get(name, (name,)):
       if member not in PROTOCOLS:
-        close = difflib.get_close_matches(name.lower(), protocol_names(), 1)
-        hint = f', did you mean {close[0]!r}?' if close else ''
-        known = ', '.join(protocol_names())
-        raise ValueError(f'no evaluation {name!r}{hint} (there are: {known})')
+        raise unknown('evaluation', name, protocol_names())
       found[member] = PROTOCOLS[member]
   if not found:
     raise ValueError(f'name an evaluation: {", ".join(protocol_names())}')

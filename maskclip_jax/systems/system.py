@@ -1,9 +1,6 @@
 """The table of systems: from a name and a plain dictionary to a model."""
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -62,42 +59,3 @@ def build(system: str, config: Any, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx
       f'{system} takes a {entry.config.__name__}, not a {type(config).__name__}'
     )
   return entry.model(config, dtype=dtype, rngs=rngs)
-
-
-def config_to_dict(config: Any) -> dict[str, Any]:
-  """A config as plain JSON values."""
-  return dataclasses.asdict(config)
-
-
-def config_from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-  """The inverse of `config_to_dict`.
-
-  Raises:
-    ValueError: unknown or missing fields.
-  """
-  hints = typing.get_type_hints(cls)
-  fields = {f.name: f for f in dataclasses.fields(cls)}
-  if unknown := sorted(set(values) - set(fields)):
-    raise ValueError(
-      f'{cls.__name__} has no field {", ".join(unknown)}: its fields are '
-      f'{", ".join(fields)}'
-    )
-  required = {n for n, f in fields.items() if f.default is dataclasses.MISSING}
-  required -= {
-    n for n, f in fields.items() if f.default_factory is not dataclasses.MISSING
-  }
-  if missing := sorted(required - set(values)):
-    raise ValueError(f'{cls.__name__} needs {", ".join(missing)}')
-  return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
-
-
-def _restore(hint: Any, value: Any) -> Any:
-  """JSON has no dataclasses and no tuples; the field's type says where they were."""
-  if isinstance(hint, types.UnionType):
-    inner = [h for h in typing.get_args(hint) if h is not types.NoneType]
-    return None if value is None else _restore(inner[0], value)
-  if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-    return config_from_dict(hint, value)
-  if (typing.get_origin(hint) or hint) is tuple and isinstance(value, list):
-    return tuple(tuple(v) if isinstance(v, list) else v for v in value)
-  return value

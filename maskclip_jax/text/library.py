@@ -10,8 +10,8 @@ import importlib.resources
 import json
 from collections.abc import Iterable
 
+from maskclip_jax.names import unknown
 from maskclip_jax.text.category import normal
-from maskclip_jax.text.treatment import unknown
 
 # Sets with official thing flags: they tell things from stuff in free vocabularies.
 _JUDGES = ('coco-panoptic-133', 'ade20k-150')

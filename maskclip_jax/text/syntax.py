@@ -6,10 +6,10 @@ thing, unless COCO panoptic or ADE20K know its word as stuff only (sky, road, gr
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from maskclip_jax.names import hint
 from maskclip_jax.text import library
 from maskclip_jax.text.category import Category, normal
 
@@ -108,9 +108,10 @@ def _from_object(entry: Any, treatments: Mapping[str, str]) -> Category:
     raise ValueError(f'a class must be a text or an object with a name, not {entry!r}')
   for key in entry:
     if key not in _CATEGORY_KEYS:
-      close = difflib.get_close_matches(key, _CATEGORY_KEYS, n=1)
-      hint = f': did you mean {close[0]!r}?' if close else ''
-      raise ValueError(f'class {entry["name"]!r} has an unknown key {key!r}{hint}')
+      raise ValueError(
+        f'class {entry["name"]!r} has an unknown key {key!r}: '
+        f'{hint(key, _CATEGORY_KEYS)}'
+      )
   fields = dict(entry)
   if not isinstance(fields.get('thing', True), bool):
     raise ValueError(

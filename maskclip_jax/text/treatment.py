@@ -6,24 +6,13 @@ templates.json.
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
-  """The error for a name that does not exist, with what it may have meant."""
-  known = sorted(known)
-  close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-  prefixed = [k for k in known if name and k.startswith(name.lower())]
-  likely = list(dict.fromkeys([*prefixed, *close]))
-  hint = 'did you mean ' + ' or '.join(map(repr, likely)) + '?'
-  return ValueError(
-    f'no {kind} is called {name!r}: {hint if likely else "known: " + ", ".join(known)}'
-  )
+from maskclip_jax.names import unknown
 
 
 @functools.cache

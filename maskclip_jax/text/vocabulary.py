@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maskclip_jax.names import unknown
 from maskclip_jax.text import library, lint, syntax, tokenizer
 from maskclip_jax.text.category import Category, normal
-from maskclip_jax.text.treatment import Treatment, unknown
+from maskclip_jax.text.treatment import Treatment
 
 _HEAD_KEYS = ('name', 'provenance', 'treatment', 'treatments', 'classes', 'categories')
 

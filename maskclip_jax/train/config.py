@@ -5,18 +5,14 @@ A configuration file returns plain values (`configs/*.py`); `read` turns them in
 """
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from maskclip_jax import zoo
+from maskclip_jax import plain, zoo
 from maskclip_jax.data.pipeline import DatasetConfig
 from maskclip_jax.train.mesh import MeshConfig
 from maskclip_jax.train.optim import OptimConfig
 
-T = TypeVar('T')
 TASKS = (
   'set_prediction',
   'distill',
@@ -186,7 +182,6 @@ class TrainConfig:
         f'a batch of {self.data.batch_size} does not divide into '
         f'{self.optim.accumulate} parts (optim.accumulate)'
       )
-
     for name, start in self.start.items():
       if not start.source:
         raise ValueError(
@@ -202,7 +197,7 @@ class TrainConfig:
     """
     preset = zoo.find_preset(self.preset)
     return dataclasses.replace(
-      preset, config=change(preset.config, self.model, 'model')
+      preset, config=plain.change(preset.config, self.model, 'config.model')
     )
 
 
@@ -212,116 +207,4 @@ def read(values: Mapping[str, Any]) -> TrainConfig:
   Raises:
     ValueError: an unknown or missing field, or a wrong type, by its full name.
   """
-  return _build(TrainConfig, values, 'config')
-
-
-def change(instance: T, values: Mapping[str, Any], where: str) -> T:
-  """A dataclass with some fields changed, nested ones too; errors as for `read`."""
-  hints = _hints(type(instance), values, where)
-  changed = {}
-  for name, value in values.items():
-    current = getattr(instance, name)
-    if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-      changed[name] = change(current, value, f'{where}.{name}')
-    else:
-      changed[name] = _convert(hints[name], value, f'{where}.{name}')
-  return _checked(lambda: dataclasses.replace(instance, **changed), where)
-
-
-def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-  hints = typing.get_type_hints(cls)
-  names = [field.name for field in dataclasses.fields(cls)]
-  for name in values:
-    if name not in names:
-      close = difflib.get_close_matches(name, names, 1)
-      hint = f'did you mean {close[0]}?' if close else f'there are {", ".join(names)}'
-      raise ValueError(f'{where}.{name} is no field of the configuration: {hint}')
-  return hints
-
-
-def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-  if not isinstance(values, Mapping):
-    raise ValueError(f'{where} must be a table of fields, not {values!r}')
-  hints = _hints(cls, values, where)
-  needed = [
-    field.name
-    for field in dataclasses.fields(cls)
-    if field.default is dataclasses.MISSING
-    and field.default_factory is dataclasses.MISSING
-    and field.name not in values
-  ]
-  if needed:
-    raise ValueError(f'{where} needs {", ".join(needed)}')
-  converted = {
-    name: _convert(hints[name], value, f'{where}.{name}')
-    for name, value in values.items()
-  }
-  return _checked(lambda: cls(**converted), where)
-
-
-def _checked(make, where: str):
-  """Says where a value is that a dataclass's own checks refuse."""
-  try:
-    return make()
-  except ValueError as error:
-    text = str(error)
-    raise ValueError(
-      text if text.startswith('config') else f'{where}: {text}'
-    ) from None
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-  """A plain value as the type of its field."""
-  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if isinstance(hint, types.UnionType) or origin is typing.Union:
-    if value is None and types.NoneType in arguments:
-      return None
-    others = [a for a in arguments if a is not types.NoneType]
-    # JSON has lists where Python has tuples.
-    value = tuple(value) if isinstance(value, list) else value
-    fits = (a for a in others if isinstance(value, typing.get_origin(a) or a))
-    return _convert(next(fits, others[0]), value, where)
-  if dataclasses.is_dataclass(hint):
-    return value if isinstance(value, hint) else _build(hint, value, where)
-  if origin is tuple:
-    return _convert_tuple(arguments, value, where)
-  if origin is Literal:
-    if value not in arguments:
-      choices = ', '.join(map(repr, arguments))
-      raise ValueError(f'{where} must be one of {choices}, not {value!r}')
-    return value
-  if origin is not None and issubclass(origin, Mapping):
-    if not isinstance(value, Mapping):
-      raise ValueError(f'{where} must be a table, not {value!r}')
-    inner = arguments[1]
-    return {name: _convert(inner, v, f'{where}.{name}') for name, v in value.items()}
-  if origin is not None or hint is Any:
-    return value
-  return _convert_scalar(hint, value, where)
-
-
-def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
-  if isinstance(value, str) or not isinstance(value, list | tuple):
-    raise ValueError(f'{where} must be a list, not {value!r}')
-  if len(arguments) == 2 and arguments[1] is Ellipsis:
-    arguments = arguments[:1] * len(value)
-  if len(arguments) != len(value):
-    raise ValueError(f'{where} must have {len(arguments)} entries, not {len(value)}')
-  return tuple(
-    _convert(hint, entry, f'{where}[{i}]')
-    for i, (hint, entry) in enumerate(zip(arguments, value, strict=True))
-  )
-
-
-def _convert_scalar(hint: type, value: Any, where: str) -> Any:
-  # True is an int to Python, and a whole number is a fine float.
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-    raise ValueError(f'{where} must be {hint.__name__}, not {value!r}')
-  return value
-
-
-def to_dict(config: TrainConfig) -> dict[str, Any]:
-  """Plain JSON values; `read` takes them back."""
-  return dataclasses.asdict(config)
+  return plain.read(TrainConfig, values, 'config')

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from maskclip_jax import plain
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.params import count
 from maskclip_jax.train.checkpoint import Checkpoints
-from maskclip_jax.train.config import TrainConfig, read, to_dict
+from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.records.workdir import CONFIG
 from maskclip_jax.train.run import make_program, read_start, start_state
@@ -67,7 +68,7 @@ def save_bundle(
   modules = {MODEL: task.modules()[MODEL]}
   shapes = flatten_modules(modules)
   source = {
-    'trained': {'step': int(state.step), 'config': to_dict(config)},
+    'trained': {'step': int(state.step), 'config': plain.to_dict(config)},
     'started_from': starting.record(),
   }
   bundle.save(

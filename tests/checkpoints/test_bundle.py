@@ -226,8 +226,12 @@ def test_a_model_comes_back_from_its_bundle(clip_bundle):
       r'config\.json does not fit model\.safetensors:\n  16 missing',
     ),
     ('text_width', 128, r'does not fit model\.safetensors:\n  \d+ misshapen'),
-    ('colour', 'red', r'config\.json: CLIPConfig has no field colour'),
-    ('image_size', 65, r'config\.json: image_size 65 is not a multiple'),
+    ('colour', 'red', r'config\.json: preset\.config\.colour is not a field'),
+    (
+      'image_size',
+      65,
+      r'config\.json: preset\.config: image_size 65 is not a multiple',
+    ),
   ],
 )
 def test_a_config_that_does_not_fit(clip_bundle, tmp_path, field, value, words):

@@ -207,7 +207,10 @@ def test_an_unwritable_place_is_one_line(coco_raw, tmp_path):
 
 @pytest.mark.parametrize(
   ('name', 'message'),
-  [('cocoo', "no dataset 'cocoo', did you mean 'coco'"), ('x', "no dataset 'x'")],
+  [
+    ('cocoo', "no dataset is called 'cocoo': did you mean 'coco'"),
+    ('x', "no dataset is called 'x': known: ade20k_150, "),
+  ],
 )
 def test_unknown_names(name, message, tmp_path):
   with pytest.raises(ValueError, match=message):

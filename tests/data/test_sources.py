@@ -78,7 +78,11 @@ def test_sources_know_sizes_without_reading_and_survive_pickling(data_dir):
 @pytest.mark.parametrize(
   ('view', 'split', 'message'),
   [
-    ('coco/panoptik', 'val', "no view 'coco/panoptik', did you mean 'coco/panoptic'"),
+    (
+      'coco/panoptik',
+      'val',
+      "no view is called 'coco/panoptik': did you mean 'coco/panoptic'",
+    ),
     ('coco/panoptic', 'test', "no split 'test': there are train, val"),
     ('voc2012/20', 'val', 'voc2012 is not built in .*data build voc2012 --raw'),
     ('tfds_coco/panoptic', 'val', 'TFDS has prepared no coco/2017_panoptic'),
@@ -150,7 +154,7 @@ def test_coco_object_counts_stuff_and_unlabelled_as_background():
 def test_main_view_is_the_datasets_own_vocabulary():
   assert main_view('coco').name == 'coco/panoptic'
   assert main_view('voc2012').name == 'voc2012/20'
-  with pytest.raises(ValueError, match="no view 'imagenet'"):
+  with pytest.raises(ValueError, match="no view is called 'imagenet': known: coco"):
     main_view('imagenet')
 
 

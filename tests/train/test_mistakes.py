@@ -67,9 +67,9 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    (['--config.optim.lrr=1'], 'config.optim.lrr is no field of the configuration'),
-    (['--config.optm.lr=1'], 'config.optm is no field .*: did you mean optim'),
-    (['--config.settings.rul=1'], 'config.settings.rul is no field'),
+    (['--config.optim.lrr=1'], 'config.optim.lrr is not a field: '),
+    (['--config.optm.lr=1'], "config.optm is not a field: did you mean 'optim'"),
+    (['--config.settings.rul=1'], 'config.settings.rul is not a field'),
     (['--config.optim.lr=fast'], "config.optim.lr must be float, not 'fast'"),
     (
       ["--config.settings.trainable=['new_k_proj/.*']"],

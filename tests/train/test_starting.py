@@ -8,7 +8,8 @@ import tiny_stages
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.random_weights import random_model
-from maskclip_jax.train.config import StartFrom, change
+from maskclip_jax.plain import change
+from maskclip_jax.train.config import StartFrom
 from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.tasks.registry import make_task
 

@@ -7,8 +7,9 @@ import pathlib
 import pytest
 import tiny_stages
 
+from maskclip_jax.plain import to_dict
 from maskclip_jax.train import config_files
-from maskclip_jax.train.config import TASKS, read, to_dict
+from maskclip_jax.train.config import TASKS, read
 from maskclip_jax.train.optim import check_rules
 from maskclip_jax.train.run import check_data
 from maskclip_jax.train.stages import read_stages
@@ -31,9 +32,9 @@ def test_values_survive_json():
   [
     (
       {'optm': {}},
-      r'config\.optm is no field of the configuration: did you mean optim',
+      r"config\.optm is not a field: did you mean 'optim'\?",
     ),
-    ({'optim': {'lrr': 1.0}}, r'config\.optim\.lrr is no field .* did you mean lr'),
+    ({'optim': {'lrr': 1.0}}, r"config\.optim\.lrr is not a field: did you mean 'lr'"),
     ({'optim': {'lr': 'fast'}}, r"config\.optim\.lr must be float, not 'fast'"),
     ({'total_steps': 2.5}, r'config\.total_steps must be int, not 2\.5'),
     ({'remat': 1}, r'config\.remat must be bool, not 1'),
@@ -68,12 +69,16 @@ def test_a_missing_field_is_named():
 @pytest.mark.parametrize(
   ('stage', 'changes', 'message'),
   [
-    ('masq', {'settings': {'rul': {}}}, r'config\.settings\.rul is no field'),
+    ('masq', {'settings': {'rul': {}}}, r'config\.settings\.rul is not a field'),
     ('masq', {'preset': 'maskclip_tiny', 'model': {}}, 'MasQ-tuning trains a masqclip'),
     ('rma', {'model': {'rma_blocks': []}}, 'relative mask attention: choose'),
     ('student', {'preset': 'mask2former_tiny'}, 'class-agnostic mask2former'),
     ('teacher', {'preset': 'masqclip_tiny', 'model': {}}, 'trains a mask2former'),
-    ('teacher', {'model': {'queris': 5}}, r'model\.queris is no field .* queries'),
+    (
+      'teacher',
+      {'model': {'queris': 5}},
+      r'config\.model\.queris is not a field.* .queries',
+    ),
   ],
 )
 def test_parts_that_do_not_fit_each_other(stage, changes, message):

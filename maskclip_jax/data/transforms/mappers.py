@@ -23,6 +23,7 @@ from maskclip_jax.data.transforms.resample import (
   Window,
   resize_labels,
 )
+from maskclip_jax.names import look_up
 
 Size = tuple[int, int]
 Operations = tuple[Operation, ...]
@@ -299,6 +300,4 @@ def named(name: str, profile: Profile = 'released') -> Mapper:
     # No caption says where things are.
     'miniature_clip': RandomResizedCrop(area=(0.85, 1.0), flip=0.5),
   }
-  if name not in mappers:
-    raise ValueError(f"no mapper '{name}': choose from {', '.join(sorted(mappers))}")
-  return mappers[name]
+  return look_up('mapper', name, mappers)

@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 
+from maskclip_jax import plain
 from maskclip_jax._version import __version__
-from maskclip_jax.train.config import TrainConfig, to_dict
+from maskclip_jax.train.config import TrainConfig
 
 CONFIG, START = 'config.json', 'start.json'
 # Fields that change speed, or what is shown and kept, and no result.
@@ -34,7 +35,7 @@ def check(workdir: pathlib.Path, config: TrainConfig) -> None:
   """
   path = workdir / CONFIG
   if path.exists():
-    values = json.loads(json.dumps(to_dict(config)))
+    values = json.loads(json.dumps(plain.to_dict(config)))
     _compare(path, json.loads(path.read_text()), values)
   elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
     raise ValueError(
@@ -67,7 +68,7 @@ def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) ->
   }
   write_json(workdir / 'environment.json', environment)
   (workdir / 'command.sh').write_text(f'#!/bin/sh\n{shlex.join(command)}\n')
-  write_json(path, to_dict(config))
+  write_json(path, plain.to_dict(config))
 
 
 def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from maskclip_jax import plain
 from maskclip_jax.losses.criterion import Batched, whole_batch
-from maskclip_jax.train.config import TrainConfig, change
+from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import Flat, Task
 from maskclip_jax.train.tasks.contrastive import Contrastive
 from maskclip_jax.train.tasks.distill import Distill
@@ -37,7 +38,7 @@ def task_config(config: TrainConfig) -> Any:
     ValueError: an unknown field.
   """
   defaults = REGISTRY[config.task].defaults(config.profile)
-  return change(defaults, config.settings, 'config.settings')
+  return plain.change(defaults, config.settings, 'config.settings')
 
 
 def make_task(

@@ -1,0 +1,40 @@
+"""Looking things up by name: one error that says what was meant, or what there is."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar('T')
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+  """What a name that does not exist may have meant, else every name there is."""
+  known = list(known)
+  close = difflib.get_close_matches(name.lower(), known, n=3)
+  longer = [k for k in known if name and k.startswith(name.lower())]
+  likely = list(dict.fromkeys([*longer, *close]))
+  if likely:
+    return f'did you mean {" or ".join(map(repr, likely))}?'
+  return f'known: {", ".join(known)}'
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
+  """The error for a name that does not exist.
+
+  Args:
+    kind: what the name should be of, 'dataset'.
+    name: what was asked for.
+    known: the names there are, in the order to list them.
+  """
+  return ValueError(f'no {kind} is called {name!r}: {hint(name, known)}')
+
+
+def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:
+  """The entry of a table.
+
+  Raises:
+    ValueError: there is none of that name; see `unknown`.
+  """
+  if name not in table:
+    raise unknown(kind, name, table)
+  return table[name]

@@ -1,0 +1,146 @@
+"""Frozen dataclasses from plain values (those that JSON has), and back.
+
+Configurations and bundles are read by this: every mistake is named by its full field,
+`config.optim.lrr is not a field: did you mean 'lr'?`.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+from maskclip_jax import names
+
+T = TypeVar('T')
+
+
+def to_dict(instance: Any) -> dict[str, Any]:
+  """The plain values of a dataclass; `read` takes them back, from JSON too."""
+  return dataclasses.asdict(instance)
+
+
+def read(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+  """A dataclass of plain values.
+
+  Args:
+    cls: the dataclass. The types of its fields say where dataclasses, tuples and floats
+      stand, which plain values write as tables, lists and whole numbers.
+    values: field -> value.
+    where: name of the whole, with which errors begin: 'config'.
+
+  Raises:
+    ValueError: an unknown or missing field, a wrong type, or what the dataclass itself
+      refuses.
+  """
+  if not isinstance(values, Mapping):
+    raise ValueError(f'{where} must be a table of fields, not {values!r}')
+  hints = _hints(cls, values, where)
+  missing = [
+    field.name
+    for field in dataclasses.fields(cls)
+    if field.default is dataclasses.MISSING
+    and field.default_factory is dataclasses.MISSING
+    and field.name not in values
+  ]
+  if missing:
+    raise ValueError(f'{where} needs {", ".join(missing)}')
+  converted = {
+    name: _convert(hints[name], value, f'{where}.{name}')
+    for name, value in values.items()
+  }
+  return _make(lambda: cls(**converted), where)
+
+
+def change(instance: T, values: Mapping[str, Any], where: str) -> T:
+  """A dataclass with some fields changed, nested ones too; errors as for `read`."""
+  hints = _hints(type(instance), values, where)
+  changed = {}
+  for name, value in values.items():
+    current = getattr(instance, name)
+    if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
+      changed[name] = change(current, value, f'{where}.{name}')
+    else:
+      changed[name] = _convert(hints[name], value, f'{where}.{name}')
+  return _make(lambda: dataclasses.replace(instance, **changed), where)
+
+
+def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """Type of every field, if the values are of no other."""
+  hints = typing.get_type_hints(cls)
+  fields = [field.name for field in dataclasses.fields(cls)]
+  for name in values:
+    if name not in fields:
+      raise ValueError(f'{where}.{name} is not a field: {names.hint(name, fields)}')
+  return hints
+
+
+def _make(make: Callable[[], T], where: str) -> T:
+  """Says where the values stand that a dataclass's own checks refuse."""
+  try:
+    return make()
+  except ValueError as error:
+    raise ValueError(f'{where}: {error}') from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+  """A plain value as the type of its field."""
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if isinstance(hint, types.UnionType) or origin is typing.Union:
+    chosen = next((a for a in arguments if _accepts(a, value)), arguments[0])
+    return _convert(chosen, value, where)
+  if dataclasses.is_dataclass(hint):
+    return value if isinstance(value, hint) else read(hint, value, where)
+  if (origin or hint) is tuple:
+    return _convert_tuple(arguments or (Any, ...), value, where)
+  if origin is Literal:
+    if value not in arguments:
+      choices = ', '.join(map(repr, arguments))
+      raise ValueError(f'{where} must be one of {choices}, not {value!r}')
+    return value
+  if origin is not None and issubclass(origin, Mapping):
+    if not isinstance(value, Mapping):
+      raise ValueError(f'{where} must be a table, not {value!r}')
+    inner = arguments[1]
+    return {name: _convert(inner, v, f'{where}.{name}') for name, v in value.items()}
+  if origin is not None or hint is Any:
+    return value
+  return _convert_scalar(hint, value, where)
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+  """Whether a plain value is of this member of a union."""
+  if hint is Any:
+    return True
+  origin = typing.get_origin(hint) or hint
+  if origin is Literal:
+    return value in typing.get_args(hint)
+  if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    return set(value) <= {field.name for field in dataclasses.fields(hint)}
+  if origin is tuple:
+    return isinstance(value, list | tuple)
+  if isinstance(value, bool):
+    return origin is bool
+  return isinstance(value, (int, float) if origin is float else origin)
+
+
+def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
+  if not isinstance(value, list | tuple):
+    raise ValueError(f'{where} must be a list, not {value!r}')
+  if len(arguments) == 2 and arguments[1] is Ellipsis:
+    arguments = arguments[:1] * len(value)
+  if len(arguments) != len(value):
+    raise ValueError(f'{where} must have {len(arguments)} entries, not {len(value)}')
+  return tuple(
+    _convert(hint, entry, f'{where}[{i}]')
+    for i, (hint, entry) in enumerate(zip(arguments, value, strict=True))
+  )
+
+
+def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+  # True is an int to Python, and a whole number is a fine float.
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    raise ValueError(f'{where} must be {hint.__name__}, not {value!r}')
+  return value
