@@ -1,12 +1,46 @@
 #!/usr/bin/env bash
-# Installs what the tests need, checks the style, and runs every test.
-#   launch/test.sh                 everything
-#   launch/test.sh -m 'not full_size' tests/nn     any pytest arguments
+# Installs what the tests need, checks the style, and runs the tests.
+#   launch/test.sh                     the fast ones, in minutes
+#   launch/test.sh --all               also the slow ones, models of published size, and
+#                                      what needs PyTorch
+#   launch/test.sh tests/nn -k resnet  pytest's arguments, after --all where that is given
+#   launch/test.sh -m slow tests/nn    one's own choice, in a single run of pytest
+#   PYTHON=python3.13 launch/test.sh   another Python, in an environment of its own
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
-prepare dev,torch
+
+extras=dev fast=' and not slow'
+if [ "${1:-}" = --all ]; then
+  extras=dev,torch fast=
+  shift
+fi
+arguments=("$@")
+prepare "$extras"
 
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+if [[ " $* " == *' -m '* ]]; then
+  exec python -m pytest "$@"
+fi
+
+# part MARKERS FLAGS...: a run of pytest. Of 0 (passed), 5 (none was selected) and
+# failures, the worst of all parts becomes the status.
+status=5
+part() {
+  local code=0
+  python -m pytest -m "$1" "${@:2}" "${arguments[@]}" || code=$?
+  case $code in
+    0) [ $status -ne 5 ] || status=0 ;;
+    5) ;;
+    *) status=$code ;;
+  esac
+}
+
+workers=(-n auto --maxprocesses 4 --dist loadfile)
+part "not eight_devices and not full_size$fast" "${workers[@]}"
+XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=8" \
+  part "eight_devices$fast" "${workers[@]}"
+# Models of published size take several GB each.
+[ -n "$fast" ] || part full_size
+exit $status

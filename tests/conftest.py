@@ -1,22 +1,40 @@
-"""Test-wide settings: eight fake CPU devices, full matmul precision, compiled programs
-kept in pytest's cache directory."""
+"""Test-wide settings: full matmul precision, compiled programs kept in pytest's cache
+directory, and what tests share."""
 
+import gc
 import os
 import pathlib
 
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
-).strip()
+# Most of the time of these tests is XLA's. Programs are keyed by their content, so a
+# second run, another worker and a child process, which inherits these, reuse them.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR',
+  str(pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'jax'),
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update('jax_default_matmul_precision', 'highest')
-# Most of the time of these tests is XLA's. Programs are keyed by their content, so a
-# second run, another worker and a subprocess reuse them.
-CACHE = pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'jax'
-jax.config.update('jax_compilation_cache_dir', str(CACHE))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 # grain's worker processes refuse to start while absl's flags are unparsed.
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_runtest_setup(item):
+  """Skips what needs more devices than this process has."""
+  if item.get_closest_marker('eight_devices') and jax.device_count() < 8:
+    pytest.skip(
+      'needs eight devices: XLA_FLAGS=--xla_force_host_platform_device_count=8 '
+      'python -m pytest -m eight_devices'
+    )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _release_programs():
+  """Frees a module's compiled programs, which would add up to gigabytes."""
+  yield
+  jax.clear_caches()
+  gc.collect()

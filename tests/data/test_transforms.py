@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from toy_records import photo, tiles
 
 from maskclip_jax.data.examples import VOID, Example, Region, row_map
+from maskclip_jax.data.targets import Targets
 from maskclip_jax.data.transforms import mappers, polygons, resample
 from maskclip_jax.data.transforms.colour import ColourJitter
 from maskclip_jax.data.transforms.geometric import Crop, Flip, Pad, Resize, apply
@@ -87,31 +88,49 @@ def test_flip_and_squash_equals_the_official_mapper(case):
   assert_same_as_recorded(apply(example, operations), f'masqclip_resize/{case}')
 
 
-@pytest.mark.parametrize('case', recorded('instance_lsj'))
-def test_polygons_are_cropped_and_drawn_as_the_official_mapper_does(case):
-  key = f'instance_lsj/{case}'
-  flip, scale, position = draws(key)
+def objects_through(flip: bool, scale: float, position: float):
+  """The three recorded objects, jittered: (photo, rows of the table, their masks)."""
   outlines = json.loads(str(GOLDEN['in/polygons_json']))
-  # The third object of the recorded annotations is a crowd.
   regions = tuple(
-    Region(tuple(np.array(p).reshape(-1, 2) for p in outline))
-    for outline in outlines[:2]
+    Region(tuple(np.array(p).reshape(-1, 2) for p in outline)) for outline in outlines
   )
-  example = Example(GOLDEN['in/image'], 'x', regions=regions)
-  mapper = mappers.LargeScaleJitter((128, 128))
-  operations = mapper.operations(
-    example.size, flip=flip < 0.5, scale=scale, position=position
+  count = len(regions)
+  example = Example(
+    GOLDEN['in/image'],
+    'x',
+    classes=np.arange(count, dtype=np.int32),
+    crowd=np.zeros(count, bool),
+    ids=np.arange(count, dtype=np.int64),
+    areas=np.ones(count, np.float32),
+    regions=regions,
+  )
+  operations = mappers.LargeScaleJitter((128, 128)).operations(
+    example.size, flip=flip, scale=scale, position=position
   )
   example = apply(example, operations)
-  np.testing.assert_array_equal(
-    example.image.transpose(2, 0, 1), GOLDEN[f'{key}/image']
-  )
-  for region, packed in zip(
-    example.regions, GOLDEN[f'{key}/gt_masks_packed'], strict=True
-  ):
-    assert polygons.has_box(region.polygons)
-    ours = polygons.pack_polygons(region.polygons, (128, 128))
-    np.testing.assert_array_equal(ours, packed)
+  table = Targets(count, masks=True).arrays(example)
+  kept = table['valid']
+  return example.image, table['class'][kept], table['masks'][kept]
+
+
+@pytest.mark.parametrize('case', recorded('instance_lsj'))
+def test_polygons_are_cropped_and_drawn_as_the_official_mapper_does(case):
+  """The third object, a small one in a corner, is cut off or too small in each."""
+  key = f'instance_lsj/{case}'
+  flip, scale, position = draws(key)
+  image, classes, masks = objects_through(flip < 0.5, scale, position)
+  np.testing.assert_array_equal(image.transpose(2, 0, 1), GOLDEN[f'{key}/image'])
+  np.testing.assert_array_equal(classes, GOLDEN[f'{key}/gt_classes'])
+  np.testing.assert_array_equal(masks, GOLDEN[f'{key}/gt_masks_packed'])
+
+
+def test_a_small_object_stays_where_the_window_holds_it():
+  _, classes, masks = objects_through(flip=False, scale=1.0, position=0.0)
+  assert classes.tolist() == [0, 1, 2]
+  small = golden.unpack(masks[2], 128)
+  # At this scale a pixel of 160 x 107 becomes 0.8.
+  assert small[:4, :4].all()
+  assert small.sum() == 16
 
 
 # Resampling.

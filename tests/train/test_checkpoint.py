@@ -28,7 +28,7 @@ def state_at(step: int, config: MeshConfig | None = None, sizes=SIZES) -> TrainS
   opt = optax.adam(1e-3).init(params)
   opt = jax.tree.map(lambda x: x + step, opt)
   state = TrainState(jnp.int32(step), params, opt, {'c/kernel': jnp.ones((8, 8))})
-  config = config or MeshConfig(data=8)
+  config = config or MeshConfig()
   placed = meshes.shardings(state, make_mesh(config), config)
   return jax.device_put(state, placed)
 
@@ -62,6 +62,7 @@ def test_what_was_saved_comes_back(opened):
   assert checkpoints.info(3) == {'images': 48, 'metrics': {'loss': 1.0}}
 
 
+@pytest.mark.eight_devices
 @pytest.mark.parametrize(
   ('before', 'after'),
   [

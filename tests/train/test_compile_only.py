@@ -21,15 +21,11 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
 
 
-@pytest.fixture(scope='module')
-def report():
-  """A tiny step on the eight devices of these tests."""
+@pytest.mark.eight_devices
+def test_a_report():
   mesh = {'data': 2, 'fsdp': 4, 'model': 1, 'min_size': 64}
   values = tiny_stages.values('masq', mesh=mesh, data={'batch_size': 8})
-  return compile_only.compile_step(values, jax.devices())
-
-
-def test_a_report(report):
+  report = compile_only.compile_step(values, jax.devices())
   assert (report.stage, report.batch) == ('query_tuning', 8)
   assert report.mesh == {'data': 2, 'fsdp': 4, 'model': 1}
   # Float32 parameters, nearly all of them divided by four; the batch is small.
@@ -51,8 +47,7 @@ def test_a_report(report):
 def test_a_step_that_does_not_fit(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(compile_only, 'HBM', {'cpu': 1e-4})
   flags = ['--compile_only', '--json', str(tmp_path / 'report.json')]
-  mesh = ['--config.mesh.data=2', '--config.mesh.model=4']
-  assert main(['train', '--config', MASQ, *flags, *mesh]) == 2
+  assert main(['train', '--config', MASQ, *flags]) == 2
   assert 'GiB (DOES NOT FIT)' in capsys.readouterr().out
   assert json.loads((tmp_path / 'report.json').read_text())['fits'] is False
 

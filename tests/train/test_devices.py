@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import pathlib
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -18,8 +20,11 @@ import tiny_stages
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
+from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.run import make_program, read_start, run_key, start_state
+
+pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 20
@@ -71,7 +76,6 @@ def alone(stage: str) -> list[dict[str, float]]:
 
 
 # The student's loss is the teacher's and more.
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ('stage', 'mesh'),
   [
@@ -85,7 +89,6 @@ def test_eight_devices(stage, mesh):
   assert_same(losses(stage, mesh, jax.devices()), alone(stage))
 
 
-@pytest.mark.slow
 def test_from_one_device_to_eight_and_back(tmp_path):
   """Every move goes through a checkpoint; the losses are those of a run that stayed."""
   one, eight = MeshConfig(data=1), MeshConfig(data=2, fsdp=2, model=2, min_size=64)
@@ -103,6 +106,29 @@ def test_from_one_device_to_eight_and_back(tmp_path):
     checkpoints.close()
   assert len(found) == STEPS
   assert_same(found, alone('masq'))
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch):
+  """On eight devices: SIGTERM after the third step, saved, and resumed from there."""
+  config = tiny_stages.stage('masq', mesh={'data': 2, 'fsdp': 1, 'model': 4})
+  notes = []
+  whole = train(config, tmp_path / 'whole', say=notes.append)
+  assert re.search(r'mesh data 2 x fsdp 1 x model 4', '\n'.join(notes))
+  real, calls = feed.to_devices, []
+
+  def to_devices(batch, mesh):
+    calls.append(batch['image_id'])
+    if len(calls) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return real(batch, mesh)
+
+  monkeypatch.setattr(feed, 'to_devices', to_devices)
+  first = train(config, tmp_path / 'broken', say=lambda _: None)
+  assert (first.step, first.finished) == (3, False)
+  second = train(config, tmp_path / 'broken', say=lambda _: None)
+  assert second.finished
+  for path, value in whole.state.params.items():
+    np.testing.assert_array_equal(second.state.params[path], value, err_msg=path)
 
 
 _PROCESS = """
@@ -146,7 +172,6 @@ def two_processes(values: dict, workdir: pathlib.Path) -> list[subprocess.Popen]
   ]
 
 
-@pytest.mark.slow
 def test_two_processes(tmp_path):
   """Each reads its half of every batch; parameters are divided over both."""
   values = tiny_stages.values(

@@ -19,11 +19,9 @@ from maskclip_jax.train import step as states
 from maskclip_jax.train.loop import Diverged, train
 from maskclip_jax.train.records import workdir
 
-MESH = {'mesh': {'data': 2, 'fsdp': 1, 'model': 4}}
-
 
 def masq(**changes):
-  return tiny_stages.stage('masq', **{**MESH, **changes})
+  return tiny_stages.stage('masq', **changes)
 
 
 def rows(directory) -> list[dict]:
@@ -46,7 +44,7 @@ def test_a_run_ends_with_everything(whole):
   directory, result, notes = whole
   assert (result.step, result.finished) == (4, True)
   assert [row['step'] for row in rows(directory)] == [1, 2, 3, 4]
-  assert re.search(r'mesh data 2 x fsdp 1 x model 4', notes)
+  assert re.search(r'mesh data 1 x fsdp 1 x model 1', notes)
   assert re.search(r'49,664 parameters train, [\d,]+ are frozen', notes)
   assert 'new_q_proj/*/kernel' in notes
   assert {p.name for p in (directory / 'checkpoints').iterdir()} == {
@@ -99,10 +97,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(whole, tmp_path, monkeypatch
   assert (first.step, first.finished, first.bundle) == (3, False, None)
   assert signal.getsignal(signal.SIGTERM) is before
   notes = []
-  # Another mesh, as if on other machines.
-  second = train(
-    masq(mesh={'data': 2, 'fsdp': 1, 'model': 4}), tmp_path, say=notes.append
-  )
+  second = train(masq(), tmp_path, say=notes.append)
   assert 'resumed at step 3 of 4' in notes
   assert second.finished
   for path, value in uninterrupted.state.params.items():
@@ -166,6 +161,7 @@ def test_sources_may_not_change_under_a_run(tmp_path):
     workdir.check_start(tmp_path, [{'source': 'runs/a', 'fingerprint': '2'}])
 
 
+@pytest.mark.eight_devices
 def test_a_batch_that_does_not_divide(tmp_path):
   with pytest.raises(ValueError, match='batch of 2 does not divide over 8 devices'):
     train(masq(mesh={'data': 8}), tmp_path / 'run')
@@ -174,7 +170,7 @@ def test_a_batch_that_does_not_divide(tmp_path):
 
 def test_accumulation_is_the_mean_of_the_parts():
   """The images' losses are independent here, so parts and whole agree."""
-  config = masq(mesh={'data': 1, 'model': 8}, data={'batch_size': 4})
+  config = masq(data={'batch_size': 4})
   starting, constants = loop.read_start(config)
   results = []
   for parts in (1, 2):

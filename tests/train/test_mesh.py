@@ -12,6 +12,8 @@ from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.optim import OptimConfig, make_optimizer
 
+pytestmark = pytest.mark.eight_devices
+
 
 def spec_of(name, shape, config):
   return meshes.parameter_sharding(name, shape, make_mesh(config), config).spec

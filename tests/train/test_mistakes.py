@@ -13,11 +13,9 @@ from maskclip_jax.train.records import log
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
-# The smallest networks (`tiny_stages`), on the eight devices of these tests.
+# The smallest networks (`tiny_stages`).
 FAST = (
   '--config.total_steps=4',
-  '--config.mesh.data=2',
-  '--config.mesh.model=4',
   *(f'--config.model.proposals.{name}={size}' for name, size in SMALL.items()),
   '--config.settings.label_size=64',
 )
@@ -83,8 +81,16 @@ def whole(tmp_path_factory):
       ["--config.mesh.rules=[['text/.*', 'fsdp']]", '--config.mesh.min_size=1'],
       'no sharding rule matches .*: end the rules with',
     ),
-    (['--config.mesh.model=3'], 'does not fit 8 devices'),
-    (['--config.data.batch_size=3'], 'a batch of 3 does not divide over 2 devices'),
+    (['--config.mesh.model=3'], 'does not fit 1 devices'),
+    (
+      ['--config.optim.accumulate=2', '--config.data.batch_size=3'],
+      r'a batch of 3 does not divide into 2 parts \(optim.accumulate\)',
+    ),
+    pytest.param(
+      ['--config.mesh.data=8', '--config.data.batch_size=3'],
+      'a batch of 3 does not divide over 8 devices',
+      marks=pytest.mark.eight_devices,
+    ),
     (
       ['--config.preset=maskclip_tiny', '--config.model={}'],
       'MasQ-tuning trains a masqclip',
