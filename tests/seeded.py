@@ -36,6 +36,16 @@ def _rule(key: str, shape: Sequence[int]) -> tuple[str, float, float]:
     'decoder_pos_embed': ('keep', 0.0, 0.0),
     'mask_token': ('normal', 0.02, 0.0),
   }
+  if last == 'gamma':
+    # Far from its initial 1e-6, so that blocks count.
+    return 'normal', 0.1, 0.5
+  if key.endswith('clip_model.logit_scale'):
+    # exp(4.80078125) = 121.6: the clamp at 100 is exercised.
+    return 'const', 4.80078125, 0.0
+  if key.endswith('clip_model.positional_embedding'):
+    return 'normal', 0.5, 0.0
+  if key.endswith(('clip_model.token_embedding.weight', 'void_embedding.weight')):
+    return 'normal', 1.0, 0.0
   if last in fixed:
     return fixed[last]
   if key.endswith('sampling_offsets.bias'):

@@ -6,7 +6,7 @@ Parameter names are OpenAI's in Scenic's layout, `visual/transformer/resblocks/0
 """
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Activation = Literal['quick_gelu', 'gelu']
 
-_ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu}
+ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu}
 _lecun = nnx.initializers.lecun_normal()
 
 
@@ -67,9 +67,9 @@ class CLIPConfig:
         f'image_size {self.image_size} is not a multiple of patch_size '
         f'{self.patch_size}'
       )
-    if self.activation not in _ACTIVATIONS:
+    if self.activation not in ACTIVATIONS:
       raise ValueError(
-        f'activation must be one of {sorted(_ACTIVATIONS)}, not {self.activation!r}'
+        f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'
       )
 
   @property
@@ -119,7 +119,7 @@ class MLP(nnx.Module):
     common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
     self.c_fc = nnx.Linear(width, 4 * width, **common)
     self.c_proj = nnx.Linear(4 * width, width, **common)
-    self.activation = _ACTIVATIONS[activation]
+    self.activation = ACTIVATIONS[activation]
 
   def __call__(self, x: Float[Array, '*b w']) -> Float[Array, '*b w']:
     return self.c_proj(self.activation(self.c_fc(x)))
@@ -274,10 +274,22 @@ class VisionTower(nnx.Module):
     return self.project(tokens[:, 0])
 
 
+class TextSizes(Protocol):
+  """What a text tower reads of the config of its CLIP."""
+
+  embed_dim: int
+  text_width: int
+  text_layers: int
+  text_heads: int
+  context_length: int
+  vocab_size: int
+  activation: Activation
+
+
 class TextTower(nnx.Module):
   """The text tower [masqclip 1.3]."""
 
-  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+  def __init__(self, config: TextSizes, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width = config.text_width
     self.token_embedding = nnx.Embed(
       config.vocab_size,

@@ -100,7 +100,7 @@ class Statistic(nnx.Variable):
 
 
 class LayerNorm(nnx.LayerNorm):
-  """LayerNorm over the last axis: eps 1e-5, float32 inside, result in `dtype`."""
+  """LayerNorm over the last axis: float32 inside, result in `dtype`."""
 
   def __init__(
     self,

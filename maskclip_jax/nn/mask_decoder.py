@@ -19,6 +19,9 @@ from maskclip_jax.nn.pixel_decoder import LEVELS, PixelFeatures, uniform_by_fan_
 from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.pyramid import shrink
 
+# Of the maps that masks are drawn on.
+MASK_STRIDE = 4
+
 _xavier = nnx.initializers.xavier_uniform()
 # Query, key and value drawn as one matrix from W to 3 W, as PyTorch does.
 _xavier_packed = nnx.initializers.variance_scaling(0.5, 'fan_avg', 'uniform')
@@ -32,10 +35,13 @@ class Prediction(NamedTuple):
     class_logits: the class head's columns, the last of which is 'no object'; None
       without a head.
     mask_logits: at stride 4.
+    class_vectors: what is compared with words, not normalised; None where the decoder
+      has no such head.
   """
 
   class_logits: Float[Array, 'b q k'] | None
   mask_logits: Float[Array, 'b q h w']
+  class_vectors: Float[Array, 'b q d'] | None = None
 
 
 class Memory(NamedTuple):
@@ -54,7 +60,7 @@ class Memory(NamedTuple):
   real: Bool[Array, 'b s'] | None
 
 
-def _linear(in_width: int, out_width: int, *, kernel_init=None, dtype, rngs: nnx.Rngs):
+def linear(in_width: int, out_width: int, *, kernel_init=None, dtype, rngs: nnx.Rngs):
   """A linear layer with PyTorch's default initialisation, or another kernel's."""
   uniform = uniform_by_fan_in(in_width)
   return nnx.Linear(
@@ -115,8 +121,8 @@ class FFNLayer(nnx.Module):
   """Two linear layers with a ReLU between, sum, norm."""
 
   def __init__(self, width: int, ffn: int, *, dtype, rngs: nnx.Rngs):
-    self.linear1 = _linear(width, ffn, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-    self.linear2 = _linear(ffn, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+    self.linear1 = linear(width, ffn, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+    self.linear2 = linear(ffn, width, kernel_init=_xavier, dtype=dtype, rngs=rngs)
     self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
   def __call__(self, x: Float[Array, 'b q c']) -> Float[Array, 'b q c']:
@@ -128,7 +134,7 @@ class MLP(nnx.Module):
 
   def __init__(self, width: int, out_width: int, *, dtype, rngs: nnx.Rngs):
     self.layers = nnx.List(
-      [_linear(width, out, dtype=dtype, rngs=rngs) for out in (width, width, out_width)]
+      [linear(width, out, dtype=dtype, rngs=rngs) for out in (width, width, out_width)]
     )
 
   def __call__(self, x: Float[Array, '*b c']) -> Float[Array, '*b d']:
@@ -205,7 +211,7 @@ class MaskedDecoder(nnx.Module):
     if num_classes is None:
       self.class_embed = None
     else:
-      self.class_embed = _linear(width, num_classes + 1, **common)
+      self.class_embed = linear(width, num_classes + 1, **common)
     self.mask_embed = MLP(width, mask_dim, **common)
     self.remat = remat
     self.dtype = dtype
@@ -233,17 +239,31 @@ class MaskedDecoder(nnx.Module):
     """Mask embeddings of the queries; a mask is their product with the features."""
     return self.mask_embed(self.decoder_norm(x)).astype(jnp.float32)
 
-  def predict(
+  def mask_logits(
     self, x: Float[Array, 'b q c'], mask_features: Float[Array, 'b h w d']
+  ) -> Float[Array, 'b q h w']:
+    """The masks of the queries, float32."""
+    return jnp.einsum(
+      'bqd,bhwd->bqhw', self.mask_vectors(x), mask_features.astype(jnp.float32)
+    )
+
+  def predict(
+    self,
+    x: Float[Array, 'b q c'],
+    mask_features: Float[Array, 'b h w d'],
+    padded_hw: ValidHW = None,
   ) -> Prediction:
-    """Applies both heads to the queries; float32."""
+    """Applies the heads to the queries; float32.
+
+    Args:
+      x: queries.
+      mask_features: of the pixel decoder.
+      padded_hw: the real part of the pixels; here nothing depends on it.
+    """
     logits = None
     if self.class_embed is not None:
       logits = self.class_embed(self.decoder_norm(x)).astype(jnp.float32)
-    masks = jnp.einsum(
-      'bqd,bhwd->bqhw', self.mask_vectors(x), mask_features.astype(jnp.float32)
-    )
-    return Prediction(logits, masks)
+    return Prediction(logits, self.mask_logits(x, mask_features))
 
   def attention_mask(
     self, x: Float[Array, 'b q c'], memory: Memory
@@ -308,4 +328,4 @@ class MaskedDecoder(nnx.Module):
     _, outputs = in_turn(lap, laps, x)
     queries = [x, *itertools.chain.from_iterable(outputs)]
     shown = queries if aux else queries[-1:]
-    return tuple(self.predict(x, features.mask_features) for x in shown)
+    return tuple(self.predict(x, features.mask_features, padded_hw) for x in shown)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from maskclip_jax.nn.canvas import zero_outside
+
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
 STRIDE = 32
 # Sizes a text bank is padded to. Classes plus the void column must fit.
@@ -48,6 +50,19 @@ class Images:
       return self.padded_hw
     canvas = jnp.array(self.pixels.shape[1:3], jnp.int32)
     return jnp.broadcast_to(canvas, self.image_hw.shape)
+
+  def standardised(
+    self, mean: tuple[float, float, float], std: tuple[float, float, float]
+  ) -> Float[Array, 'b h w 3']:
+    """(pixels - mean) / std; zero beyond the photo, as padding comes afterwards.
+
+    Args:
+      mean: RGB mean, 0..255.
+      std: RGB standard deviation, 0..255.
+    """
+    mean, std = (jnp.asarray(v, jnp.float32) for v in (mean, std))
+    pixels = (self.pixels.astype(jnp.float32) - mean) / std
+    return pixels if self.padded_hw is None else zero_outside(pixels, self.image_hw)
 
   @classmethod
   def from_arrays(

@@ -91,7 +91,7 @@ def without_masking():
 
   @jax.jit
   def run(images):
-    pixels = model.normalize(images)
+    pixels = images.standardised(model.config.pixel_mean, model.config.pixel_std)
     return model.predictor(model.pixel_decoder(model.backbone(pixels)))[-1]
 
   return run

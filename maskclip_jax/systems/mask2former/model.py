@@ -11,13 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.nn.canvas import zero_outside
-from maskclip_jax.nn.mask_decoder import MaskedDecoder, Prediction
+from maskclip_jax.nn.mask_decoder import MASK_STRIDE, MaskedDecoder, Prediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
-
-_MASK_STRIDE = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +110,10 @@ class Mask2Former(nnx.Module):
     )
     self.config = config
 
-  def normalize(self, images: Images) -> Float[Array, 'b h w 3']:
-    """Standardised pixels; zero beyond the photo, as padding comes afterwards."""
-    mean, std = (
-      jnp.asarray(v, jnp.float32)
-      for v in (self.config.pixel_mean, self.config.pixel_std)
-    )
-    pixels = (images.pixels.astype(jnp.float32) - mean) / std
-    return pixels if images.padded_hw is None else zero_outside(pixels, images.image_hw)
-
   def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
     """The backbone's maps: 'res2' (stride 4) to 'res5' (stride 32)."""
-    return self.backbone(self.normalize(images), images.padded_hw)
+    pixels = images.standardised(self.config.pixel_mean, self.config.pixel_std)
+    return self.backbone(pixels, images.padded_hw)
 
   def __call__(
     self, images: Images, text: TextBank | None = None, *, aux: bool = False
@@ -143,7 +132,7 @@ class Mask2Former(nnx.Module):
     """
     pixel = self.pixel_decoder(self.features(images), images.padded_hw)
     predictions = self.predictor(pixel, images.padded_hw, aux=aux)
-    mask_hw = images.input_hw // _MASK_STRIDE
+    mask_hw = images.input_hw // MASK_STRIDE
     *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
 
