@@ -134,15 +134,6 @@ def _relative(path: pathlib.Path) -> str:
   return str(path.relative_to(path.anchor)) if path.anchor else str(path)
 
 
-def shortest_edge_size(
-  height: int, width: int, short_edge: int, long_edge: int
-) -> tuple[int, int]:
-  """Size with the short side at `short_edge`, unless the long one would exceed
-  `long_edge`; both scaled by one factor and rounded half up [masqclip 7.4]."""
-  scale = min(short_edge / min(height, width), long_edge / max(height, width))
-  return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
 def resize_photo(
   photo: UInt8[np.ndarray, 'h w 3'], height: int, width: int
 ) -> UInt8[np.ndarray, 'h2 w2 3']:

@@ -25,6 +25,7 @@ from maskclip_jax import photos, postprocess, zoo
 from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, TextBank
 from maskclip_jax.text import tokenizer
@@ -352,8 +353,8 @@ def _read(photo: Photo, preprocessing: zoo.Preprocessing):
     pixels = photos.read_photo(photo)
   else:
     pixels = photos.photo_from_array(photo)
-  size = photos.shortest_edge_size(
-    *pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
+  size = shortest_edge(
+    pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
   )
   return pixels, photos.resize_photo(pixels, *size)
 

@@ -21,15 +21,7 @@ import grain
 from absl import flags
 
 from maskclip_jax.data.grouping import GroupedShuffle, portraits
-from maskclip_jax.data.loading import (
-  Collate,
-  EvaluationLoader,
-  Size,
-  Source,
-  TestResize,
-  Tokenize,
-  TrainingLoader,
-)
+from maskclip_jax.data.loading import Source, Tokenize, TrainingLoader
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.targets import Arrays, Targets
 from maskclip_jax.data.transforms.mappers import Mapper
@@ -114,40 +106,15 @@ class DataConfig:
       raise ValueError('same_orientation works with a single dataset, not a mixture')
 
 
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-  """One pass over an evaluation set, in its own order.
-
-  Attributes:
-    dataset: what to read; its weight does not matter.
-    resize: the size of the photos.
-    batch_size: examples of all hosts together; the published numbers use 1.
-    targets: how ground truth becomes arrays; its table grows by multiples of
-      `max_segments` where a photo has more, nothing is dropped.
-    canvases: sizes a batch may be padded to, smallest first, so that few programs are
-      compiled; by default each batch is as large as it needs, in steps of 32. Several
-      hosts need exactly one, as all run the same program.
-    reading: speed only.
-  """
-
-  dataset: DatasetConfig
-  resize: TestResize
-  batch_size: int = 1
-  targets: Targets = dataclasses.field(default_factory=Targets)
-  canvases: tuple[Size, ...] = ()
-  reading: Reading = Reading()
-
-
 class Stream:
   """An iterator over batches that owns worker processes; close it when done."""
 
-  def __init__(self, dataset: grain.MapDataset, reading: Reading, length: int | None):
+  def __init__(self, dataset: grain.MapDataset, reading: Reading):
     if reading.workers and not flags.FLAGS.is_parsed():
       raise RuntimeError(
         "grain's worker processes need absl's flags to be parsed: start the program "
         'with absl.app.run, or call absl.flags.FLAGS.mark_as_parsed() first'
       )
-    self._length = length
     options = grain.ReadOptions(
       num_threads=reading.threads, prefetch_buffer_size=reading.prefetch
     )
@@ -165,11 +132,6 @@ class Stream:
 
   def __next__(self) -> Arrays:
     return next(self._batches)
-
-  def __len__(self) -> int:
-    if self._length is None:
-      raise TypeError('a training stream has no end')
-    return self._length
 
   def close(self) -> None:
     """Ends threads and worker processes; the stream is then empty."""
@@ -227,7 +189,7 @@ def train_stream(
     weights = [dataset.weight for dataset in config.datasets]
     examples = grain.MapDataset.mix(parts, weights)
   batches = examples[step * config.batch_size :].batch(size)[host::hosts]
-  return Stream(batches, config.reading, None)
+  return Stream(batches, config.reading)
 
 
 def _host_batch(batch_size: int, host: int, hosts: int) -> int:
@@ -263,47 +225,3 @@ def _endless(config: DataConfig, number: int, source: Source) -> grain.MapDatase
     config.tokenize,
   )
   return records.repeat(_ENDLESS // len(records)).random_map(loader)
-
-
-def eval_stream(
-  config: EvalConfig,
-  *,
-  host: int = 0,
-  hosts: int = 1,
-  source: Source | None = None,
-) -> Stream:
-  """One pass over an evaluation set; every host gets equally many batches.
-
-  Args:
-    config: what to read.
-    host: which rows of each batch this process reads, as in `train_stream`.
-    hosts: processes that share a batch.
-    source: opened records; opened by name if not given.
-
-  Returns:
-    Batches of `image` uint8 [b, H, W, 3] (zero outside the photo), `image_hw` and
-    `padded_hw` int32 [b, 2] (of the resized photo, and rounded up to 32), `image_id`,
-    `example_valid` bool [b] (False for what fills the last batch), `original_hw`, and
-    the arrays of `Targets.arrays` at the photos' original sizes, crowd regions
-    included, padded to the largest of the batch.
-
-  Raises:
-    ValueError: batch, hosts and canvases do not fit, or there are no examples.
-    RecordError: while iterating, a record that cannot be read: an evaluation without
-      it would not be comparable.
-  """
-  size = _host_batch(config.batch_size, host, hosts)
-  if hosts > 1 and len(config.canvases) != 1:
-    raise ValueError(f'{hosts} hosts need exactly one canvas, as all run one program')
-  if source is None:
-    source = config.dataset.open(trainable=False)
-  steps = -(-len(source) // config.batch_size)
-  if not steps:
-    dataset = config.dataset
-    raise ValueError(f'{dataset.view}, split {dataset.split}, has no examples')
-  loader = EvaluationLoader(
-    source, find_view(config.dataset.view), config.resize, config.targets
-  )
-  examples = grain.MapDataset.range(steps * config.batch_size).map(loader)
-  batches = examples.batch(size, batch_fn=Collate(config.canvases))[host::hosts]
-  return Stream(batches, config.reading, steps)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from maskclip_jax import photos
 from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE, Images, Outputs, TextBank
 from maskclip_jax.zoo import Preprocessing
@@ -42,8 +43,8 @@ class Variant:
 
   def photo(self, photo: Photo, preprocessing: Preprocessing) -> Photo:
     """The photo as the network sees it."""
-    size = photos.shortest_edge_size(
-      *photo.shape[:2],
+    size = shortest_edge(
+      photo.shape[:2],
       round(preprocessing.short_edge * self.scale),
       round(preprocessing.long_edge * self.scale),
     )

@@ -9,15 +9,12 @@ import pytest
 import toy_records as toy
 from absl import flags
 
-from maskclip_jax.data.examples import VOID, RecordError, decode
+from maskclip_jax.data.examples import RecordError, decode
 from maskclip_jax.data.grouping import grouped_order, portraits
-from maskclip_jax.data.loading import Collate, TestResize
 from maskclip_jax.data.pipeline import (
   DataConfig,
   DatasetConfig,
-  EvalConfig,
   Reading,
-  eval_stream,
   train_stream,
 )
 from maskclip_jax.data.targets import Targets, decode_ids
@@ -371,88 +368,3 @@ def test_overlapping_objects_travel_as_packed_masks():
   masks = np.unpackbits(batch['masks'], axis=-1)
   assert masks.sum(axis=(2, 3)).tolist() == [[900, 900, 0]] * 4
   assert (masks[:, 0] & masks[:, 1]).sum(axis=(1, 2)).tolist() == [400] * 4
-
-
-# Evaluation.
-
-EVALUATION = EvalConfig(COCO, TestResize(48, 100), batch_size=4, targets=Targets(4))
-
-
-def evaluate(config=EVALUATION, source=None, **options):
-  source = source or toy.Records(10)
-  with eval_stream(config, source=source, **options) as stream:
-    batches = list(stream)
-    assert len(stream) == len(batches)
-  return batches
-
-
-def test_evaluation_reads_every_record_once_and_pads_the_last_batch():
-  batches = evaluate()
-  names = [name for batch in batches for name in decode_ids(batch['image_id'])]
-  assert names == [f'{i:012d}' for i in range(10)] + ['', '']
-  valid = np.concatenate([batch['example_valid'] for batch in batches])
-  assert valid.tolist() == [True] * 10 + [False] * 2
-  last = batches[-1]
-  assert not last['valid'][2:].any()
-  assert (last['segments'][2:] == VOID).all()
-  assert not last['image'][2:].any()
-
-
-def test_evaluation_resizes_photos_and_not_labels():
-  batch = evaluate()[0]
-  # 60 x 80, 80 x 60 and 48 x 48, with the short side at 48.
-  assert batch['image_hw'].tolist() == [[48, 64], [64, 48], [48, 48], [48, 64]]
-  assert batch['padded_hw'].tolist() == [[64, 64]] * 4
-  assert batch['original_hw'].tolist() == [[60, 80], [80, 60], [48, 48], [60, 80]]
-  assert batch['image'].shape == (4, 64, 64, 3)
-  assert not batch['image'][0, 48:].any()
-  assert not batch['image'][1, :, 48:].any()
-  example = decode(toy.Records(10)[1], find_view('coco/panoptic'), crowd=True)
-  np.testing.assert_array_equal(batch['segments'][1, :80, :60], example.segments)
-  assert (batch['segments'][1, :, 60:] == VOID).all()
-
-
-def test_evaluation_keeps_crowds_and_every_segment():
-  batch = evaluate()[0]
-  # Six segments in tables of four: the table grows to eight, nothing is dropped.
-  assert batch['valid'].shape == (4, 8)
-  assert batch['valid'].sum(axis=1).tolist() == [6] * 4
-  assert batch['crowd'].sum(axis=1).tolist() == [1] * 4
-  assert not batch['dropped'].any()
-
-
-def test_hosts_share_an_evaluation():
-  config = dataclasses.replace(EVALUATION, canvases=((96, 96),))
-  whole = evaluate(config)
-  parts = [evaluate(config, host=host, hosts=2) for host in (0, 1)]
-  for number, expected in enumerate(whole):
-    # Label maps are as large as the photos of a host need.
-    for key in ('image', 'image_hw', 'image_id', 'example_valid'):
-      ours = np.concatenate([part[number][key] for part in parts])
-      np.testing.assert_array_equal(ours, expected[key])
-  with pytest.raises(ValueError, match='exactly one canvas'):
-    eval_stream(EVALUATION, host=0, hosts=2, source=toy.Records(4))
-
-
-@pytest.mark.slow
-def test_worker_processes_change_no_evaluation():
-  config = dataclasses.replace(EVALUATION, reading=Reading(workers=2))
-  for ours, expected in zip(evaluate(config), evaluate(), strict=True):
-    assert_equal(ours, expected)
-
-
-def test_the_smallest_canvas_that_fits_is_taken():
-  config = dataclasses.replace(
-    EVALUATION, batch_size=1, canvases=((48 + 16, 64), (96, 96), (128, 128))
-  )
-  assert {batch['image'].shape[1:3] for batch in evaluate(config)} == {(64, 64)}
-  photo = {'image': np.zeros((70, 90, 3), np.uint8)}
-  collate = Collate(((64, 96), (96, 96)))
-  assert collate([photo])['image'].shape == (1, 96, 96, 3)
-  with pytest.raises(ValueError, match='96 x 160 fit none'):
-    collate([photo, {'image': np.zeros((9, 150, 3), np.uint8)}])
-
-
-def test_a_damaged_record_stops_an_evaluation():
-  with pytest.raises(RecordError, match='000000000002'):
-    evaluate(source=toy.Records(4, damaged=(2,)))

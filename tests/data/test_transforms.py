@@ -392,20 +392,6 @@ def test_jitter_scales_within_its_range_and_crops_both_axes_alike(rng):
       assert abs(ratio[0] - ratio[1]) < 1 / min(spare)
 
 
-@pytest.mark.parametrize(
-  ('size', 'short', 'longest', 'expected'),
-  [
-    ((480, 640), 800, 1333, (800, 1067)),
-    ((640, 480), 800, 1333, (1067, 800)),
-    ((300, 1000), 800, 1333, (400, 1333)),
-    ((512, 683), 512, 2048, (512, 683)),
-    ((1, 5000), 640, 2560, (1, 2560)),
-  ],
-)
-def test_shortest_edge(size, short, longest, expected):
-  assert mappers.shortest_edge(size, short, longest) == expected
-
-
 def test_a_category_cap_rejects_uniform_crops(rng):
   """Left half one class, right half two: only the right half is mixed."""
   example = example_of(rng, 64, 128, rows=3)

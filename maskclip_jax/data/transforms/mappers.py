@@ -24,8 +24,8 @@ from maskclip_jax.data.transforms.resample import (
   resize_labels,
 )
 from maskclip_jax.names import look_up
+from maskclip_jax.resizing import Size, shortest_edge
 
-Size = tuple[int, int]
 Operations = tuple[Operation, ...]
 Profile = Literal['released', 'paper']
 
@@ -111,21 +111,6 @@ class FlipAndSquash:
     """The operations of a given draw for a photo of `size`."""
     mirror = (Flip(size[1]),) if flip else ()
     return (*mirror, Resize(size, self.canvas, rule=self.rule))
-
-
-def shortest_edge(size: Size, short: int, longest: int) -> Size:
-  """The size whose short side is `short`, unless the long side exceeds `longest`.
-
-  Both sides are scaled by one factor and rounded as int(x + 0.5) [masqclip 7.4].
-  """
-  scale = short / min(size)
-  height, width = (
-    (short, scale * size[1]) if size[0] < size[1] else (scale * size[0], short)
-  )
-  if max(height, width) > longest:
-    scale = longest / max(height, width)
-    height, width = height * scale, width * scale
-  return max(int(height + 0.5), 1), max(int(width + 0.5), 1)
 
 
 @dataclasses.dataclass(frozen=True)
