@@ -13,12 +13,12 @@ os.environ.setdefault(
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.1')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
 
 import jax
 import pytest
 from absl import flags
 
-jax.config.update('jax_default_matmul_precision', 'highest')
 # grain's worker processes refuse to start while absl's flags are unparsed.
 flags.FLAGS.mark_as_parsed()
 

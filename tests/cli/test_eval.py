@@ -1,6 +1,7 @@
 """From raw files to a table of numbers, as a person types it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -30,7 +31,12 @@ def collect(runs, ledger):
   script = ROOT / 'benchmarks' / 'ledger.py'
   return subprocess.run(
     [sys.executable, str(script), str(runs), '--ledger', str(ledger)],
-    env={'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'COLUMNS': '120'},
+    env={
+      **os.environ,
+      'PYTHONPATH': str(ROOT),
+      'JAX_PLATFORMS': 'cpu',
+      'COLUMNS': '120',
+    },
     capture_output=True,
     text=True,
     check=False,

@@ -1,6 +1,7 @@
 """A diagnosis that is stopped, killed, or shared by two processes is the same page."""
 
 import hashlib
+import os
 import pathlib
 import socket
 import subprocess
@@ -78,7 +79,7 @@ def start(workdir, stop=-1, hosts=1, host=0, address='none'):
   path = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
   return subprocess.Popen(
     [sys.executable, '-c', SCRIPT, *map(str, arguments)],
-    env={'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
+    env={**os.environ, 'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

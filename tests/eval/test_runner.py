@@ -1,6 +1,7 @@
 """Whole evaluations on a generated ADE20K: same numbers however they are run."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def test_the_model_is_right_but_for_the_class_it_mistakes(plain):
 
 @pytest.mark.parametrize(
   ('batch_size', 'devices', 'name'),
-  [(4, 1, 'ade150'), (4, 2, 'ade150'), (8, 8, 'ade150_semantic')],
+  [
+    (4, 1, 'ade150'),
+    pytest.param(4, 2, 'ade150', marks=pytest.mark.eight_devices),
+    pytest.param(8, 8, 'ade150_semantic', marks=pytest.mark.eight_devices),
+  ],
 )
 def test_batch_and_devices_change_no_number(batch_size, devices, name):
   source = ade_run.source(name)
@@ -108,7 +113,7 @@ def test_a_run_that_was_killed_ends_with_the_same_numbers(plain, tmp_path):
     path = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
     return subprocess.run(
       list(map(str, command)),
-      env={'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
+      env={**os.environ, 'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
       capture_output=True,
       text=True,
       check=False,
@@ -149,7 +154,7 @@ def test_two_processes_have_the_numbers_of_one(plain):
   processes = [
     subprocess.Popen(
       [sys.executable, '-c', POD, str(ade_run.data_dir()), address, str(host)],
-      env={'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
+      env={**os.environ, 'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,

@@ -249,6 +249,7 @@ def test_remat_recomputes_every_block():
   assert remat - plain >= 20
 
 
+@pytest.mark.eight_devices
 def test_a_batch_split_over_devices_needs_no_communication():
   mesh = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
   model = params.abstract(lambda: Mask2Former(TINY, rngs=nnx.Rngs(0)))

@@ -82,6 +82,7 @@ def test_a_convolution_and_its_gradient(stride):
   assert both == pytest.approx(3 * forward, rel=0.05)
 
 
+@pytest.mark.eight_devices
 def test_all_devices_count():
   mesh = jax.make_mesh((8,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
   f = jax.shard_map(lambda x: x @ W, mesh=mesh, in_specs=P('data'), out_specs=P('data'))
