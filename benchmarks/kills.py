@@ -29,7 +29,7 @@ STEPS = 40
 INTERRUPTED = 143
 OVER = 'over before'
 # Tiny MasQ-tuning with a checkpoint every other step: half the time one is written.
-CONFIG = 'configs/masqclip.py:stage=masq,runlocal'
+CONFIG = 'masqclip:stage=masq,runlocal'
 CHANGES = (
   f'--config.total_steps={STEPS}',
   '--config.checkpoint.every=2',

@@ -22,10 +22,10 @@ ROOT = pathlib.Path(__file__).parent
 RESULTS, TABLE = ROOT / 'results' / 'pods.json', ROOT / 'pods.md'
 TOPOLOGIES = ['v5e:16x16', 'v4:4x4x8']
 STAGES = {
-  'teacher': 'configs/masqclip.py:stage=teacher',
-  'student': 'configs/masqclip.py:stage=student',
-  'MasQ-tuning': 'configs/masqclip.py:stage=masq',
-  'MaskCLIP': 'configs/maskclip.py:stage=rma',
+  'teacher': 'masqclip:stage=teacher',
+  'student': 'masqclip:stage=student',
+  'MasQ-tuning': 'masqclip:stage=masq',
+  'MaskCLIP': 'maskclip:stage=rma',
 }
 
 

@@ -3,7 +3,7 @@
 Every function returns plain values; `maskclip_jax.train.config` says what each field
 means and refuses unknown ones. A configuration is a file with
 `get_config(arg) -> ConfigDict`; `arg` is what stands behind the colon of
-`--config configs/masqclip.py:stage=masq,runlocal`.
+`--config masqclip:stage=masq,runlocal`.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Mask2Former (CVPR 2022) with the 133 classes of COCO panoptic: 50 epochs, R50.
 
     python -m maskclip_jax train --workdir runs/mask2former \\
-      --config configs/mask2former.py --config.start.backbone.source=resnet50.pth \\
+      --config mask2former --config.start.backbone.source=resnet50.pth \\
       --config.data.data_dir=DATA
 
 Argument: `runlocal`. Expected, from the Mask2Former model zoo: COCO PQ 51.9, AP 41.7,

@@ -1,9 +1,9 @@
 """MaskCLIP (ICML 2023): proposals without classes, then relative mask attention.
 
     T="python -m maskclip_jax train --workdir"
-    $T runs/proposals --config configs/maskclip.py:stage=proposals \\
+    $T runs/proposals --config maskclip:stage=proposals \\
       --config.start.backbone.source=resnet50.pth --config.data.data_dir=DATA
-    $T runs/maskclip --config configs/maskclip.py:stage=rma \\
+    $T runs/maskclip --config maskclip:stage=rma \\
       --config.start.proposals.source=runs/proposals \\
       --config.start.clip.source=CLIP_BUNDLE --config.data.data_dir=DATA
 

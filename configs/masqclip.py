@@ -1,17 +1,17 @@
 """MasQCLIP (ICCV 2023): teacher, students, MasQ-tuning.
 
     T="python -m maskclip_jax train --workdir"
-    $T runs/teacher --config configs/masqclip.py:stage=teacher \\
+    $T runs/teacher --config masqclip:stage=teacher \\
       --config.start.backbone.source=resnet50.pth --config.data.data_dir=DATA
-    $T runs/student --config configs/masqclip.py:stage=student \\
+    $T runs/student --config masqclip:stage=student \\
       --config.start.teacher.source=runs/teacher --config.data.data_dir=DATA
-    $T runs/masq --config configs/masqclip.py:stage=masq \\
+    $T runs/masq --config masqclip:stage=masq \\
       --config.start.proposals.source=runs/student \\
       --config.start.clip.source=CLIP_BUNDLE --config.data.data_dir=DATA
 
 or all of it in one go, resumed wherever it stopped:
 
-    $T runs/masqclip --config configs/masqclip.py:stage=pipeline \\
+    $T runs/masqclip --config masqclip:stage=pipeline \\
       --config.stages.teacher.start.backbone.source=resnet50.pth \\
       --config.stages.masq.start.clip.source=CLIP_BUNDLE
 

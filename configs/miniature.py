@@ -5,15 +5,15 @@
 or stage by stage, after `python -m maskclip_jax data build miniature --data_dir DATA`:
 
     T="python -m maskclip_jax train --config.data.data_dir=DATA"
-    $T --workdir RUNS/close --config configs/miniature.py:stage=clip
-    $T --workdir RUNS/anywhere --config configs/miniature.py:stage=clip_anywhere \\
+    $T --workdir RUNS/close --config miniature:stage=clip
+    $T --workdir RUNS/anywhere --config miniature:stage=clip_anywhere \\
       --config.start.clip.source=RUNS/close
-    $T --workdir RUNS/clip --config configs/miniature.py:stage=clip_photos \\
+    $T --workdir RUNS/clip --config miniature:stage=clip_photos \\
       --config.start.clip.source=RUNS/anywhere
-    $T --workdir RUNS/teacher --config configs/miniature.py:stage=teacher
-    $T --workdir RUNS/student --config configs/miniature.py:stage=student \\
+    $T --workdir RUNS/teacher --config miniature:stage=teacher
+    $T --workdir RUNS/student --config miniature:stage=student \\
       --config.start.teacher.source=RUNS/teacher
-    $T --workdir RUNS/masq --config configs/miniature.py:stage=masq \\
+    $T --workdir RUNS/masq --config miniature:stage=masq \\
       --config.start.proposals.source=RUNS/student --config.start.clip.source=RUNS/clip
 
 Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world's words,

@@ -24,7 +24,7 @@ trained() {
   local name=$1 stage=$2
   shift 2
   run python -m maskclip_jax train --workdir "$out/$name" \
-    --config "configs/miniature.py:stage=$stage,seed=$seed,scale=$scale" \
+    --config "miniature:stage=$stage,seed=$seed,scale=$scale" \
     "--config.data.data_dir=$data" "$@"
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains as a Slurm job, one process per node; run it on a login node.
 #   launch/slurm.sh --nodes 4 --gpus 8 [--partition P] [--time 24:00:00] [--account A] \
-#     [--name N] [--dry_run] -- --config configs/masqclip.py:stage=teacher --workdir ...
+#     [--name N] [--dry_run] -- --config masqclip:stage=teacher --workdir ...
 # Two minutes before its time is up, and when it is preempted, the job is told to stop:
 # it saves, ends with status 143, and puts itself in the queue again to resume.
 set -euo pipefail

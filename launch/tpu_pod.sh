@@ -2,7 +2,7 @@
 # Trains on every host of a Cloud TPU slice: copies the checkout, installs it, and starts
 # the same command everywhere. The hosts find each other by themselves.
 #   launch/tpu_pod.sh --tpu NAME --zone ZONE [--project P] [--dry_run] \
-#     -- --config configs/masqclip.py:stage=masq --workdir /shared/runs/masq ...
+#     -- --config masqclip:stage=masq --workdir /shared/runs/masq ...
 # The workdir and the data must lie where all hosts see them (Filestore, or a bucket
 # mounted by gcsfuse). The command that was interrupted, given again, resumes the run.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # Trains on a TPU slice of a Kubernetes cluster that xpk made.
 #   launch/xpk.sh --cluster C --tpu_type v5litepod-256 --image IMAGE --name masq \
 #     [--zone Z] [--project P] [--slices N] [--dry_run] \
-#     -- --config configs/masqclip.py:stage=masq --workdir /shared/runs/masq ...
+#     -- --config masqclip:stage=masq --workdir /shared/runs/masq ...
 # Make the image by launch/image.sh. A worker that is told to stop saves and ends with
 # status 143; xpk then starts the workload again and it resumes.
 set -euo pipefail

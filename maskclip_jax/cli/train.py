@@ -1,4 +1,4 @@
-"""`python -m maskclip_jax train --config FILE:ARG --workdir DIR [--config.a=value]`."""
+"""`python -m maskclip_jax train --config NAME:ARG --workdir DIR [--config.a=value]`."""
 
 import argparse
 import os
@@ -16,8 +16,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--config',
     required=True,
-    metavar='FILE[:ARG]',
-    help='configs/*.py; change fields by --config.optim.lr=3e-4',
+    metavar='CONFIG[:ARG]',
+    help='a name (masqclip:stage=masq) or a file (configs/masqclip.py:stage=masq); '
+    'change fields by --config.optim.lr=3e-4',
   )
   parser.add_argument(
     '--workdir',

@@ -4,10 +4,17 @@ import ast
 import importlib.util
 import pathlib
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import maskclip_jax
+from maskclip_jax import names
+
 PREFIX = '--config.'
+_PACKAGE = 'configs'
+# What the configurations share is none itself.
+_SHARED = ('__init__', 'common')
 
 
 def is_override(word: str) -> bool:
@@ -19,19 +26,17 @@ def load(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """The plain values of a configuration.
 
   Args:
-    spec: 'file.py' or 'file.py:argument'.
+    spec: a name of `shipped()` or a file, and after a colon its argument:
+      'masqclip:stage=masq', 'configs/masqclip.py:stage=masq'.
     overrides: '--config.optim.lr=3e-4', applied in order.
 
   Raises:
-    FileNotFoundError: no such file.
+    FileNotFoundError: no such name or file.
     ValueError: a file without `get_config`, an argument it does not know, or an
       override without a value.
   """
   name, _, argument = spec.partition(':')
-  path = pathlib.Path(name)
-  if not path.is_file():
-    raise FileNotFoundError(f'{name} does not exist: give a file such as configs/*.py')
-  module = _import(path.absolute())
+  module = _import(find(name).absolute())
   if not hasattr(module, 'get_config'):
     raise ValueError(f'{name} has no get_config(): it is no configuration')
   values = module.get_config(argument or None).to_dict()
@@ -40,17 +45,66 @@ def load(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   return values
 
 
+def find(name: str) -> pathlib.Path:
+  """The file of a configuration.
+
+  Args:
+    name: one of `shipped()`, or a path that ends in .py.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  path = pathlib.Path(name)
+  if path.suffix == '.py':
+    if path.is_file():
+      return path
+    raise FileNotFoundError(
+      f'{name} does not exist: give a file, or a configuration that comes with the '
+      f'package: {", ".join(shipped())}'
+    )
+  if name not in shipped():
+    known, hint = ', '.join(shipped()), names.hint(name, shipped())
+    hint = hint if known in hint else f'{hint} There are {known}'
+    raise FileNotFoundError(
+      f'no configuration is called {name!r}: {hint} (or give a file that ends in .py)'
+    )
+  return shipped()[name]
+
+
+def shipped() -> dict[str, pathlib.Path]:
+  """The configurations that come with the package, by name."""
+  files = sorted(_folder().glob('*.py'))
+  return {f.stem: f for f in files if f.stem not in _SHARED}
+
+
+def _folder() -> pathlib.Path:
+  """`configs/`: inside the package where a wheel was installed, else beside it."""
+  package = pathlib.Path(maskclip_jax.__file__).parent
+  inside = package / _PACKAGE
+  return inside if inside.is_dir() else package.parent / _PACKAGE
+
+
 def _import(path: pathlib.Path):
-  """Runs a file that may import its neighbours as `configs.name`."""
-  root = str(path.parent.parent)
-  spec = importlib.util.spec_from_file_location(f'_config_{path.stem}', path)
+  """Runs a file, which may import its neighbours, and the shipped configurations, as
+  `configs.name`."""
+  spec = importlib.util.spec_from_file_location(f'{_PACKAGE}.{path.stem}', path)
   module = importlib.util.module_from_spec(spec)
-  sys.path.insert(0, root)
+  neighbours = types.ModuleType(_PACKAGE)
+  neighbours.__path__ = [str(path.parent), str(_folder())]
+  kept = {name: sys.modules.pop(name) for name in _loaded()}
+  sys.modules[_PACKAGE] = neighbours
   try:
     spec.loader.exec_module(module)
   finally:
-    sys.path.remove(root)
+    # Another folder's neighbours may have the same names.
+    for name in _loaded():
+      del sys.modules[name]
+    sys.modules.update(kept)
   return module
+
+
+def _loaded() -> list[str]:
+  return [m for m in sys.modules if m == _PACKAGE or m.startswith(f'{_PACKAGE}.')]
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -1,0 +1,61 @@
+"""Configurations by name and by file, from any directory."""
+
+import sys
+
+import pytest
+
+from maskclip_jax.train import config_files
+
+
+def test_a_name_and_its_file_are_the_same(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  named = config_files.load('masqclip:stage=masq,runlocal')
+  file = config_files.find('masqclip')
+  assert file.is_absolute()
+  assert config_files.load(f'{file}:stage=masq,runlocal') == named
+
+
+def test_every_shipped_configuration_has_get_config():
+  for name in config_files.shipped():
+    assert 'task' in config_files.load(f'{name}:runlocal'), name
+
+
+@pytest.mark.parametrize(
+  ('spec', 'parts'),
+  [
+    ('masqclp:stage=masq', ["'masqclp'", "did you mean 'masqclip'", 'miniature']),
+    ('quilt', ["'quilt'", 'mask2former, maskclip, masqclip, miniature']),
+    ('common', ["'common'", 'masqclip']),
+    ('configs/masqclip.py', ['configs/masqclip.py does not exist', 'masqclip']),
+  ],
+)
+def test_an_unknown_name_is_told_with_those_there_are(
+  spec, parts, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(FileNotFoundError) as raised:
+    config_files.load(spec)
+  for part in parts:
+    assert part in str(raised.value)
+
+
+def test_a_file_of_the_user_builds_on_neighbours_and_on_shipped_ones(tmp_path):
+  """Its own neighbours come first; nothing stays imported."""
+  (tmp_path / 'sizes.py').write_text('STEPS = 7\n')
+  (tmp_path / 'mine.py').write_text(
+    'from configs import common, masqclip, sizes\n'
+    'def get_config(arg=None):\n'
+    '  config = masqclip.get_config(arg)\n'
+    '  config.total_steps = sizes.STEPS\n'
+    '  return common.finished(config.to_dict())\n'
+  )
+  before = dict(sys.modules)
+  values = config_files.load(f'{tmp_path}/mine.py:stage=masq,runlocal')
+  assert values['total_steps'] == 7
+  assert values['preset'] == 'masqclip_tiny'
+  assert {m for m in sys.modules if m.startswith('configs')} == {
+    m for m in before if m.startswith('configs')
+  }
+  (tmp_path / 'common.py').write_text('raise ValueError("mine")\n')
+  with pytest.raises(ValueError, match='mine'):
+    config_files.load(f'{tmp_path}/mine.py')
