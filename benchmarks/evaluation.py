@@ -39,10 +39,10 @@ from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train.flops import count_flops
-from maskclip_jax.zoo import PRESETS
+from maskclip_jax.zoo import presets
 
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'evaluation.json'
-PRESET = PRESETS['masqclip_r50_vit_l14_336']
+PRESET = presets()['masqclip_r50_vit_l14_336']
 QUERIES, SEGMENTS = 100, 20
 # Protocol, photo, network's size (padded to 32).
 CASES = (

@@ -27,7 +27,8 @@ from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
-from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, TextBank
+from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.system import Preprocessing, Preset, find_system
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import TextCache, class_vectors
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -65,19 +66,19 @@ def find_bundle(
   path = pathlib.Path(model)
   if path.is_dir():
     return bundle.locate(path)
-  if str(model) in zoo.SHIPPED:
-    return zoo.SHIPPED[str(model)]
-  if str(model) in zoo.PRESETS:
+  if str(model) in zoo.shipped():
+    return zoo.shipped()[str(model)]
+  if str(model) in zoo.presets():
     if cache_dir is not None:
       kept = pathlib.Path(cache_dir) / 'models' / str(model)
       if kept.is_dir():
         return kept
-    if str(model) not in zoo.CARDS:
+    if str(model) not in zoo.cards():
       raise FileNotFoundError(
         f'{model} is made by training (configs/): give the directory of its run or '
         'bundle'
       )
-    card = zoo.CARDS[str(model)]
+    card = zoo.cards()[str(model)]
     raise FileNotFoundError(
       f'the weights of {model} are not here and not distributed with this package: '
       f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
@@ -102,10 +103,10 @@ class Segmenter:
   canvas_step = 128
 
   def __init__(
-    self, model: nnx.Module, preset: zoo.Preset, *, cache: TextCache | None = None
+    self, model: nnx.Module, preset: Preset, *, cache: TextCache | None = None
   ):
     self.preset, self.model, self._cache = preset, model, cache
-    if preset.system == 'clip':
+    if not find_system(preset.system).segments:
       raise ValueError(
         'a CLIP alone has no masks: convert it into a system, or use its towers by '
         '`maskclip_jax.nn.clip`'
@@ -140,7 +141,7 @@ class Segmenter:
 
   @classmethod
   def from_preset(
-    cls, preset: str | zoo.Preset, *, seed: int = 0, dtype: str = 'float32'
+    cls, preset: str | Preset, *, seed: int = 0, dtype: str = 'float32'
   ) -> 'Segmenter':
     """A model with random weights: for tests, and for trying the path out."""
     if isinstance(preset, str):
@@ -150,16 +151,24 @@ class Segmenter:
 
   def as_function(
     self,
-  ) -> tuple[Callable[[nnx.State, Images, TextBank], Outputs], nnx.State]:
+  ) -> tuple[Callable[[nnx.State, Images, TextBank, Scores], Outputs], nnx.State]:
     """The network as a pure function of its weights, and the weights.
 
-    For whoever compiles it another way: over several devices, or for export.
+    For whoever compiles it another way: over several devices, or for export. Scores may
+    be left out: they are then the preset's.
     """
     graphdef, state = nnx.split(self.model)
     closed = self.preset.vocabulary is not None
+    reads_scores = find_system(self.preset.system).reads_scores
 
-    def forward(state: nnx.State, images: Images, text: TextBank) -> Outputs:
-      outputs = nnx.merge(graphdef, state)(images, text)
+    def forward(
+      state: nnx.State,
+      images: Images,
+      text: TextBank,
+      scores: Scores = self.preset.scores,
+    ) -> Outputs:
+      combined = (scores,) if reads_scores else ()
+      outputs = nnx.merge(graphdef, state)(images, text, *combined)
       return Outputs(
         outputs.mask_logits,
         outputs.class_logits,
@@ -201,9 +210,20 @@ class Segmenter:
         vectors = class_vectors(vocabulary, self.encode_text, self._cache)
         void, buckets = vocabulary.void is not None, BUCKETS
       self._banks[key] = TextBank.build(
-        vectors, vocabulary.things, void_last=void, buckets=buckets
+        vectors,
+        vocabulary.things,
+        void_last=void,
+        seen=self._seen(vocabulary),
+        buckets=buckets,
       )
     return self._banks[key]
+
+  def _seen(self, vocabulary: Vocabulary) -> list[bool] | None:
+    """Which classes share a word with the vocabulary of the model's training."""
+    if self.preset.training is None:
+      return None
+    seen, _ = vocabulary.overlap(Vocabulary.named(self.preset.training))
+    return [category.name in seen for category in vocabulary.classes]
 
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
@@ -237,8 +257,8 @@ class Segmenter:
       photo: a path, a Pillow image, or an array (h, w), (h, w, 3) or (h, w, 4).
       vocabulary: words, a file or a named vocabulary; see `Vocabulary.parse`.
       task: 'panoptic', 'semantic', 'instance', or several of them.
-      **choices: fields of `Preprocessing` and `PostprocessConfig` to change, such as
-        object_threshold=0.5 or short_edge=640.
+      **choices: fields of `Preprocessing`, `PostprocessConfig` and, where the system
+        reads them, `Scores` to change, such as object_threshold=0.5 or short_edge=640.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with the input, in one line.
@@ -271,26 +291,28 @@ class Segmenter:
         f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}'
       )
     words = self.vocabulary(vocabulary)
-    preprocessing, config = self._choices(choices)
+    preprocessing, config, scores = self._choices(choices)
     bank = self.text_bank(words)
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
       for photo, reading in _ahead(reader, photo_list, preprocessing):
         try:
           pixels = reading.result()
-          yield photo, self._segment(*pixels, words, bank, tasks, config)
+          yield photo, self._segment(*pixels, words, bank, tasks, config, scores)
         except (OSError, ValueError) as error:
           if on_error is None:
             raise
           on_error(photo, error)
 
   def _choices(self, choices):
-    """The preset's pre- and post-processing with some fields changed."""
-    parts = [self.preset.preprocessing, self.preset.postprocessing]
+    """The preset's pre-processing, post-processing and scores, some fields changed."""
+    parts = [self.preset.preprocessing, self.preset.postprocessing, self.preset.scores]
     known = [set(part.__dataclass_fields__) for part in parts]
-    if unknown := sorted(set(choices) - known[0] - known[1]):
+    if not find_system(self.preset.system).reads_scores:
+      known[-1] = set()
+    if unknown := sorted(set(choices).difference(*known)):
       raise ValueError(
         f'unknown choice {", ".join(unknown)}: choose among '
-        f'{", ".join(sorted(known[0] | known[1]))}'
+        f'{", ".join(sorted(set().union(*known)))}'
       )
     return (
       dataclasses.replace(part, **{k: v for k, v in choices.items() if k in names})
@@ -305,12 +327,13 @@ class Segmenter:
     bank: TextBank,
     tasks: Sequence[str],
     config: postprocess.PostprocessConfig,
+    combined: Scores,
   ) -> Prediction:
     """Runs the model on the resized photo; results have the size of the photo."""
     step = self.canvas_step
     canvas = tuple(-(-side // step) * step for side in resized.shape[:2])
     batch = Images.from_arrays([resized], canvas)
-    outputs = self._forward(self._state, batch, bank)
+    outputs = self._forward(self._state, batch, bank, combined)
     geometry = Geometry(
       np.asarray(outputs.mask_hw[0]),
       np.asarray(batch.padded_hw[0]),
@@ -345,7 +368,7 @@ def _ahead(reader, photo_list, preprocessing):
     yield pending
 
 
-def _read(photo: Photo, preprocessing: zoo.Preprocessing):
+def _read(photo: Photo, preprocessing: Preprocessing):
   """The pixels of a photo, as given and as the network sees them."""
   if isinstance(photo, Image.Image):
     pixels = photos.photo_from_pil(photo)

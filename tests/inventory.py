@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent / 'goldens' / 'inventory'
 @functools.cache
 def parameters(preset: str) -> dict[str, jax.ShapeDtypeStruct]:
   """Path -> shape and type of a preset's model."""
-  chosen = zoo.PRESETS[preset]
+  chosen = zoo.presets()[preset]
   return params.flatten(restore.abstract_model(chosen.system, chosen.config))
 
 
@@ -56,7 +56,7 @@ def main() -> None:
   ROOT.mkdir(exist_ok=True)
   for stale in ROOT.glob('*.txt'):
     stale.unlink()
-  for preset in zoo.PRESETS:
+  for preset in zoo.presets():
     (ROOT / f'{preset}.txt').write_text(text(parameters(preset)))
 
 

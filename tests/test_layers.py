@@ -27,7 +27,7 @@ ALLOWED = {
   'miniature': {'data', 'miniature', 'text'},
   'results': {'postprocess', 'results'},
   'systems': {'mapping', 'nn', 'ops', 'postprocess', 'systems'},
-  'zoo': {'nn', 'postprocess', 'systems'},
+  'zoo': {'systems'},
   'checkpoints': {'_version', 'checkpoints', 'mapping', 'nn', 'systems', 'zoo'},
   'segmenter': {
     'checkpoints',

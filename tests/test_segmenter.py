@@ -10,6 +10,7 @@ from PIL import Image
 import maskclip_jax
 from maskclip_jax import zoo
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.system import Preset
 
 OPEN = ('masqclip_tiny', 'maskclip_tiny', 'clip_baseline_tiny')
 # Random weights are sure of nothing.
@@ -180,6 +181,6 @@ def test_a_stream_goes_on_after_a_bad_photo(segmenter, tmp_path):
 
 def test_every_listed_model_has_a_card_and_a_size():
   for name in maskclip_jax.list_models():
-    assert zoo.CARDS[name].summary
-    restored = zoo.Preset.from_dict(zoo.PRESETS[name].to_dict())
-    assert restored == zoo.PRESETS[name]
+    assert zoo.cards()[name].summary
+    restored = Preset.from_dict(zoo.presets()[name].to_dict())
+    assert restored == zoo.presets()[name]

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from maskclip_jax.checkpoints import params, restore
-from maskclip_jax.checkpoints.detect import TITLES, open_checkpoint
+from maskclip_jax.checkpoints.detect import open_checkpoint
 from maskclip_jax.mapping import rules
 from maskclip_jax.nn.resnet import BLOCKS, ResNet
 
@@ -31,7 +31,7 @@ def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
   checkpoint = open_checkpoint(path)
   if checkpoint.kind != 'resnet':
     raise ValueError(
-      f'{path} is a {TITLES[checkpoint.kind]} checkpoint, not a ResNet backbone'
+      f'{path} is a {checkpoint.title} checkpoint, not a ResNet backbone'
     )
   shapes = checkpoint.known_shapes()
   blocks = sum(f'backbone/res4/{i}/conv1/kernel' in shapes for i in range(100))

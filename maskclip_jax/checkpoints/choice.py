@@ -5,95 +5,73 @@ become text vectors, pixel statistics.
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 from maskclip_jax import zoo
-from maskclip_jax.checkpoints import sizes
-from maskclip_jax.checkpoints.detect import Checkpoint
+from maskclip_jax.checkpoints.detect import CLIP, Checkpoint
 from maskclip_jax.mapping.problems import NAMED
-from maskclip_jax.nn.clip import CLIPConfig
-from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
-from maskclip_jax.systems.maskclip import checkpoint as maskclip
-
-# Where the parts of a system lie among its parameters.
-PROPOSALS, CLIP = 'proposals/', 'clip/'
+from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.systems.system import Preset, System, find_system
 
 
-def find_preset(preset: str | zoo.Preset) -> tuple[str, zoo.Preset]:
+def find_preset(preset: str | Preset) -> tuple[str, Preset]:
   """Name and preset, of a name or of a preset."""
   if isinstance(preset, str):
     return preset, zoo.find_preset(preset)
   return f'{preset.system} by a preset of its own', preset
 
 
-def provides(kind: str, system: str, path: str) -> bool:
-  """Whether the main file, of a kind, holds a parameter of a system."""
-  if kind in ('clip', 'mask2former') or kind != system:
-    return path.startswith(CLIP if kind == 'clip' else PROPOSALS)
-  return not path.startswith((f'{CLIP}text/', f'{CLIP}logit_scale'))
-
-
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """What the files tell about the model.
+class Sources:
+  """The files of a conversion, and what each gives to the model.
 
   Attributes:
-    path: the main file, for messages.
-    shapes: our path -> shape of what each file provides.
-    rma_blocks: blocks with relative mask attention.
-    activation: CLIP's, where a config file tells.
+    system: what is made.
+    main: the file that decides; its rules lead to the paths of the system.
+    clip: the CLIP beside it, likewise; None if the system needs none.
+    main_part: the prefix of the paths that the main file gives, where it is not a file
+      of this system; '' if it gives all of them.
   """
 
-  path: pathlib.Path
-  shapes: Mapping[str, tuple[int, ...]]
-  rma_blocks: tuple[int, ...]
-  activation: str | None
+  system: System
+  main: Checkpoint
+  clip: Checkpoint | None
+  main_part: str
 
   @classmethod
-  def of(cls, main: Checkpoint, second: Checkpoint | None, system: str) -> 'Found':
-    files = [main] if second is None else [main, second]
+  def of(cls, main: Checkpoint, clip: Checkpoint | None, system: System) -> 'Sources':
+    """The files, their rules turned to the paths of the system."""
+    if clip is not None:
+      clip = clip.as_part('', f'{CLIP}/')
+    if main.kind == system.name:
+      return cls(system, main, clip, '')
+    theirs = {kind: f'{part}/' for part, kind in find_system(main.kind).parts.items()}
+    if system.name in theirs:
+      return cls(system, main.as_part(theirs[system.name], ''), clip, '')
+    part, kind = next(iter(system.parts.items()))
+    inside = theirs.get(kind, '')
+    return cls(system, main.as_part(inside, f'{part}/'), clip, f'{part}/')
+
+  def from_main(self, path: str) -> bool:
+    """Whether the main file gives a parameter of the system."""
+    if self.main.kind != self.system.name:
+      return path.startswith(self.main_part)
+    return not path.startswith(self.system.format.left_out)
+
+  def found(self) -> Found:
+    """What the files tell about the sizes of the model."""
+    files = [self.main] if self.clip is None else [self.main, self.clip]
     shapes = {
       path: shape
       for file in files
       for path, shape in file.known_shapes().items()
-      if provides(main.kind, system, path) == (file is main)
+      if self.from_main(path) == (file is self.main)
     }
-    clip = main if second is None else second
-    blocks = maskclip.rma_blocks(main.tensors)
-    return cls(main.path, shapes, blocks, clip.activation)
-
-  def proposals(self, base: Mask2FormerConfig) -> Mask2FormerConfig:
-    return sizes.proposals_config(self.shapes, base, PROPOSALS)
-
-  def clip(self, base: CLIPConfig) -> CLIPConfig:
-    sized = sizes.clip_config(self.shapes, base, CLIP)
-    return dataclasses.replace(sized, activation=self.activation or base.activation)
-
-  def sized(self, preset: zoo.Preset) -> zoo.Preset:
-    """The preset with what the files tell."""
-    config = preset.config
-    match preset.system:
-      case 'clip':
-        config = self.clip(config)
-      case 'mask2former':
-        config = self.proposals(config)
-      case _:
-        found = {
-          'proposals': self.proposals(config.proposals),
-          'clip': self.clip(config.clip),
-        }
-        # A preset without relative mask attention asks to leave it out.
-        if preset.system == 'maskclip' and config.rma_blocks:
-          found['rma_blocks'] = self.rma_blocks
-        config = dataclasses.replace(config, **found)
-    return dataclasses.replace(preset, config=config)
+    told = (self.clip or self.main).beside
+    return Found(shapes, frozenset(self.main.tensors), told)
 
 
-def choose_preset(
-  system: str, preset: str | zoo.Preset | None, found: Found
-) -> tuple[str, zoo.Preset]:
+def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, Preset]:
   """The preset a model is made by, with the sizes of the files.
 
   Returns:
@@ -103,35 +81,36 @@ def choose_preset(
     ValueError: the files do not have the sizes of the preset asked for, or a class
       head that no preset has names for.
   """
+  system, found, path = sources.system, sources.found(), sources.main.path
+
+  def sized(base: Preset) -> Preset:
+    return dataclasses.replace(base, config=system.sized(base.config, found))
+
   if preset is not None:
     name, base = find_preset(preset)
-    if base.system != system:
-      raise ValueError(f'{name} is a preset of {base.system}, not of {system}')
-    sized = found.sized(base)
-    if differences := _differences(base.config, sized.config):
+    if base.system != system.name:
+      raise ValueError(f'{name} is a preset of {base.system}, not of {system.name}')
+    chosen = sized(base)
+    if differences := _differences(base.config, chosen.config):
       shown = ', '.join(differences[:NAMED])
-      raise ValueError(f'{found.path} does not fit {name}: {shown}')
-    return name, sized
-  candidates = {
-    name: (base, found.sized(base))
-    for name, base in zoo.PRESETS.items()
-    if base.system == system
-  }
-  for name, (base, sized) in candidates.items():
-    if not _differences(base.config, sized.config):
-      return name, sized
-  for name, (base, sized) in candidates.items():
-    if _same_vocabulary(base, sized):
-      return f'{system} of its own sizes, otherwise {name}', sized
+      raise ValueError(f'{path} does not fit {name}: {shown}')
+    return name, chosen
+  candidates = {name: (base, sized(base)) for name, base in system.presets.items()}
+  for name, (base, chosen) in candidates.items():
+    if not _differences(base.config, chosen.config):
+      return name, chosen
+  for name, (base, chosen) in candidates.items():
+    if _same_vocabulary(base, chosen):
+      return f'{system.name} of its own sizes, otherwise {name}', chosen
   raise ValueError(
-    f'{found.path} has a class head of its own, which no preset has names for: name a '
+    f'{path} has a class head of its own, which no preset has names for: name a '
     'preset, or use the file for its proposals in another system'
   )
 
 
-def _same_vocabulary(base: zoo.Preset, sized: zoo.Preset) -> bool:
+def _same_vocabulary(base: Preset, sized: Preset) -> bool:
   """False where a closed vocabulary would not fit the class head of the file."""
-  if base.system != 'mask2former':
+  if base.vocabulary is None:
     return True
   return sized.config.num_classes in (base.config.num_classes, None)
 

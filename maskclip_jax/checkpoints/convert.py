@@ -9,41 +9,25 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params, restore
-from maskclip_jax.checkpoints.choice import (
-  CLIP,
-  PROPOSALS,
-  Found,
-  choose_preset,
-  find_preset,
-  provides,
-)
-from maskclip_jax.checkpoints.detect import (
-  TITLES,
-  Checkpoint,
-  open_checkpoint,
-  open_clip,
-)
+from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
+from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, OPENAI_CLIP_REPOSITORIES
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.system import find_system
+from maskclip_jax.systems.system import (
+  Preset,
+  System,
+  all_systems,
+  find_system,
+  system_names,
+)
 
-# What a file of some kind can be converted into. Only its proposal network is used
-# where the system is another one.
-_CONVERTIBLE = {
-  'clip': ('clip',),
-  'mask2former': ('mask2former', 'clip_baseline', 'maskclip'),
-  'maskclip': ('maskclip', 'mask2former', 'clip_baseline'),
-  'masqclip': ('masqclip', 'mask2former', 'clip_baseline', 'maskclip'),
-  'resnet': (),
-}
-_WITHOUT_CLIP = ('clip', 'mask2former')
 # Two files hold the same CLIP if a matrix agrees to rounding in half precision;
 # different CLIPs differ by about as much as their values.
 _SAME = 1e-2
@@ -69,7 +53,7 @@ def convert_checkpoint(
   to: str | os.PathLike,
   *,
   system: str | None = None,
-  preset: str | zoo.Preset | None = None,
+  preset: str | Preset | None = None,
   clip: str | os.PathLike | None = None,
 ) -> Conversion:
   """Makes a bundle of an official checkpoint.
@@ -77,8 +61,8 @@ def convert_checkpoint(
   Args:
     source: the checkpoint; or a bundle or run of proposals, to put a CLIP beside them.
     to: the bundle's directory.
-    system: what to make of it, a key of `systems.SYSTEMS`; by default what the keys of
-      the file say.
+    system: what to make of it, the name of a system; by default what the keys of the
+      file say.
     preset: thresholds and what shapes do not tell; by default the published one of
       these sizes.
     clip: the CLIP (an official file or a bundle) a system was trained with.
@@ -88,30 +72,46 @@ def convert_checkpoint(
   """
   bundle.check_target(to)
   main = open_checkpoint(source)
-  system = _choose_system(main, system, preset)
-  second = _choose_clip(main, system, clip)
-  name, chosen = choose_preset(system, preset, Found.of(main, second, system))
-  flat = _gather(main, second, chosen)
+  chosen_system = _choose_system(main, system, preset)
+  second = _choose_clip(main, chosen_system, clip)
+  sources = Sources.of(main, second, chosen_system)
+  name, chosen = choose_preset(sources, preset)
+  flat = _gather(sources, chosen)
   origin = _provenance(main, second)
   card = model_card(name, chosen, origin, params.count(flat))
   bundle.save(to, chosen.to_dict(), flat, source=origin, card=card)
   notes = _notes(main, second, chosen)
-  return Conversion(pathlib.Path(to), system, name, params.count(flat), notes)
+  return Conversion(pathlib.Path(to), chosen.system, name, params.count(flat), notes)
+
+
+def _possible(kind: str) -> tuple[str, ...]:
+  """What a file of some kind can be converted into: what it is, a part of it, or what
+  can be made of its proposals and a CLIP."""
+  if kind not in system_names():
+    return ()
+  parts = find_system(kind).parts.values()
+  proposals = [part for part in parts or (kind,) if part != CLIP]
+  made = (
+    system.name
+    for system in all_systems()
+    if system.from_parts and set(proposals) & set(system.parts.values())
+  )
+  return tuple(dict.fromkeys((kind, *proposals, *made)))
 
 
 def _choose_system(
-  main: Checkpoint, system: str | None, preset: str | zoo.Preset | None
-) -> str:
-  possible, title = _CONVERTIBLE[main.kind], TITLES[main.kind]
+  main: Checkpoint, system: str | None, preset: str | Preset | None
+) -> System:
+  possible = _possible(main.kind)
   if not possible:
     raise ValueError(
-      f'{main.path} is a {title}, which is a part of a model: it initialises the '
+      f'{main.path} is a {main.title}, which is a part of a model: it initialises the '
       'training of a proposal network'
     )
   if system is None and preset is not None:
     system = find_preset(preset)[1].system
   system = system or possible[0]
-  find_system(system)
+  chosen = find_system(system)
   if main.layout == 'bundle' and system == main.kind:
     raise ValueError(
       f'{main.path} is a bundle, converted already: give it to --model, or choose by '
@@ -119,18 +119,19 @@ def _choose_system(
     )
   if system not in possible:
     raise ValueError(
-      f'{main.path} looks like a {title} checkpoint and cannot become {system}: use '
-      f'--system {possible[0]}'
+      f'{main.path} looks like a {main.title} checkpoint and cannot become {system}: '
+      f'use --system {possible[0]}'
     )
-  return system
+  return chosen
 
 
 def _choose_clip(
-  main: Checkpoint, system: str, clip: str | os.PathLike | None
+  main: Checkpoint, system: System, clip: str | os.PathLike | None
 ) -> Checkpoint | None:
-  if system in _WITHOUT_CLIP:
+  whole = main.kind == system.name and not system.format.left_out
+  if whole or CLIP not in system.parts.values():
     if clip is not None:
-      raise ValueError(f'--clip is not used for {system}: leave it out')
+      raise ValueError(f'--clip is not used for {system.name}: leave it out')
     return None
   if clip is None:
     size, where = list(OPENAI_CLIP_REPOSITORIES.items())[-1]
@@ -142,15 +143,15 @@ def _choose_clip(
 
 
 def _notes(
-  main: Checkpoint, second: Checkpoint | None, preset: zoo.Preset
+  main: Checkpoint, second: Checkpoint | None, preset: Preset
 ) -> tuple[str, ...]:
   notes = [str(main)]
-  if main.kind not in (preset.system, 'clip'):
+  if main.kind != preset.system:
     notes.append(f'took the proposal network out of {main.path.name}')
   if second is not None:
     notes.append(str(second))
   clip = main if second is None else second
-  if clip.kind == 'clip' and clip.activation is None:
+  if clip.kind == CLIP and 'activation' not in clip.beside:
     notes.append(
       "activation quick_gelu, as in OpenAI's weights: most other CLIPs need 'gelu' in "
       f'{bundle.CONFIG}'
@@ -158,25 +159,22 @@ def _notes(
   return tuple(notes)
 
 
-def _gather(
-  main: Checkpoint, second: Checkpoint | None, preset: zoo.Preset
-) -> dict[str, np.ndarray]:
+def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
   """Every parameter of the model, from the file that provides it."""
-  inside = {'clip': CLIP, 'mask2former': PROPOSALS}.get(preset.system, '')
+  main, second = sources.main, sources.clip
   model = restore.abstract_model(preset.system, preset.config)
-  expected = {f'{inside}{path}': leaf for path, leaf in params.flatten(model).items()}
-  own = {p: x for p, x in expected.items() if provides(main.kind, preset.system, p)}
-  without_rma = preset.system == 'maskclip' and not preset.config.rma_blocks
+  expected = params.flatten(model)
+  own = {path: leaf for path, leaf in expected.items() if sources.from_main(path)}
   flat = rules.convert(
     main.tensors,
     main.rules,
     own,
-    partial=main.kind != preset.system or without_rma,
+    partial=main.kind != preset.system or sources.system.takes_part(preset.config),
     source=str(main.path),
   )
   if second is not None:
     # One matrix is read twice, to see that both files hold the same CLIP.
-    witness = f'{CLIP}visual/proj/kernel'
+    witness = _witness(own)
     rest = {p: x for p, x in expected.items() if p not in own or p == witness}
     others = rules.convert(
       second.tensors,
@@ -186,10 +184,18 @@ def _gather(
       source=str(second.path),
       hint=f'is it the CLIP that {main.path.name} was trained with?',
     )
-    if witness in own:
+    if witness is not None:
       _check_same_clip(flat[witness], others[witness], main, second)
     flat = others | flat
-  return {path.removeprefix(inside): flat[path] for path in expected}
+  return {path: flat[path] for path in expected}
+
+
+def _witness(own: Mapping[str, Any]) -> str | None:
+  """A matrix of CLIP's image tower that the main file holds; None if it holds none."""
+  tower = f'{CLIP}/visual/'
+  return next(
+    (p for p in own if p.startswith(tower) and p.endswith('/proj/kernel')), None
+  )
 
 
 def _check_same_clip(

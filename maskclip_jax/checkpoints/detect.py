@@ -1,10 +1,10 @@
 """Which network a checkpoint belongs to, told by keys that no other one has."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,31 +12,14 @@ from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, read_checkpoint
 from maskclip_jax.checkpoints.tensor_file import TensorFile
 from maskclip_jax.mapping import resnet, rules
-from maskclip_jax.mapping.rules import Rule, Rules, prefixed
-from maskclip_jax.systems.clip import checkpoint as clip
-from maskclip_jax.systems.mask2former import checkpoint as mask2former
-from maskclip_jax.systems.maskclip import checkpoint as maskclip
-from maskclip_jax.systems.masqclip import checkpoint as masqclip
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.rules import Rule, Rules
+from maskclip_jax.systems.system import all_systems, find_system
 
-# What each kind of file is called in messages.
-TITLES = {
-  'clip': 'CLIP',
-  'mask2former': 'Mask2Former',
-  'maskclip': 'MaskCLIP',
-  'masqclip': 'MasQCLIP',
-  'resnet': 'ResNet',
-}
-
-# Keys that give a checkpoint away: kind, layout, key. The first that is there counts:
-# a MasQCLIP file also holds everything a Mask2Former's has.
-_SIGNATURES = (
-  ('masqclip', 'official', masqclip.SIGNATURE),
-  ('maskclip', 'official', maskclip.SIGNATURE),
-  *(('mask2former', layout, key) for layout, key in mask2former.SIGNATURES.items()),
-  *(('clip', layout, key) for layout, key in clip.SIGNATURES.items()),
-  ('clip', 'scenic', 'text/transformer/resblocks.0/ln_1/scale'),
-  *(('resnet', layout, key) for layout, key in resnet.SIGNATURES.items()),
-)
+# The system whose checkpoints `--clip` takes, and the part of the others that it is.
+CLIP = 'clip'
+# What the shapes of a CLIP leave open.
+_UNTOLD = ('activation', 'vision_heads', 'text_heads')
 
 _CONVERTED = (
   'a file of a bundle, converted already: give the bundle directory to --model'
@@ -56,7 +39,7 @@ _FOREIGN = (
   ),
   (
     'vision_model.embeddings.class_embedding',
-    clip.SIGNATURES['hugging_face'],
+    'text_model.embeddings.token_embedding.weight',
     'an image tower without its text tower: take the whole CLIPModel',
   ),
   (
@@ -77,10 +60,10 @@ class Checkpoint:
   Attributes:
     path: the file, or the directory of a bundle.
     tensors: official key -> array.
-    kind: a key of `TITLES`.
-    layout: which of the kind's layouts.
-    rules: from its keys to the paths of a system, `proposals/...` and `clip/...`.
-    activation: of a CLIP, where a config file beside it tells.
+    kind: the system it belongs to, or 'resnet' for a backbone alone.
+    layout: which of the format's layouts; 'bundle' for a bundle.
+    rules: from its keys to the paths of its own network.
+    beside: fields of its config that are known without its tensors.
   """
 
   path: pathlib.Path
@@ -88,7 +71,12 @@ class Checkpoint:
   kind: str
   layout: str
   rules: Rules
-  activation: str | None = None
+  beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def title(self) -> str:
+    """What messages call the file."""
+    return title_of(self.kind)
 
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Official key -> shape, where possible without reading a tensor."""
@@ -100,9 +88,25 @@ class Checkpoint:
     """Our path -> shape, of those tensors whose layout needs no head count."""
     return rules.known_shapes(self.rules, self.shapes())
 
+  def as_part(self, inside: str, ours: str) -> 'Checkpoint':
+    """The same file, its rules those of one part below another prefix."""
+    return dataclasses.replace(self, rules=rules.part_of(self.rules, inside, ours))
+
   def __str__(self) -> str:
     layout = '' if self.layout in ('official', 'bundle') else f', {self.layout} layout'
-    return f'{self.path}: {TITLES[self.kind]}{layout}, {len(self.tensors)} tensors'
+    return f'{self.path}: {self.title}{layout}, {len(self.tensors)} tensors'
+
+
+def formats() -> dict[str, Format]:
+  """Every kind of official file: those of the systems, and backbones alone."""
+  own = {system.name: system.format for system in all_systems() if system.format}
+  return {**own, 'resnet': resnet.FORMAT}
+
+
+def title_of(kind: str) -> str:
+  """What messages call a kind of checkpoint."""
+  known = formats()
+  return known[kind].title if kind in known else find_system(kind).title
 
 
 def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
@@ -113,78 +117,50 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
   """
   path = bundle.locate(path)
   if bundle.is_bundle(path):
-    return _open_proposals(path)
+    opened = _open_bundle(path)
+    if find_system(opened.kind).parts or opened.kind == CLIP:
+      raise ValueError(f'{path} is a bundle, converted already: give it to --model')
+    return opened
   tensors = read_checkpoint(path)
   kind, layout = detect(tensors, path)
-  activation = _activation_beside(path) if kind == 'clip' else None
-  table = table_of(kind, layout, tensors)
-  return Checkpoint(path, tensors, kind, layout, table, activation)
+  form = formats()[kind]
+  table = form.read(layout, frozenset(tensors))
+  return Checkpoint(path, tensors, kind, layout, table, form.beside(path))
 
 
-def _open_proposals(path: pathlib.Path) -> Checkpoint:
+def _open_bundle(path: pathlib.Path) -> Checkpoint:
   opened = bundle.load(path)
-  if opened.config.get('system') != 'mask2former':
-    raise ValueError(f'{path} is a bundle, converted already: give it to --model')
-  table = tuple(Rule(name, f'proposals/{name}') for name in opened.parameters)
-  return Checkpoint(path, opened.parameters, 'mask2former', 'bundle', table)
+  table = tuple(Rule(name, name) for name in opened.parameters)
+  kind = opened.config.get('system')
+  return Checkpoint(path, opened.parameters, kind, 'bundle', table)
 
 
 def open_clip(path: str | os.PathLike) -> Checkpoint:
   """Opens a CLIP: an official file, or a bundle that holds one.
 
   Raises:
-    FileNotFoundError, ValueError: see `open_checkpoint`; or it is no CLIP.
+    FileNotFoundError, ValueError: see `open_checkpoint`; or it is not a CLIP.
   """
   path = bundle.locate(path)
   if not bundle.is_bundle(path):
     checkpoint = open_checkpoint(path)
-    if checkpoint.kind != 'clip':
+    if checkpoint.kind != CLIP:
       raise ValueError(
-        f'{path} is a {TITLES[checkpoint.kind]} checkpoint and holds no text tower: '
+        f'{path} is a {checkpoint.title} checkpoint and holds no text tower: '
         '--clip takes a whole CLIP'
       )
     return checkpoint
-  opened = bundle.load(path)
-  names = set(opened.parameters)
-  inside = '' if opened.config.get('system') == 'clip' else 'clip/'
-  if f'{inside}logit_scale' not in names:
+  checkpoint = _open_bundle(path)
+  inside = '' if checkpoint.kind == CLIP else f'{CLIP}/'
+  if f'{inside}logit_scale' not in checkpoint.tensors:
     raise ValueError(f'{path} is a bundle without a CLIP')
-  table = tuple(Rule(name, name if inside else f'clip/{name}') for name in names)
-  config = opened.config['config']
-  return Checkpoint(
-    path,
-    opened.parameters,
-    'clip',
-    'bundle',
-    table,
-    (config['clip'] if inside else config)['activation'],
+  config = bundle.load(path).config['config']
+  config = config[CLIP] if inside else config
+  return dataclasses.replace(
+    checkpoint.as_part(inside, ''),
+    kind=CLIP,
+    beside={name: config[name] for name in _UNTOLD},
   )
-
-
-def _activation_beside(path: pathlib.Path) -> str | None:
-  """The activation that the config file of open_clip or Hugging Face names.
-
-  Weights do not tell it, and with the wrong one a CLIP works badly without failing
-  [masqclip 1.6].
-  """
-  file = path.with_name('open_clip_config.json')
-  if path.name.startswith('open_clip') and file.is_file():
-    model = _read_json(file).get('model_cfg', {})
-    return 'quick_gelu' if model.get('quick_gelu') else 'gelu'
-  file = path.with_name('config.json')
-  if file.is_file():
-    config = _read_json(file)
-    if config.get('model_type') == 'clip':
-      # Files leave out what equals the library's default.
-      return config.get('vision_config', {}).get('hidden_act', 'quick_gelu')
-  return None
-
-
-def _read_json(file: pathlib.Path) -> dict:
-  try:
-    return json.loads(file.read_text())
-  except ValueError as error:
-    raise ValueError(f'{file} is not valid JSON: {error}') from error
 
 
 def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
@@ -197,27 +173,18 @@ def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
   for key, absent, advice in _FOREIGN:
     if key in keys and absent not in keys:
       raise ValueError(f'{path} is {advice}')
-  for kind, layout, key in _SIGNATURES:
-    if key in keys:
+  known = formats()
+  matching = {
+    kind: layout for kind, form in known.items() if (layout := form.layout_of(keys))
+  }
+  # A MasQCLIP file also holds everything that a Mask2Former's has.
+  included = {name for kind in matching for name in known[kind].includes}
+  for kind, layout in matching.items():
+    if kind not in included:
       return kind, layout
   shown = ', '.join(sorted(keys)[:3]) or 'nothing'
+  titles = ', '.join(form.title for form in known.values())
   raise ValueError(
     f'{path} is the checkpoint of a network we do not know: it holds {shown}, ...; '
-    f'known are {", ".join(TITLES.values())}'
+    f'known are {titles}'
   )
-
-
-def table_of(kind: str, layout: str, keys: Iterable[str]) -> Rules:
-  """The rules of a kind of checkpoint, to the paths of a system."""
-  match kind:
-    case 'clip':
-      return prefixed(clip.LAYOUTS[layout], ours='clip/')
-    case 'mask2former':
-      return prefixed(mask2former.LAYOUTS[layout], ours='proposals/')
-    case 'maskclip':
-      return maskclip.rules(maskclip.rma_blocks(keys))
-    case 'masqclip':
-      return masqclip.rules()
-    case 'resnet':
-      return prefixed(resnet.LAYOUTS[layout], ours='backbone/')
-  raise ValueError(f'unknown kind of checkpoint {kind!r}')

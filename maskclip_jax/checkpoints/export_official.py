@@ -11,14 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.clip import checkpoint as clip
-from maskclip_jax.systems.mask2former import checkpoint as mask2former
-from maskclip_jax.systems.maskclip import checkpoint as maskclip
-from maskclip_jax.systems.masqclip import checkpoint as masqclip
+from maskclip_jax.systems.system import Preset, System, find_system
 
 # COCO panoptic, what the published systems were trained on: sizes a loss buffer when
 # the bundle was not converted from a file that holds it.
@@ -37,8 +33,8 @@ def export_official(
     model: the bundle's directory.
     to: the file: `.safetensors`, or `.pth`, `.pt`, `.bin` for PyTorch's own format
       (needs the `torch` extra); replaced if it exists.
-    layout: of a CLIP, one of `tables.clip.LAYOUTS`; 'openai' (also open_clip's) by
-      default. The systems have one layout each.
+    layout: of a CLIP, one of `systems.clip.checkpoint.LAYOUTS`; 'openai' (also
+      open_clip's) by default. Most systems have one layout.
 
   Returns:
     One line that tells what was written.
@@ -53,13 +49,15 @@ def export_official(
   if to.is_dir():
     raise ValueError(f'{to} is a directory: name a file')
   opened = bundle.load(model)
-  preset = zoo.Preset.from_dict(opened.config)
-  table = _table(preset, layout, opened.source)
-  stored = [path for path in opened.parameters if not _is_text_of_system(preset, path)]
+  preset = Preset.from_dict(opened.config)
+  system = find_system(preset.system)
+  table = _table(system, preset.config, layout, opened.source)
+  left_out = system.format.left_out
+  stored = [path for path in opened.parameters if not path.startswith(left_out)]
   tensors = rules.invert({path: opened.parameters[path] for path in stored}, table)
   with _replaced_whole(to) as partial:
     if to.suffix in _TORCH:
-      _write_torch(partial, tensors, wrapped=preset.system != 'clip')
+      _write_torch(partial, tensors, system.format.wrapper)
     else:
       # The mark by which the reference libraries know whose conventions these are.
       write_tensors(partial, tensors, {'format': 'pt'})
@@ -67,28 +65,20 @@ def export_official(
 
 
 def _table(
-  preset: zoo.Preset, layout: str | None, source: Mapping[str, Any]
+  system: System, config: Any, layout: str | None, source: Mapping[str, Any]
 ) -> rules.Rules:
-  system, classes = preset.system, source.get('criterion_classes') or _CLASSES
-  if system == 'clip':
-    layout = layout or 'openai'
-    if layout not in clip.LAYOUTS:
-      raise ValueError(f'layout must be one of {", ".join(clip.LAYOUTS)}: {layout!r}')
-    return clip.LAYOUTS[layout]
-  if layout is not None:
-    raise ValueError(f'{system} has one official layout: leave the layout out')
-  match system:
-    case 'mask2former':
-      return mask2former.rules(preset.config.num_classes)
-    case 'maskclip':
-      return maskclip.rules(preset.config.rma_blocks, classes)
-    case 'masqclip':
-      return masqclip.rules(classes)
-  raise ValueError(f'{system} has no official layout: export the models it is made of')
-
-
-def _is_text_of_system(preset: zoo.Preset, path: str) -> bool:
-  return preset.system != 'clip' and path.startswith(('clip/text/', 'clip/logit_scale'))
+  form = system.format
+  if form is None or form.write is None:
+    raise ValueError(
+      f'{system.name} has no official layout: export the models it is made of'
+    )
+  if layout is not None and len(form.signatures) == 1:
+    raise ValueError(f'{system.name} has one official layout: leave the layout out')
+  layout = layout or next(iter(form.signatures))
+  if layout not in form.signatures:
+    known = ', '.join(form.signatures)
+    raise ValueError(f'layout must be one of {known}: {layout!r}')
+  return form.write(config, layout, source.get('criterion_classes') or _CLASSES)
 
 
 @contextlib.contextmanager
@@ -106,9 +96,9 @@ def _replaced_whole(path: pathlib.Path):
 
 
 def _write_torch(
-  path: pathlib.Path, tensors: Mapping[str, np.ndarray], *, wrapped: bool
+  path: pathlib.Path, tensors: Mapping[str, np.ndarray], wrapper: str
 ) -> None:
-  """PyTorch's format; detectors have their state dict below 'model'."""
+  """PyTorch's format; detectors have their state dict below an entry, 'model'."""
   try:
     import torch
   except ImportError as error:
@@ -118,4 +108,4 @@ def _write_torch(
     ) from error
   # A view must be copied: PyTorch would save the whole array it looks at.
   state = {k: torch.from_numpy(np.array(a, order='C')) for k, a in tensors.items()}
-  torch.save({'model': state} if wrapped else state, path)
+  torch.save({wrapper: state} if wrapper else state, path)

@@ -4,20 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskclip_jax import zoo
-from maskclip_jax.checkpoints.detect import TITLES
-
-# The licence of the official files, by their kind. `docs/licences.md` has the whole
-# picture.
-_LICENCES = {
-  'clip': "MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
-  'mask2former': 'CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
-  'maskclip': 'CC BY-NC 4.0 (the authors of MaskCLIP)',
-  'masqclip': 'CC BY-NC 4.0 (the authors of MasQCLIP)',
-}
+from maskclip_jax.checkpoints.detect import formats, title_of
+from maskclip_jax.systems.system import Preset, find_system
 
 
 def model_card(
-  name: str, preset: zoo.Preset, source: Mapping[str, Any], parameters: int
+  name: str, preset: Preset, source: Mapping[str, Any], parameters: int
 ) -> str:
   """Markdown for people.
 
@@ -27,9 +19,9 @@ def model_card(
     source: the bundle's provenance, as `bundle.Bundle.source`.
     parameters: how many there are.
   """
-  card = zoo.CARDS.get(name)
+  card = zoo.cards().get(name)
   sections = [
-    f'# {name}\n\n{card.summary if card else TITLES.get(preset.system, preset.system)}',
+    f'# {name}\n\n{card.summary if card else find_system(preset.system).title}',
     f'System `{preset.system}`, {parameters:,} parameters, all float32.',
     _files(source['files']),
     _licence(source['files']),
@@ -48,13 +40,13 @@ def model_card(
 
 
 def _files(files) -> str:
-  rows = [f'| `{f["name"]}` | {TITLES[f["kind"]]} | `{f["sha256"]}` |' for f in files]
+  rows = [f'| `{f["name"]}` | {title_of(f["kind"])} | `{f["sha256"]}` |' for f in files]
   heading = '## Where the weights come from\n\n| file | kind | sha256 |\n|---|---|---|'
   return '\n'.join([heading, *rows])
 
 
 def _licence(files) -> str:
-  lines = dict.fromkeys(f'- {TITLES[f["kind"]]}: {_terms(f)}' for f in files)
+  lines = dict.fromkeys(f'- {title_of(f["kind"])}: {_terms(f)}' for f in files)
   return '\n'.join(
     [
       '## Licence of the weights',
@@ -71,4 +63,4 @@ def _terms(file: Mapping[str, str]) -> str:
   if file['layout'] == 'bundle':
     # It may hold anybody's weights: what they may is written in its own card.
     return f'the terms of `{file["name"]}`, see its MODEL_CARD.md'
-  return _LICENCES[file['kind']]
+  return formats()[file['kind']].licence

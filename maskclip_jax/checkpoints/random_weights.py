@@ -46,7 +46,7 @@ def random_model(
   """A model of a system with random weights.
 
   Args:
-    system: a key of `systems.SYSTEMS`.
+    system: the name of a system.
     config: that system's config.
     seed: of the weights.
     dtype: compute type; parameters are float32.

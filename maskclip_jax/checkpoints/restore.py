@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params
-from maskclip_jax.systems import system as systems
+from maskclip_jax.systems.system import Preset, build
 
 
 class ConstantRngs:
@@ -36,17 +35,17 @@ def abstract_model(system: str, config: Any, *, dtype=jnp.float32) -> nnx.Module
   """A model with shapes instead of arrays.
 
   Args:
-    system: a key of `systems.SYSTEMS`.
+    system: the name of a system.
     config: that system's config.
     dtype: compute type; parameters are float32.
   """
   rngs = ConstantRngs()
-  return params.abstract(lambda: systems.build(system, config, dtype=dtype, rngs=rngs))
+  return params.abstract(lambda: build(system, config, dtype=dtype, rngs=rngs))
 
 
 def load_model(
   directory: str | os.PathLike, *, dtype=jnp.float32
-) -> tuple[nnx.Module, zoo.Preset, bundle.Bundle]:
+) -> tuple[nnx.Module, Preset, bundle.Bundle]:
   """The model of a bundle, its preset, and the bundle itself.
 
   Raises:
@@ -55,7 +54,7 @@ def load_model(
   """
   opened = bundle.load(directory)
   try:
-    preset = zoo.Preset.from_dict(opened.config)
+    preset = Preset.from_dict(opened.config)
   except (ValueError, TypeError) as error:
     raise ValueError(f'{opened.directory / bundle.CONFIG}: {error}') from error
   model = params.load_into(

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
   for heading in ('name', 'what it is', 'weights', 'licence of the weights', 'numbers'):
     table.add_column(heading, overflow='fold')
   for name in zoo.list_models():
-    card = zoo.CARDS[name]
+    card = zoo.cards()[name]
     table.add_row(name, card.summary, card.weights, card.licence, card.numbers)
   rich.console.Console().print(table)
   return 0

@@ -34,6 +34,7 @@ from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.results import image_results
 from maskclip_jax.postprocess import Results, Task
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.system import find_system
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -139,7 +140,10 @@ class Evaluator:
     self.words = Words.of(self.bank)
     self.preprocessing = run.preprocessing(segmenter.preset)
     self.postprocessing = run.postprocessing(segmenter.preset)
-    self.predictor = Predictor(segmenter, self.bank, options.batch_size, devices)
+    self.scores = run.scores(segmenter.preset)
+    self.predictor = Predictor(
+      segmenter, self.bank, self.scores, options.batch_size, devices
+    )
     self.name = _name(run, options, words)
 
   def judge(self) -> Judge:
@@ -158,6 +162,7 @@ class Evaluator:
       'tasks': list(self.tasks),
       'preprocessing': dataclasses.asdict(self.preprocessing),
       'postprocessing': dataclasses.asdict(self.postprocessing),
+      'scores': dataclasses.asdict(self.scores),
       'variants': [dataclasses.asdict(v) for v in self.options.variants],
     }
 
@@ -248,8 +253,14 @@ def check_model_options(segmenter: Segmenter, run: Run) -> None:
 
   Raises:
     ValueError: an option of the protocol that the model's config lacks, or has
-      otherwise.
+      otherwise; or scores to combine in a system that combines none.
   """
+  if run.settings.scores and not find_system(segmenter.preset.system).reads_scores:
+    wanted = ', '.join(f'{name} {value}' for name, value in run.settings.scores.items())
+    raise ValueError(
+      f'{run.protocol.name} is run with {wanted}, and {segmenter.preset.system} '
+      'combines no scores: use a model of the system that the protocol is for'
+    )
   config = segmenter.model.config if run.settings.options else None
   for name, wanted in run.settings.options.items():
     found = getattr(config, name, None)

@@ -20,8 +20,8 @@ from maskclip_jax import photos
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import STRIDE, Images, Outputs, TextBank
-from maskclip_jax.zoo import Preprocessing
+from maskclip_jax.systems.contract import STRIDE, Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.system import Preprocessing
 
 S, T = TypeVar('S'), TypeVar('T')
 Photo = UInt8[np.ndarray, 'height width 3']
@@ -102,6 +102,7 @@ class Predictor:
   Args:
     segmenter: the model.
     bank: the class vectors.
+    scores: how class scores are combined.
     batch_size: photos per call, over all devices.
     devices: all local ones by default.
 
@@ -113,6 +114,7 @@ class Predictor:
     self,
     segmenter: Segmenter,
     bank: TextBank,
+    scores: Scores,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
   ):
@@ -127,10 +129,10 @@ class Predictor:
     forward, state = segmenter.as_function()
     self.batch_size, self.devices = batch_size, len(devices)
     self._rows = NamedSharding(mesh, rows)
-    self._weights = jax.device_put((state, bank), NamedSharding(mesh, whole))
+    self._weights = jax.device_put((state, bank, scores), NamedSharding(mesh, whole))
     self._forward = jax.jit(
       jax.shard_map(
-        lambda weights, images: forward(weights[0], images, weights[1]),
+        lambda weights, images: forward(weights[0], images, *weights[1:]),
         mesh=mesh,
         in_specs=(whole, rows),
         out_specs=rows,

@@ -14,9 +14,10 @@ from maskclip_jax.data.views import BACKGROUND, View, find_view
 from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import PostprocessConfig, Task
 from maskclip_jax.postprocess.tiles import Order
+from maskclip_jax.systems.contract import Scores
+from maskclip_jax.systems.system import Preprocessing, Preset
 from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
-from maskclip_jax.zoo import Preprocessing, Preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Settings:
       of the vocabulary like any other, or what a threshold leaves over.
     training: vocabulary of the system's training, which splits the classes into seen
       and unseen; None reports no split.
-    options: what only this system knows, such as ensemble weights.
+    scores: fields of `Scores` that the benchmark was run with.
+    options: what only this system knows and its weights were made for.
   """
 
   short_edge: int | None = None
@@ -48,6 +50,7 @@ class Settings:
   view: str | None = None
   background: Literal['word', 'threshold'] = 'word'
   training: str | None = None
+  scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
   options: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 
@@ -144,6 +147,10 @@ class Run:
     """How photos are resized."""
     return _replaced(preset.preprocessing, self.settings, ('short_edge', 'long_edge'))
 
+  def scores(self, preset: Preset) -> Scores:
+    """How class scores are combined."""
+    return dataclasses.replace(preset.scores, **self.settings.scores)
+
   def postprocessing(self, preset: Preset) -> PostprocessConfig:
     """Thresholds and rules."""
     config = _replaced(
@@ -224,7 +231,7 @@ def _ovseg(weight: float, **changes) -> Settings:
     tasks=('semantic',),
     semantic_order='scores_first',
     training='coco-stuff-171',
-    options={'clip_ensemble_weight': weight},
+    scores={'seen_weight': weight, 'unseen_weight': weight},
     **changes,
   )
 
@@ -236,8 +243,8 @@ def _segclip(background_threshold: float) -> Settings:
     2048,
     tasks=('semantic',),
     background='threshold',
+    scores={'background_threshold': background_threshold},
     options={
-      'background_threshold': background_threshold,
       'resample': 'opencv',
       'stride': 224,
       'top_classes': 5,

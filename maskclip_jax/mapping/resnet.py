@@ -4,7 +4,8 @@ Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/no
 Source: [masqclip 2.2].
 """
 
-from maskclip_jax.mapping.rules import Ignore, Rule, Rules
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import CONV
 
 _COUNTER = 'how many batches the statistics saw; frozen norms do not count'
@@ -83,9 +84,14 @@ TORCHVISION = (
   *_classifier(''),
 )
 
-# Layout -> rules, and a key that only this layout has.
 LAYOUTS: dict[str, Rules] = {'torchvision': TORCHVISION, 'detectron2': DETECTRON2}
-SIGNATURES = {
-  'torchvision': 'layer1.0.conv1.weight',
-  'detectron2': 'res2.0.conv1.weight',
-}
+
+# Weights of a backbone alone, by paths below `backbone/`.
+FORMAT = Format(
+  title='ResNet',
+  signatures={
+    'torchvision': ('layer1.0.conv1.weight',),
+    'detectron2': ('res2.0.conv1.weight',),
+  },
+  read=lambda layout, keys: prefixed(LAYOUTS[layout], ours='backbone/'),
+)

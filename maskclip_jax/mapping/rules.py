@@ -133,6 +133,29 @@ def prefixed(rules: Rules, official: str = '', ours: str = '') -> tuple:
   )
 
 
+def part_of(rules: Rules, inside: str, ours: str = '') -> Rules:
+  """The rules of one part of a network, below another prefix.
+
+  Args:
+    rules: the table of the whole.
+    inside: prefix of the part's paths, such as 'proposals/'.
+    ours: what replaces it.
+
+  Returns:
+    The part's rules; all other official keys are ignored.
+  """
+  kept = []
+  for rule in rules:
+    if isinstance(rule, Rule) and all(path.startswith(inside) for path in rule.paths):
+      paths = tuple(ours + path.removeprefix(inside) for path in rule.paths)
+      kept.append(dataclasses.replace(rule, path=paths))
+    elif isinstance(rule, Rule):
+      kept += [Ignore(key, 'another part') for key in (rule.pattern, *rule.aliases)]
+    else:
+      kept.append(rule)
+  return tuple(kept)
+
+
 def official_shapes(rules: Rules, expected: Mapping[str, ShapeDtype]) -> dict:
   """Official key -> shape of the file a model with these parameters comes from.
 

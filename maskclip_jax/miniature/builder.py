@@ -62,7 +62,7 @@ class Miniature(SegmentationBuilder):
     """
     if root is not None:
       raise ValueError(f'{self.name} is drawn and reads no files: leave out --raw')
-    return Drawn(f'revision {scenes.REVISION}, seed {self._seed}')
+    return Drawn(f'revision {examples.REVISION}, seed {self._seed}')
 
   def splits(self, raw: Drawn) -> dict[str, list[Sample]]:
     """The samples of each split; pictures are drawn when they are written."""

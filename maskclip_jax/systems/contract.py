@@ -1,4 +1,4 @@
-"""The two contracts that unify the systems: `model(images, text) -> Outputs`.
+"""The contracts that unify the systems: `model(images, text) -> Outputs`.
 
 Words are data: a `TextBank` is padded to one of a few sizes, so a new vocabulary never
 compiles anything. Shapes are fixed: an image of any size lies in the top left corner of
@@ -112,12 +112,15 @@ class TextBank:
     thing: classes whose segments are counted objects (the rest are stuff).
     void: the extra 'other' / 'background' column: it takes part in the softmax and is
       never a result.
+    seen: classes that the training of the model named; some systems trust CLIP less
+      for these.
   """
 
   embeddings: Float[Array, 'k d']
   valid: Bool[Array, ' k']
   thing: Bool[Array, ' k']
   void: Bool[Array, ' k']
+  seen: Bool[Array, ' k']
 
   @classmethod
   def build(
@@ -126,6 +129,7 @@ class TextBank:
     thing: Bool[np.ndarray, ' n'] | Sequence[bool],
     *,
     void_last: bool,
+    seen: Bool[np.ndarray, ' n'] | Sequence[bool] | None = None,
     buckets: Sequence[int] = BUCKETS,
   ) -> 'TextBank':
     """Normalises and pads class vectors.
@@ -134,6 +138,7 @@ class TextBank:
       embeddings: one row per class, then the void row if `void_last`.
       thing: one flag per class (not for the void row).
       void_last: whether the last row is the void column.
+      seen: one flag per class (not for the void row); none is seen by default.
       buckets: sizes to pad to, ascending.
 
     Raises:
@@ -141,10 +146,13 @@ class TextBank:
     """
     embeddings = np.asarray(embeddings, np.float32)
     rows = len(embeddings)
-    if rows - void_last < 1 or len(thing) != rows - void_last:
+    classes = rows - void_last
+    seen = [False] * classes if seen is None else seen
+    if classes < 1 or len(thing) != classes or len(seen) != classes:
       raise ValueError(
-        f'{rows} text vectors (void column: {void_last}) and {len(thing)} thing flags '
-        'do not fit: give one flag per class and at least one class'
+        f'{rows} text vectors (void column: {void_last}), {len(thing)} thing flags and '
+        f'{len(seen)} seen flags do not fit: give one flag per class and at least one '
+        'class'
       )
     if rows > max(buckets):
       raise ValueError(f'{rows} classes exceed the largest text bank ({max(buckets)})')
@@ -153,14 +161,55 @@ class TextBank:
     padded = np.zeros((size, embeddings.shape[1]), np.float32)
     padded[:rows] = embeddings / np.maximum(norm, 1e-12)
     index = np.arange(size)
-    flags = np.zeros(size, bool)
-    flags[: len(thing)] = thing
+    flags = np.zeros((2, size), bool)
+    flags[:, :classes] = thing, seen
     return cls(
       jnp.asarray(padded),
       jnp.asarray(index < rows),
-      jnp.asarray(flags),
+      jnp.asarray(flags[0]),
       jnp.asarray((index == rows - 1) & bool(void_last)),
+      jnp.asarray(flags[1]),
     )
+
+
+@_pytree
+class Scores:
+  """How class scores are combined: what a protocol chooses and weights do not.
+
+  Numbers and not architecture: a model takes them as inputs, so another choice compiles
+  nothing. A system reads those that it knows.
+
+  Attributes:
+    seen_weight: exponent of CLIP's own opinion in the geometric mean with the proposal
+      network's, for classes that training named; the other has 1 minus that.
+    unseen_weight: the same for all other classes.
+    mask_threshold: probability from which on a pixel belongs to a mask that is cut out.
+    background_threshold: score below which a pixel belongs to no class.
+    void_weight: how much the void column lowers the scores of classes; 0 for not at
+      all.
+  """
+
+  seen_weight: float | Float[Array, ''] = 0.0
+  unseen_weight: float | Float[Array, ''] = 0.0
+  mask_threshold: float | Float[Array, ''] = 0.5
+  background_threshold: float | Float[Array, ''] = 0.0
+  void_weight: float | Float[Array, ''] = 0.0
+
+
+@_pytree
+class RegionVectors:
+  """What `encode_masks` returns: vectors of masks, whoever made the masks.
+
+  Attributes:
+    vectors: one per mask, in CLIP's joint space, not normalised.
+    masks: the mask logits as the encoder refined them, stage by stage, on a square of
+      CLIP's size; empty for encoders that leave masks as they are.
+    empty: masks without a pixel, whose vectors mean nothing.
+  """
+
+  vectors: Float[Array, 'b q d']
+  masks: tuple[Float[Array, 'b q r r'], ...]
+  empty: Bool[Array, 'b q']
 
 
 @_pytree

@@ -51,6 +51,16 @@ def squash_masks(
   return jax.vmap(lambda m, hw: resize(m, (size, size), in_hw=hw))(mask_logits, mask_hw)
 
 
+def empty_masks(
+  mask_logits: Float[Array, 'b q h w'], mask_hw: Int[Array, 'b 2']
+) -> Bool[Array, 'b q']:
+  """True for masks without a positive logit in the part that covers the photo."""
+  height, width = mask_logits.shape[-2:]
+  rows = jnp.arange(height)[:, None] < mask_hw[:, 0, None, None]
+  columns = jnp.arange(width)[None, :] < mask_hw[:, 1, None, None]
+  return ~((mask_logits > 0) & (rows & columns)[:, None]).any((-2, -1))
+
+
 def patches_of(maps: Float[Array, '*b r r'], patch: int) -> Float[Array, '*b n p']:
   """Cuts square maps into patches, row by row; each patch flattened row by row."""
   grid = maps.shape[-1] // patch

@@ -1,33 +1,163 @@
-"""The table of systems: from a name and a plain dictionary to a model."""
+"""What a system is: one description a folder, found by the folder's name.
+
+A system is a folder `systems/<name>/` whose `__init__.py` defines `SYSTEM`. Everything
+that asks which systems there are (conversion, bundles, `models list`, the segmenter)
+asks here; nothing else knows their names. `docs/adding_a_system.md` walks through it.
+"""
 
 import dataclasses
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from maskclip_jax.nn.clip import CLIP, CLIPConfig
-from maskclip_jax.systems.clip_baseline.model import CLIPBaseline, CLIPBaselineConfig
-from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
-from maskclip_jax.systems.maskclip.model import MaskCLIP, MaskCLIPConfig
-from maskclip_jax.systems.masqclip.model import MasQCLIP, MasQCLIPConfig
+from maskclip_jax import names, plain, systems
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.contract import Scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """How a photo reaches the network.
+
+  Attributes:
+    short_edge: its short side is resized to this many pixels,
+    long_edge: unless the long side would exceed this many.
+  """
+
+  short_edge: int = 800
+  long_edge: int = 1333
+
+  def __post_init__(self):
+    if not 0 < self.short_edge <= self.long_edge:
+      raise ValueError(
+        f'short_edge {self.short_edge} must be positive and at most long_edge '
+        f'{self.long_edge}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+  """Everything but the weights: a bundle's config.json holds exactly this.
+
+  Attributes:
+    system: the name of a system.
+    config: that system's config.
+    preprocessing: photo to network.
+    postprocessing: network to result.
+    words: how names become text vectors, a system in `text/treatments.json`.
+    vocabulary: name of the only vocabulary the model knows; None for any words.
+    scores: how class scores are combined, where nobody chooses otherwise.
+    training: name of the vocabulary that training named; its words are `seen`.
+  """
+
+  system: str
+  config: Any
+  preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
+  postprocessing: PostprocessConfig = dataclasses.field(
+    default_factory=PostprocessConfig
+  )
+  words: str = 'clean'
+  vocabulary: str | None = None
+  scores: Scores = dataclasses.field(default_factory=Scores)
+  training: str | None = None
+
+  def to_dict(self) -> dict[str, Any]:
+    """As plain JSON values."""
+    return plain.to_dict(self)
+
+  @classmethod
+  def from_dict(cls, values: Mapping[str, Any]) -> 'Preset':
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: an unknown system, or fields that are missing or unknown.
+    """
+    preset = plain.read(cls, values, 'preset')
+    sizes = find_system(preset.system).config
+    config = plain.read(sizes, preset.config, 'preset.config')
+    return dataclasses.replace(preset, config=config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+  """What a person should know of a model before using it.
+
+  Attributes:
+    summary: one line.
+    weights: where the official weights are published, and in which form.
+    licence: what the weights inherit.
+    numbers: published results, each with its protocol; '' where there are none.
+    shipped: the bundle's directory inside this package; '' if the weights are
+      elsewhere.
+  """
+
+  summary: str
+  weights: str
+  licence: str
+  numbers: str = ''
+  shipped: str = ''
+
+
+def _never(config: Any) -> bool:
+  return False
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """A model class and the frozen dataclass that sizes it."""
+  """A model, what is known of it, and how its official files are read.
 
+  Attributes:
+    name: the name of its folder.
+    title: its name in the literature.
+    model: called as `model(images, text)`, or `model(images, text, scores)` where
+      `reads_scores`; both give `Outputs`.
+    config: the frozen dataclass that sizes it.
+    presets: by name, everything but the weights.
+    sized: a config with the sizes that files tell.
+    cards: by name of a preset, what people should know; presets without a card are not
+      listed.
+    format: its official files; None if there are none.
+    parts: by name of a submodule, the system it is: {'proposals': 'mask2former'}. The
+      first comes from the main file of a conversion, a CLIP from the file that --clip
+      names.
+    from_parts: files of its parts alone make a model.
+    takes_part: whether a config leaves out some of what the official files hold.
+    segments: it makes masks; False for a part that only names them.
+    reads_scores: it takes `Scores`.
+  """
+
+  name: str
+  title: str
   model: type[nnx.Module]
   config: type
+  presets: Mapping[str, Preset]
+  sized: Callable[[Any, Found], Any]
+  cards: Mapping[str, Card] = dataclasses.field(default_factory=dict)
+  format: Format | None = None
+  parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  from_parts: bool = False
+  takes_part: Callable[[Any], bool] = _never
+  segments: bool = True
+  reads_scores: bool = False
 
 
-SYSTEMS = {
-  'clip': System(CLIP, CLIPConfig),
-  'mask2former': System(Mask2Former, Mask2FormerConfig),
-  'clip_baseline': System(CLIPBaseline, CLIPBaselineConfig),
-  'maskclip': System(MaskCLIP, MaskCLIPConfig),
-  'masqclip': System(MasQCLIP, MasQCLIPConfig),
-}
+def system_names() -> tuple[str, ...]:
+  """The names of all systems, those of the folders that have presets."""
+  folders = (m for m in pkgutil.iter_modules(systems.__path__) if m.ispkg)
+  return tuple(
+    sorted(
+      folder.name
+      for folder in folders
+      if pathlib.Path(folder.module_finder.path, folder.name, 'presets.py').is_file()
+    )
+  )
 
 
 def find_system(name: str) -> System:
@@ -36,16 +166,22 @@ def find_system(name: str) -> System:
   Raises:
     ValueError: there is none.
   """
-  if name not in SYSTEMS:
-    raise ValueError(f'unknown system {name!r}: choose one of {", ".join(SYSTEMS)}')
-  return SYSTEMS[name]
+  known = system_names()
+  if name not in known:
+    raise names.unknown('system', name, known)
+  return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
+
+
+def all_systems() -> tuple[System, ...]:
+  """Every system, by name."""
+  return tuple(find_system(name) for name in system_names())
 
 
 def build(system: str, config: Any, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Module:
   """A freshly initialised model.
 
   Args:
-    system: a key of `SYSTEMS`.
+    system: its name.
     config: that system's config.
     dtype: compute type; parameters are float32.
     rngs: seeds of the initialisation.
@@ -59,3 +195,31 @@ def build(system: str, config: Any, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx
       f'{system} takes a {entry.config.__name__}, not a {type(config).__name__}'
     )
   return entry.model(config, dtype=dtype, rngs=rngs)
+
+
+def with_recomputation(config: Any, remat: bool) -> Any:
+  """A config whose networks recompute blocks in the backward pass, or do not.
+
+  Raises:
+    ValueError: recomputation in a network that has none.
+  """
+  changed = _recomputing(config, remat)
+  if remat and changed == _recomputing(config, False):
+    raise ValueError(
+      f'config.remat is for proposal networks: {type(config).__name__} has none'
+    )
+  return changed
+
+
+def _recomputing(config: Any, remat: bool) -> Any:
+  fields = {
+    field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+  }
+  changes = {
+    name: _recomputing(value, remat)
+    for name, value in fields.items()
+    if dataclasses.is_dataclass(value)
+  }
+  if 'remat' in fields:
+    changes['remat'] = remat
+  return dataclasses.replace(config, **changes)

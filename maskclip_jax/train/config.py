@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from maskclip_jax import plain, zoo
 from maskclip_jax.data.pipeline import DatasetConfig
+from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.mesh import MeshConfig
 from maskclip_jax.train.optim import OptimConfig
 
@@ -139,7 +140,7 @@ class TrainConfig:
     task: one of `TASKS`.
     profile: 'released' or 'paper', where paper and released code differ.
     settings: fields of the task's own config that differ from the profile.
-    preset: name of the model (`zoo.PRESETS`).
+    preset: name of the model (`zoo.presets()`).
     model: fields of the preset's config that differ.
     vocabulary: words of the classes of the training data, in their order, for tasks
       that read text; by default those of the data.
@@ -189,7 +190,7 @@ class TrainConfig:
           f'{start.what or "a bundle"}'
         )
 
-  def chosen_preset(self) -> zoo.Preset:
+  def chosen_preset(self) -> Preset:
     """The preset with the config's changes.
 
     Raises:

@@ -35,7 +35,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.restore import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
 from maskclip_jax.systems.contract import Images
-from maskclip_jax.zoo import Preset
+from maskclip_jax.systems.system import Preset
 
 Flat = Mapping[str, Array]
 Modules = Mapping[str, nnx.Module]

@@ -11,10 +11,10 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.restore import ConstantRngs
 from maskclip_jax.nn.clip import CLIPConfig, TextTower
 from maskclip_jax.systems.contract import TextBank
+from maskclip_jax.systems.system import Preset
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import class_vectors
 from maskclip_jax.text.vocabulary import Vocabulary
-from maskclip_jax.zoo import Preset
 
 _PREFIX = 'clip/text/'
 # Prompts per call.

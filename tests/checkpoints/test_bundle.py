@@ -197,7 +197,7 @@ def test_tensors_of_another_bundle(saved):
 @pytest.fixture(scope='module')
 def clip_bundle(tmp_path_factory):
   directory = tmp_path_factory.mktemp('clip') / 'bundle'
-  preset = zoo.PRESETS['clip_vit_tiny']
+  preset = zoo.presets()['clip_vit_tiny']
   expected = params.flatten(restore.abstract_model(preset.system, preset.config))
   flat = rules.convert(golden.weights('clip'), OPENAI, expected)
   bundle.save(directory, preset.to_dict(), flat)
@@ -207,7 +207,7 @@ def clip_bundle(tmp_path_factory):
 def test_a_model_comes_back_from_its_bundle(clip_bundle):
   directory, flat = clip_bundle
   loaded, preset, opened = restore.load_model(directory, dtype=jnp.bfloat16)
-  assert preset == zoo.PRESETS['clip_vit_tiny']
+  assert preset == zoo.presets()['clip_vit_tiny']
   assert opened.text_fingerprint
   assert loaded.visual.proj.dtype == jnp.bfloat16
   again = params.flatten(loaded)

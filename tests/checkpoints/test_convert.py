@@ -9,7 +9,7 @@ import pytest
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, detect, params, restore
-from maskclip_jax.checkpoints.choice import Found, choose_preset
+from maskclip_jax.checkpoints.choice import Sources, choose_preset
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.export_official import export_official
 from maskclip_jax.checkpoints.random_weights import random_model
@@ -21,10 +21,11 @@ from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
 from maskclip_jax.systems.masqclip import checkpoint as masqclip
 from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
+from maskclip_jax.systems.system import Preset, find_system
 
 TINY = CLIP_SIZES['vit_tiny']
 # The recorded MaskCLIP: its CLIP has heads 32 wide, which no file tells.
-MASKCLIP = zoo.Preset(
+MASKCLIP = Preset(
   'maskclip',
   MaskCLIPConfig(
     Mask2FormerConfig(
@@ -123,7 +124,7 @@ def test_one_file_models_go_back_byte_for_byte(files, tmp_path, name):
 def test_every_clip_layout_gives_the_same_bundle(files, tmp_path):
   convert_checkpoint(files['clip'], tmp_path / 'openai')
   first = bundle.load(tmp_path / 'openai')
-  assert first.config == zoo.PRESETS['clip_vit_tiny'].to_dict()
+  assert first.config == zoo.presets()['clip_vit_tiny'].to_dict()
   for layout in clip_table.LAYOUTS:
     file = tmp_path / f'{layout}.safetensors'
     export_official(tmp_path / 'openai', file, layout=layout)
@@ -150,7 +151,7 @@ def test_a_scenic_tree_in_an_npz(files, tmp_path):
 def test_the_proposal_network_comes_out_of_a_system(files, tmp_path, source):
   report = convert_checkpoint(files[source], tmp_path / 'b', system='mask2former')
   assert f'took the proposal network out of {source}.safetensors' in str(report)
-  preset = zoo.Preset.from_dict(bundle.load(tmp_path / 'b').config)
+  preset = Preset.from_dict(bundle.load(tmp_path / 'b').config)
   assert preset.config.num_classes == (1 if source == 'masqclip' else None)
   export_official(tmp_path / 'b', tmp_path / 'x.safetensors')
   wanted = {
@@ -187,7 +188,7 @@ def test_proposals_and_a_clip_make_a_training_free_system(
 
 
 def test_relative_mask_attention_can_be_left_out(files, tmp_path):
-  frozen = zoo.Preset(
+  frozen = Preset(
     'maskclip',
     MaskCLIPConfig(MASKCLIP.config.proposals, MASKCLIP.config.clip, rma_blocks=()),
   )
@@ -212,11 +213,12 @@ def test_published_files_are_recognised(tmp_path, name, preset):
   arrays = {k: np.broadcast_to(number, row['shape']) for k, row in state.items()}
   kind, layout = detect.detect(arrays, 'x')
   assert kind == name
-  table = detect.table_of(kind, layout, arrays)
+  table = detect.formats()[kind].read(layout, arrays)
   main = detect.Checkpoint(tmp_path, arrays, kind, layout, table)
-  chosen, sized = choose_preset(name, None, Found.of(main, None, name))
+  sources = Sources.of(main, None, find_system(name))
+  chosen, sized = choose_preset(sources, None)
   assert chosen == preset
-  assert sized == zoo.PRESETS[preset]
+  assert sized == zoo.presets()[preset]
 
 
 def refused(match, *args, **kwargs):
@@ -227,7 +229,12 @@ def refused(match, *args, **kwargs):
 
 def test_wrong_systems_are_told(files, tmp_path):
   to = tmp_path / 'b'
-  refused("unknown system 'masclip': choose", files['clip'], to, system='masclip')
+  refused(
+    "no system is called 'masclip': did you mean 'mas",
+    files['clip'],
+    to,
+    system='masclip',
+  )
   refused(
     r'masqclip\.safetensors looks like a MasQCLIP checkpoint.*--system masqclip',
     files['masqclip'],
@@ -385,7 +392,9 @@ def test_a_trained_proposal_network_goes_beside_a_clip(tmp_path):
 def test_a_backbone_alone_is_no_model(tmp_path):
   state = {'layer1.0.conv1.weight': np.zeros(1, np.float32)}
   write_tensors(tmp_path / 'x.safetensors', state)
-  assert set(state) <= set(resnet.SIGNATURES.values())
+  assert set(state) <= {
+    key for signature in resnet.FORMAT.signatures.values() for key in signature
+  }
   refused('is a ResNet, which is a part', tmp_path / 'x.safetensors', tmp_path / 'b')
 
 

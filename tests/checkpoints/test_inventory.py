@@ -6,7 +6,7 @@ import pytest
 from maskclip_jax import zoo
 
 
-@pytest.mark.parametrize('preset', list(zoo.PRESETS))
+@pytest.mark.parametrize('preset', list(zoo.presets()))
 def test_the_parameters_of_a_preset_are_the_stored_ones(preset):
   stored = (inventory.ROOT / f'{preset}.txt').read_text()
   assert inventory.text(inventory.parameters(preset)) == stored, (
@@ -16,7 +16,7 @@ def test_the_parameters_of_a_preset_are_the_stored_ones(preset):
 
 
 def test_no_list_is_left_of_a_preset_that_is_gone():
-  assert {f.stem for f in inventory.ROOT.glob('*.txt')} == set(zoo.PRESETS)
+  assert {f.stem for f in inventory.ROOT.glob('*.txt')} == set(zoo.presets())
 
 
 def test_folding_keeps_gaps_and_shapes_apart():

@@ -140,7 +140,7 @@ def seeded_state(layout: str) -> dict[str, np.ndarray]:
 def test_libraries_use_the_names_of_the_table(layout):
   ours = shapes_of(CLIP, TINY_CLIP)
   assert rules.official_shapes(clip.LAYOUTS[layout], ours) == layout_shapes(layout)
-  assert clip.SIGNATURES[layout] in layout_shapes(layout)
+  assert clip.FORMAT.layout_of(layout_shapes(layout)) == layout
 
 
 @functools.cache

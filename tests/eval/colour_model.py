@@ -13,8 +13,9 @@ from flax import nnx
 
 from maskclip_jax import zoo
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import Outputs
+from maskclip_jax.systems.contract import Outputs, RegionVectors
 from maskclip_jax.systems.regions import class_similarity
+from maskclip_jax.systems.system import Preset
 
 WIDTH, TOKENS, SCALE, STRIDE = 24, 49408, 100.0, 4
 
@@ -68,7 +69,8 @@ class ColourModel(nnx.Module):
     inside = (mask_logits > 0).astype(jnp.float32)
     total = jnp.einsum('bqhw,bhwc->bqc', inside, pixels.mean((2, 4)))
     mean = total / jnp.maximum(inside.sum((2, 3))[..., None], 1)
-    return self.vectors[...][jnp.argmin(self.distances(mean), axis=-1)]
+    nearest = self.vectors[...][jnp.argmin(self.distances(mean), axis=-1)]
+    return RegionVectors(nearest, (), inside.sum((2, 3)) == 0)
 
 
 def segmenter(words: str = 'ade20k-150', wrong: dict[int, int] | None = None):
@@ -80,8 +82,8 @@ def segmenter(words: str = 'ade20k-150', wrong: dict[int, int] | None = None):
   """
   model = ColourModel([ade_scenes.colour(label) for label in ade_scenes.CLASSES])
   # Its text tower reads as many tokens as that of the tiny preset.
-  config = zoo.PRESETS['masqclip_tiny'].config
-  preset = zoo.Preset('masqclip', config, words='masqclip')
+  config = zoo.presets()['masqclip_tiny'].config
+  preset = Preset('masqclip', config, words='masqclip')
   found = Segmenter(model, preset)
   vectors = np.asarray(found.text_bank(found.vocabulary(words)).embeddings)
   believed = [(wrong or {}).get(label, label) for label in ade_scenes.CLASSES]

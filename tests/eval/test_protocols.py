@@ -5,9 +5,10 @@ import pytest
 from maskclip_jax import zoo
 from maskclip_jax.eval import protocols
 from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
+from maskclip_jax.systems.system import Preprocessing
 
-MASQCLIP = zoo.PRESETS['masqclip_r50_vit_l14_336']
-MASKCLIP = zoo.PRESETS['maskclip_r50_vit_l14_336']
+MASQCLIP = zoo.presets()['masqclip_r50_vit_l14_336']
+MASKCLIP = zoo.presets()['maskclip_r50_vit_l14_336']
 
 
 # Classes, short edge, long edge, and both thresholds (None: not used).
@@ -35,7 +36,7 @@ def test_sizes_and_thresholds_are_the_papers(name, preset, expected):
   classes, short, long, object_threshold, overlap_threshold = expected
   run = PROTOCOLS[name].for_system(preset.system)
   assert len(run.vocabulary()) == classes
-  assert run.preprocessing(preset) == zoo.Preprocessing(short, long)
+  assert run.preprocessing(preset) == Preprocessing(short, long)
   config = run.postprocessing(preset)
   if object_threshold is not None:
     assert config.object_threshold == object_threshold
@@ -54,7 +55,7 @@ def test_words_and_ground_truth_have_the_same_order(protocol, system):
   truth = run.class_names()
   words = [category.name for category in run.vocabulary().classes]
   # SegCLIP's background is what a threshold leaves over, and no word.
-  background = system == 'segclip' and 'background_threshold' in run.settings.options
+  background = system == 'segclip' and 'background_threshold' in run.settings.scores
   assert list(truth) == ['background'] * background + words
   for task, view in run.views.items():
     assert view.class_names() == truth[: len(view.class_names())], task
@@ -70,11 +71,12 @@ def test_things_come_first_where_the_objects_have_a_list_of_their_own():
 
 
 def test_what_only_some_systems_know():
-  options = {
-    name: PROTOCOLS[name].for_system('ovseg').settings.options
+  scores = {
+    name: PROTOCOLS[name].for_system('ovseg').settings.scores
     for name in ('ade150', 'ade847', 'pc59', 'pc459', 'voc20')
   }
-  weights = {name: o['clip_ensemble_weight'] for name, o in options.items()}
+  assert all(s['seen_weight'] == s['unseen_weight'] for s in scores.values())
+  weights = {name: s['seen_weight'] for name, s in scores.items()}
   assert weights == {
     'ade150': 0.7,
     'ade847': 0.7,
@@ -87,7 +89,7 @@ def test_what_only_some_systems_know():
   assert run.preprocessing(MASQCLIP) == MASQCLIP.preprocessing
   assert PROTOCOLS['pc59'].for_system('ovseg').main_view.name.endswith('59_ovseg')
   thresholds = {
-    name: PROTOCOLS[name].for_system('segclip').settings.options['background_threshold']
+    name: PROTOCOLS[name].for_system('segclip').settings.scores['background_threshold']
     for name in ('voc21', 'pc60', 'coco_object')
   }
   assert thresholds == {'voc21': 0.80, 'pc60': 0.25, 'coco_object': 0.65}

@@ -278,7 +278,7 @@ def test_other_words_for_the_same_classes():
 
 def test_a_model_without_what_a_protocol_asks_for_is_refused():
   run = PROTOCOLS['ade150'].for_system('ovseg')
-  with pytest.raises(ValueError, match=r'clip_ensemble_weight 0.7, and this model has'):
+  with pytest.raises(ValueError, match=r'seen_weight 0.7, .* combines no scores'):
     Evaluator(ade_run.segmenter(), run, devices=jax.local_devices()[:1])
 
 

@@ -11,7 +11,7 @@ from maskclip_jax.__main__ import main
 from maskclip_jax.data.build import build
 from maskclip_jax.photos import read_photo
 
-((NAME, BUNDLE),) = zoo.SHIPPED.items()
+((NAME, BUNDLE),) = zoo.shipped().items()
 # Of `eval --limit 20`, by the program that made benchmarks/ledger.
 RECORDED = pathlib.Path(__file__).parent / 'goldens' / 'shipped_model.json'
 SCENES = sorted((BUNDLE / 'scenes').glob('*.jpg'))

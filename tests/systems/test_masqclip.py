@@ -33,7 +33,8 @@ def encoder_case():
 
 
 def encode(model, images, masks, mask_hw):
-  return official.run(model, images, masks, mask_hw, method='encode_masks')
+  encoded = official.run(model, images, masks, mask_hw, method='encode_masks')
+  return encoded.vectors
 
 
 def logits_of(model, images, masks, mask_hw, bank):
@@ -147,7 +148,7 @@ def test_every_part_of_the_image_tower_can_be_tuned():
   graphdef, state = nnx.split(official.small('masqclip'))
 
   def total(state):
-    return nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw).sum()
+    return nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw).vectors.sum()
 
   grads = nnx.to_pure_dict(jax.jit(jax.grad(total))(state))
   assert jnp.any(grads['clip']['visual']['conv1']['kernel'])

@@ -25,6 +25,7 @@ from maskclip_jax.mapping.rules import convert
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.mask2former import checkpoint as mask2former_table
+from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.optim import OptimConfig, make_optimizer
 from maskclip_jax.train.task import MODEL, Layout
 from maskclip_jax.train.tasks import text_constants
@@ -36,7 +37,6 @@ from maskclip_jax.train.tasks.mask_attention import (
 )
 from maskclip_jax.train.tasks.query_tuning import QueryTuning, QueryTuningConfig
 from maskclip_jax.train.tasks.set_prediction import stacked
-from maskclip_jax.zoo import Preset
 
 
 def draws(system: str, run: str) -> list[np.ndarray]:

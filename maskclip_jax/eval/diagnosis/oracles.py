@@ -78,9 +78,7 @@ class RegionNamer:
 
     def name(state, images: Images, masks, mask_hw, text: TextBank):
       encoded = nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw)
-      # Some encoders also tell how they refined the masks.
-      vectors = encoded[0] if isinstance(encoded, tuple) else encoded
-      return class_similarity(vectors, text)
+      return class_similarity(encoded.vectors, text)
 
     self._name: Callable[..., Float[Array, 'b n k']] = jax.jit(name)
 

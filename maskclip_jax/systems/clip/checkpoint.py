@@ -4,8 +4,14 @@ module, Hugging Face's, and Scenic's flat tree.
 Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 """
 
+import json
+import math
+import pathlib
+
+from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import Found, resized
 from maskclip_jax.mapping.transforms import (
   CONV,
   HEADS_BIAS,
@@ -14,6 +20,7 @@ from maskclip_jax.mapping.transforms import (
   IDENTITY,
   LINEAR,
 )
+from maskclip_jax.nn.clip import CLIPConfig
 
 
 def _separate_attention(official: str, ours: str) -> Rules:
@@ -163,16 +170,92 @@ SCENIC = (
   ),
 )
 
-# Layout -> rules, and a key of the layout that no other one has.
 LAYOUTS: dict[str, Rules] = {
   'openai': OPENAI,
   'open_clip_custom': OPEN_CLIP_CUSTOM,
   'hugging_face': HUGGING_FACE,
   'scenic': SCENIC,
 }
-SIGNATURES = {
-  'openai': 'token_embedding.weight',
-  'open_clip_custom': 'text.token_embedding.weight',
-  'hugging_face': 'text_model.embeddings.token_embedding.weight',
-  'scenic': 'params/text/token_embedding/embedding',
-}
+
+_HEAD_WIDTH = 64
+# What the official files of the systems leave out of their CLIP.
+TEXT_TOWER = ('clip/text/', 'clip/logit_scale')
+
+
+def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
+  """A CLIP of the sizes found, and with what the file beside its weights tells."""
+  block = 'transformer/resblocks/{i}/ln_1/scale'
+  width = found.size('visual/class_embedding', 0)
+  text_width = found.size('text/token_embedding/embedding', 1)
+  patch = found.size('visual/conv1/kernel', 0)
+  tokens = found.size('visual/positional_embedding', 0)
+  config = resized(
+    config,
+    embed_dim=found.size('visual/proj/kernel', 1),
+    patch_size=patch,
+    image_size=patch and tokens and patch * math.isqrt(tokens - 1),
+    vision_width=width,
+    vision_layers=found.layers(f'visual/{block}'),
+    vision_heads=_heads(width, config.vision_width, config.vision_heads),
+    text_width=text_width,
+    text_layers=found.layers(f'text/{block}'),
+    text_heads=_heads(text_width, config.text_width, config.text_heads),
+    context_length=found.size('text/positional_embedding', 0),
+    vocab_size=found.size('text/token_embedding/embedding', 0),
+  )
+  return resized(config, **found.clip)
+
+
+def _heads(width: int | None, base_width: int, base_heads: int) -> int | None:
+  """The preset's heads where its width is the file's, else heads 64 wide as CLIP's."""
+  if width is None or width == base_width:
+    return base_heads
+  return max(1, width // _HEAD_WIDTH)
+
+
+def beside(path: pathlib.Path) -> dict[str, str]:
+  """What the config file of open_clip or Hugging Face tells: the activation.
+
+  Weights do not tell it, and with the wrong one a CLIP works badly without failing
+  [masqclip 1.6].
+
+  Raises:
+    ValueError: the config file is not valid JSON.
+  """
+  file = path.with_name('open_clip_config.json')
+  if path.name.startswith('open_clip') and file.is_file():
+    model = _read_json(file).get('model_cfg', {})
+    return {'activation': 'quick_gelu' if model.get('quick_gelu') else 'gelu'}
+  file = path.with_name('config.json')
+  if file.is_file():
+    config = _read_json(file)
+    if config.get('model_type') == 'clip':
+      # Files leave out what equals the library's default.
+      vision = config.get('vision_config', {})
+      return {'activation': vision.get('hidden_act', 'quick_gelu')}
+  return {}
+
+
+def _read_json(file: pathlib.Path) -> dict:
+  try:
+    return json.loads(file.read_text())
+  except ValueError as error:
+    raise ValueError(f'{file} is not valid JSON: {error}') from error
+
+
+FORMAT = Format(
+  title='CLIP',
+  signatures={
+    'openai': ('token_embedding.weight',),
+    'open_clip_custom': ('text.token_embedding.weight',),
+    'hugging_face': ('text_model.embeddings.token_embedding.weight',),
+    'scenic': (
+      'params/text/token_embedding/embedding',
+      'text/transformer/resblocks.0/ln_1/scale',
+    ),
+  },
+  read=lambda layout, keys: LAYOUTS[layout],
+  write=lambda config, layout, classes: LAYOUTS[layout],
+  licence="MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
+  beside=beside,
+)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import CLIP, PIXEL_MEAN, CLIPConfig, normalize_pixels
 from maskclip_jax.ops.resize import antialiased_matrix, resize
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 # Crops that go through CLIP at a time.
@@ -113,8 +113,8 @@ class CLIPBaseline(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
-  ) -> tuple[Float[Array, 'b q d'], Bool[Array, 'b q']]:
-    """CLIP vectors (not normalised) of the crops, and which masks are empty."""
+  ) -> RegionVectors:
+    """CLIP vectors of the crops of arbitrary masks, any number of them."""
     height, width = images.pixels.shape[1:3]
 
     def photo(inputs):
@@ -140,15 +140,16 @@ class CLIPBaseline(nnx.Module):
       return vectors.reshape(-1, vectors.shape[-1])[:queries], empty.ravel()[:queries]
 
     batch = (images.pixels, images.image_hw, images.input_hw, mask_logits, mask_hw)
-    return jax.lax.map(photo, batch)
+    vectors, empty = jax.lax.map(photo, batch)
+    return RegionVectors(vectors, (), empty)
 
   def __call__(self, images: Images, text: TextBank) -> Outputs:
     """The proposals' masks; class logits by crops; empty masks get probability 0."""
     found = self.proposals(images)
-    vectors, empty = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
     objectness = 0.0 if found.objectness is None else found.objectness
     return dataclasses.replace(
       found,
-      class_logits=regions.class_similarity(vectors, text),
-      objectness=jnp.where(empty, -jnp.inf, objectness),
+      class_logits=regions.class_similarity(encoded.vectors, text),
+      objectness=jnp.where(encoded.empty, -jnp.inf, objectness),
     )

@@ -3,7 +3,10 @@
 Our paths are those of `systems.mask2former.model.Mask2Former`.
 """
 
+import dataclasses
+
 from maskclip_jax.mapping import resnet
+from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import (
   conv,
   conv_norm,
@@ -12,6 +15,9 @@ from maskclip_jax.mapping.layers import (
   packed_attention,
 )
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.nn.resnet import BLOCKS
+from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 
 
 def _encoder_layer(official: str, ours: str) -> Rules:
@@ -82,5 +88,42 @@ def rules(classes: int | None = 1) -> Rules:
 
 RULES = rules()
 
-LAYOUTS: dict[str, Rules] = {'detectron2': RULES}
-SIGNATURES = {'detectron2': 'sem_seg_head.pixel_decoder.transformer.level_embed'}
+# Points per head of the deformable attention: three levels of four [masqclip 2.3].
+_POINTS = 12
+
+
+def sized(config: Mask2FormerConfig, found: Found) -> Mask2FormerConfig:
+  """A proposal network of the sizes found."""
+  encoder = 'pixel_decoder/transformer/encoder/layers/{i}/'
+  first = encoder.format(i=0)
+  offsets = found.size(f'{first}self_attn/attention_weights/bias', 0)
+  classes = found.size('predictor/class_embed/bias', 0)
+  blocks = found.layers('backbone/res4/{i}/conv1/kernel')
+  config = resized(
+    config,
+    depth=next((d for d, n in BLOCKS.items() if n[2] == blocks), None),
+    stem=found.size('backbone/stem/conv1/kernel', -1),
+    width=found.size('backbone/res2/0/conv3/kernel', -1),
+    hidden=found.size('predictor/query_feat/embedding', 1),
+    mask_dim=found.size('pixel_decoder/mask_features/kernel', -1),
+    heads=offsets and offsets // _POINTS,
+    encoder_layers=found.layers(encoder + 'linear1/kernel'),
+    encoder_ffn=found.size(f'{first}linear1/kernel', -1),
+    decoder_layers=found.layers('predictor/transformer_ffn_layers/{i}/linear1/kernel'),
+    decoder_ffn=found.size('predictor/transformer_ffn_layers/0/linear1/kernel', -1),
+    queries=found.size('predictor/query_feat/embedding', 0),
+  )
+  # No class head is a size too: None is what the file says, not what it leaves open.
+  return dataclasses.replace(
+    config, num_classes=None if classes is None else classes - 1
+  )
+
+
+FORMAT = Format(
+  title='Mask2Former',
+  signatures={'detectron2': ('sem_seg_head.pixel_decoder.transformer.level_embed',)},
+  read=lambda layout, keys: RULES,
+  write=lambda config, layout, classes: rules(config.num_classes),
+  licence='CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
+  wrapper='model',
+)

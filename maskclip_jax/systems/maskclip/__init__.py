@@ -1,1 +1,20 @@
-"""maskclip"""
+"""MaskCLIP (Ding, Wang, Tu; ICML 2023)."""
+
+from maskclip_jax.systems.maskclip.checkpoint import FORMAT, sized
+from maskclip_jax.systems.maskclip.model import MaskCLIP, MaskCLIPConfig
+from maskclip_jax.systems.maskclip.presets import CARDS, PRESETS
+from maskclip_jax.systems.system import System
+
+SYSTEM = System(
+  name='maskclip',
+  title='MaskCLIP',
+  model=MaskCLIP,
+  config=MaskCLIPConfig,
+  presets=PRESETS,
+  cards=CARDS,
+  sized=sized,
+  format=FORMAT,
+  parts={'proposals': 'mask2former', 'clip': 'clip'},
+  from_parts=True,
+  takes_part=lambda config: not config.rma_blocks,
+)

@@ -5,14 +5,18 @@ mask attention; CLIP's text tower is not stored. Our paths are those of
 `systems.maskclip.model.MaskCLIP`.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import dense, norm
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.mapping.transforms import CONV
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
+from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
 
 SIGNATURE = 'maskclip.visual.proj'
 
@@ -62,3 +66,26 @@ def rules(blocks: Sequence[int] = (5, 11, 17, 23), classes: int = 133) -> Rules:
     # Unmatched queries do not count in MaskCLIP's loss [masqclip 4.7].
     *mask2former.criterion(classes, no_object=0.0),
   )
+
+
+def sized(config: MaskCLIPConfig, found: Found) -> MaskCLIPConfig:
+  """A MaskCLIP of the sizes found; a config without relative mask attention asks to
+  leave it out."""
+  return dataclasses.replace(
+    config,
+    proposals=mask2former.sized(config.proposals, found.below('proposals')),
+    clip=clip.sized(config.clip, found.below('clip')),
+    rma_blocks=rma_blocks(found.keys) if config.rma_blocks else (),
+  )
+
+
+FORMAT = Format(
+  title='MaskCLIP',
+  signatures={'official': (SIGNATURE,)},
+  read=lambda layout, keys: rules(rma_blocks(keys)),
+  write=lambda config, layout, classes: rules(config.rma_blocks, classes),
+  licence='CC BY-NC 4.0 (the authors of MaskCLIP)',
+  left_out=clip.TEXT_TOWER,
+  includes=('mask2former',),
+  wrapper='model',
+)

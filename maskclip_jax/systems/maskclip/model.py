@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.nn.layers import LayerNorm, attend, quick_gelu
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 # Masks whose mask features (patches x width floats each) are in memory at a time.
@@ -201,16 +201,13 @@ class MaskCLIP(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
-  ) -> tuple[Float[Array, 'b q d'], tuple[Float[Array, 'b q r r'], ...]]:
+  ) -> RegionVectors:
     """CLIP vectors of arbitrary masks, any number of them, and the masks as refined.
 
     Args:
       images: photos on their canvas.
       mask_logits: positive inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
-
-    Returns:
-      See `encode_squares`.
     """
     size = self.config.clip.image_size
     # CLIP sees the detector's mean colour beyond the photo's edge [masqclip 4.1].
@@ -218,7 +215,8 @@ class MaskCLIP(nnx.Module):
     method = 'bicubic_antialiased' if self.config.antialias else 'bicubic'
     pixels = regions.squash_photos(images, size, padding, method)
     masks = regions.squash_masks(mask_logits, mask_hw, size)
-    return self.encode_squares(pixels, jax.lax.stop_gradient(masks))
+    vectors, refined = self.encode_squares(pixels, jax.lax.stop_gradient(masks))
+    return RegionVectors(vectors, refined, regions.empty_masks(mask_logits, mask_hw))
 
   def __call__(self, images: Images, text: TextBank) -> Outputs:
     """Refined masks on CLIP's square, class logits with the void column ('other').
@@ -229,12 +227,12 @@ class MaskCLIP(nnx.Module):
     """
     found = self.proposals(images)
     size = self.config.clip.image_size
-    vectors, refined = self.encode_masks(images, found.mask_logits, found.mask_hw)
-    logits = regions.class_similarity(vectors, text)
-    if not refined:
+    encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    logits = regions.class_similarity(encoded.vectors, text)
+    if not encoded.masks:
       return dataclasses.replace(found, class_logits=logits)
     whole = jnp.full_like(found.mask_hw, size)
-    stages = tuple(Outputs(m, logits, found.objectness, whole) for m in refined)
+    stages = tuple(Outputs(m, logits, found.objectness, whole) for m in encoded.masks)
     return dataclasses.replace(stages[-1], aux=stages[:-1])
 
 

@@ -5,10 +5,15 @@ text tower is not stored. The teacher and the students of progressive distillati
 plain Mask2Former files. Our paths are those of `systems.masqclip.model.MasQCLIP`.
 """
 
+import dataclasses
+
+from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.mapping.transforms import HEADS_BIAS, HEADS_KERNEL
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
+from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
 
 SIGNATURE = 'masqclip.mask_embeddings'
 
@@ -25,3 +30,24 @@ def rules(classes: int = 133) -> Rules:
     Rule(SIGNATURE, 'mask_embeddings'),
     *mask2former.criterion(classes),
   )
+
+
+def sized(config: MasQCLIPConfig, found: Found) -> MasQCLIPConfig:
+  """A MasQCLIP of the sizes found."""
+  return dataclasses.replace(
+    config,
+    proposals=mask2former.sized(config.proposals, found.below('proposals')),
+    clip=clip.sized(config.clip, found.below('clip')),
+  )
+
+
+FORMAT = Format(
+  title='MasQCLIP',
+  signatures={'official': (SIGNATURE,)},
+  read=lambda layout, keys: rules(),
+  write=lambda config, layout, classes: rules(classes),
+  licence='CC BY-NC 4.0 (the authors of MasQCLIP)',
+  left_out=clip.TEXT_TOWER,
+  includes=('mask2former',),
+  wrapper='model',
+)

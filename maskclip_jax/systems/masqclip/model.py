@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.nn.layers import attend
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 # What CLIP sees beyond the photo's edge [masqclip 5.3].
@@ -80,8 +80,8 @@ class MasQCLIP(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
-  ) -> Float[Array, 'b q d']:
-    """CLIP vectors (not normalised) of arbitrary masks, any number of them.
+  ) -> RegionVectors:
+    """CLIP vectors of arbitrary masks, any number of them.
 
     Args:
       images: photos on their canvas.
@@ -103,7 +103,8 @@ class MasQCLIP(nnx.Module):
       masks = block.residual(masks, attend(q, k, v, visible))
       attended = attend(block.queries(normed), k, v)
       tokens = block.residual(tokens, attended)
-    return visual.project(masks)
+    empty = regions.empty_masks(mask_logits, mask_hw)
+    return RegionVectors(visual.project(masks), (), empty)
 
   def __call__(self, images: Images, text: TextBank) -> Outputs:
     """Masks at a quarter of the canvas, class logits, and the object log-probability.
@@ -111,7 +112,6 @@ class MasQCLIP(nnx.Module):
     The class logits include the void column ('background'), the last one of the bank.
     """
     found = self.proposals(images)
-    vectors = self.encode_masks(images, found.mask_logits, found.mask_hw)
-    return dataclasses.replace(
-      found, class_logits=regions.class_similarity(vectors, text)
-    )
+    encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    logits = regions.class_similarity(encoded.vectors, text)
+    return dataclasses.replace(found, class_logits=logits)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from maskclip_jax import plain
 from maskclip_jax.losses.criterion import Batched, whole_batch
+from maskclip_jax.systems.system import with_recomputation
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import Flat, Task
 from maskclip_jax.train.tasks.contrastive import Contrastive
@@ -15,7 +16,6 @@ from maskclip_jax.train.tasks.distill import Distill
 from maskclip_jax.train.tasks.mask_attention import MaskAttention
 from maskclip_jax.train.tasks.query_tuning import QueryTuning
 from maskclip_jax.train.tasks.set_prediction import SetPrediction
-from maskclip_jax.zoo import Preset
 
 # By the names of `train.config.TASKS`.
 REGISTRY: dict[str, type[Task]] = {
@@ -54,28 +54,11 @@ def make_task(
   Raises:
     ValueError: settings or a preset that do not fit the task.
   """
-  preset = with_recomputation(config.chosen_preset(), config.remat)
+  preset = config.chosen_preset()
+  model = with_recomputation(preset.config, config.remat)
+  preset = dataclasses.replace(preset, config=model)
   own, dtype = task_config(config), jnp.dtype(config.dtype)
   return REGISTRY[config.task](preset, own, constants, dtype, batched)
-
-
-def with_recomputation(preset: Preset, remat: bool) -> Preset:
-  """The preset, with or without recomputation in its proposal network.
-
-  Raises:
-    ValueError: recomputation in a model without one.
-  """
-  model = preset.config
-  if preset.system == 'clip':
-    if remat:
-      raise ValueError('config.remat is for proposal networks: a CLIP has none')
-    return preset
-  if hasattr(model, 'proposals'):
-    proposals = dataclasses.replace(model.proposals, remat=remat)
-    return dataclasses.replace(
-      preset, config=dataclasses.replace(model, proposals=proposals)
-    )
-  return dataclasses.replace(preset, config=dataclasses.replace(model, remat=remat))
 
 
 def abstract_constants(config: TrainConfig, columns: int) -> Flat:
@@ -83,7 +66,7 @@ def abstract_constants(config: TrainConfig, columns: int) -> Flat:
   width = config.chosen_preset().config.clip.embed_dim
   flags = jax.ShapeDtypeStruct((columns,), jnp.bool_)
   vectors = jax.ShapeDtypeStruct((columns, width), jnp.float32)
-  names = ('valid', 'thing', 'void')
+  names = ('valid', 'thing', 'void', 'seen')
   return {
     'text_bank/embeddings': vectors,
     **{f'text_bank/{name}': flags for name in names},

@@ -1,0 +1,48 @@
+"""Formats: which official files a network has, and how to tell and read them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from maskclip_jax.mapping.rules import Rules
+
+
+def _nothing_beside(path: pathlib.Path) -> Mapping[str, Any]:
+  return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+  """The official files of a network.
+
+  Attributes:
+    title: what messages call such a file: 'MasQCLIP'.
+    signatures: by layout, official keys that only files of this layout have; one of
+      them is enough.
+    read: the rules of a layout, given the official keys, to the paths of the network.
+    write: the rules of a layout for a config and a number of training classes (the
+      length of a buffer that official code insists on); None if no file is written.
+    licence: the terms of the published weights, for model cards.
+    left_out: prefixes of our paths that no official file holds.
+    includes: systems whose signatures these files bear too: this format wins.
+    wrapper: the entry of a `.pth` file that holds the state dict; '' for none.
+    beside: fields of the config that a file beside the weights tells.
+  """
+
+  title: str
+  signatures: Mapping[str, tuple[str, ...]]
+  read: Callable[[str, Collection[str]], Rules]
+  write: Callable[[Any, str, int], Rules] | None = None
+  licence: str = ''
+  left_out: tuple[str, ...] = ()
+  includes: tuple[str, ...] = ()
+  wrapper: str = ''
+  beside: Callable[[pathlib.Path], Mapping[str, Any]] = _nothing_beside
+
+  def layout_of(self, keys: Collection[str]) -> str | None:
+    """The layout that keys belong to; None if they belong to another network."""
+    for layout, signature in self.signatures.items():
+      if any(key in keys for key in signature):
+        return layout
+    return None

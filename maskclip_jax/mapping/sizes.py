@@ -1,0 +1,55 @@
+"""Sizes of a network, read off the shapes of a checkpoint.
+
+What shapes cannot tell (the activation, heads that are packed, pixel statistics) comes
+from the preset the sizes are laid over.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar('T')
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What the files of a conversion tell about a model.
+
+  Attributes:
+    shapes: our path -> shape of every tensor whose layout needs no head count.
+    keys: official keys of the main file.
+    clip: fields of CLIP's config that a file beside its weights tells.
+  """
+
+  shapes: Shapes
+  keys: frozenset[str] = frozenset()
+  clip: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def below(self, part: str) -> 'Found':
+    """The same of a part, such as 'clip', under the part's own paths."""
+    prefix = f'{part}/'
+    shapes = {
+      path.removeprefix(prefix): shape
+      for path, shape in self.shapes.items()
+      if path.startswith(prefix)
+    }
+    return dataclasses.replace(self, shapes=shapes)
+
+  def size(self, path: str, axis: int) -> int | None:
+    """A side of a tensor; None if there is no such tensor."""
+    shape = self.shapes.get(path, ())
+    return shape[axis] if -len(shape) <= axis < len(shape) else None
+
+  def layers(self, template: str) -> int | None:
+    """How many paths exist for i = 0, 1, ...; None for none."""
+    count = 0
+    while template.format(i=count) in self.shapes:
+      count += 1
+    return count or None
+
+
+def resized(config: T, **sizes: Any) -> T:
+  """A config with some fields changed; a size that is None keeps the config's."""
+  known = {name: size for name, size in sizes.items() if size is not None}
+  return dataclasses.replace(config, **known)

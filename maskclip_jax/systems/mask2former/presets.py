@@ -1,0 +1,81 @@
+"""Mask2Former's presets, and the sizes that other systems' proposals have."""
+
+import dataclasses
+
+from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
+from maskclip_jax.systems.system import Card, Preprocessing, Preset
+
+
+def r50(num_classes: int | None) -> Mask2FormerConfig:
+  """The published ResNet-50 network."""
+  return Mask2FormerConfig(num_classes=num_classes)
+
+
+# Small enough for tests and for `:runlocal` configurations; not listed.
+TINY = Mask2FormerConfig(
+  stem=8,
+  width=16,
+  hidden=64,
+  mask_dim=48,
+  heads=4,
+  encoder_layers=2,
+  decoder_layers=4,
+  decoder_ffn=128,
+  queries=10,
+)
+SMALL_PHOTOS = Preprocessing(short_edge=96, long_edge=160)
+
+# Trained from nothing on the generated world in minutes: `configs/miniature.py`.
+MINIATURE = Mask2FormerConfig(
+  depth=26,
+  stem=32,
+  width=64,
+  hidden=64,
+  mask_dim=64,
+  heads=4,
+  encoder_layers=1,
+  encoder_ffn=128,
+  decoder_layers=3,
+  decoder_ffn=128,
+  queries=20,
+)
+SMALL_SCENES = Preprocessing(short_edge=128, long_edge=256)
+
+# Thresholds: [masqclip 8.4].
+_STOCK = PostprocessConfig(
+  object_threshold=0.8, overlap_threshold=0.8, reject_void=True
+)
+_COCO = 'coco-panoptic-133'
+
+PRESETS = {
+  'mask2former_r50_coco_panoptic': Preset(
+    'mask2former', r50(133), postprocessing=_STOCK, vocabulary=_COCO
+  ),
+  'proposals_r50': Preset('mask2former', r50(1), vocabulary='object'),
+  'proposals_miniature': Preset(
+    'mask2former', MINIATURE, SMALL_SCENES, vocabulary='object'
+  ),
+  'proposals_tiny': Preset('mask2former', TINY, SMALL_PHOTOS, vocabulary='object'),
+  'mask2former_tiny': Preset(
+    'mask2former',
+    dataclasses.replace(TINY, num_classes=133),
+    SMALL_PHOTOS,
+    _STOCK,
+    vocabulary=_COCO,
+  ),
+}
+
+CARDS = {
+  'mask2former_r50_coco_panoptic': Card(
+    'stock Mask2Former with its closed vocabulary of 133 COCO classes',
+    'github.com/facebookresearch/Mask2Former model zoo, detectron2 files',
+    'CC BY-NC 4.0 (model zoo)',
+    'Mask2Former model zoo: COCO PQ 51.9, AP 41.7, mIoU 61.7',
+  ),
+  'proposals_r50': Card(
+    'class-agnostic proposals: MasQCLIP teacher or student',
+    'github.com/mlpc-ucsd/MasQCLIP, PyTorch files',
+    'CC BY-NC 4.0 (authors)',
+  ),
+}
