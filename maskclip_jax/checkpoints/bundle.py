@@ -5,18 +5,17 @@ A bundle is a directory of three files: `model.safetensors` (flat parameters),
 written beside its place and moved there whole, and reading it takes numpy alone.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from maskclip_jax import atomic
 from maskclip_jax._version import __version__
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 
@@ -90,7 +89,8 @@ def check_target(directory: str | os.PathLike) -> None:
   """Fails early where `save` could not put a bundle.
 
   Raises:
-    ValueError: something else is there, or the place is not writable.
+    ValueError: something else is there.
+    OSError: the place is not writable.
   """
   path = pathlib.Path(directory)
   if path.is_dir():
@@ -101,11 +101,7 @@ def check_target(directory: str | os.PathLike) -> None:
       )
   elif path.exists():
     raise ValueError(f'{path} is a file: choose a directory for the bundle')
-  ancestor = next(p for p in path.absolute().parents if p.exists())
-  if not ancestor.is_dir():
-    raise ValueError(f'cannot write {path}: {ancestor} is a file')
-  if not os.access(ancestor, os.W_OK):
-    raise ValueError(f'cannot write {path}: no permission in {ancestor}')
+  atomic.check_place(path)
 
 
 def save(
@@ -126,8 +122,8 @@ def save(
     card: the text of MODEL_CARD.md.
 
   Raises:
-    ValueError: the directory holds something else, or cannot be written (no
-      permission, disk full); nothing is left behind.
+    ValueError: the directory holds something else.
+    OSError: it cannot be written (no permission, disk full); nothing is left behind.
   """
   check_target(directory)
   path = pathlib.Path(directory).absolute()
@@ -140,46 +136,11 @@ def save(
     'text_fingerprint': text,
     'source': dict(source or {}),
   }
-  with _written_whole(path) as partial:
+  with atomic.directory(path) as partial:
     # The sum in the header ties the tensors to their config.
     write_tensors(partial / TENSORS, parameters, {'fingerprint': whole})
     (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
     (partial / CARD).write_text(card)
-
-
-@contextlib.contextmanager
-def _written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A directory beside `path` that takes its place when the block ends well."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  missing = [parent for parent in path.parents if not parent.exists()]
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.mkdir()
-    yield partial
-    _take_place(partial, path)
-  except BaseException as error:
-    shutil.rmtree(partial, ignore_errors=True)
-    for parent in missing:
-      with contextlib.suppress(OSError):
-        parent.rmdir()
-    if isinstance(error, OSError):
-      raise ValueError(f'cannot write {path}: {error.strerror or error}') from error
-    raise
-
-
-def _take_place(new: pathlib.Path, path: pathlib.Path) -> None:
-  """Renames `new` to `path`; what was there goes only after that has worked."""
-  if not path.exists():
-    new.rename(path)
-    return
-  replaced = path.with_name(f'.{path.name}.{os.getpid()}.replaced')
-  path.rename(replaced)
-  try:
-    new.rename(path)
-  except OSError:
-    replaced.rename(path)
-    raise
-  shutil.rmtree(replaced)
 
 
 def load(directory: str | os.PathLike) -> Bundle:

@@ -3,7 +3,6 @@
 A float32 checkpoint comes back byte for byte; one in half precision comes back widened.
 """
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maskclip_jax import atomic
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
@@ -40,8 +40,8 @@ def export_official(
     One line that tells what was written.
 
   Raises:
-    FileNotFoundError, ValueError: no bundle, no such layout, or the file cannot be
-      written; nothing is left behind.
+    FileNotFoundError, ValueError: no bundle, or no such layout.
+    OSError: the file cannot be written; nothing is left behind.
   """
   to = pathlib.Path(to)
   if to.suffix not in ('.safetensors', *_TORCH):
@@ -55,7 +55,7 @@ def export_official(
   left_out = system.format.left_out
   stored = [path for path in opened.parameters if not path.startswith(left_out)]
   tensors = rules.invert({path: opened.parameters[path] for path in stored}, table)
-  with _replaced_whole(to) as partial:
+  with atomic.file(to) as partial:
     if to.suffix in _TORCH:
       _write_torch(partial, tensors, system.format.wrapper)
     else:
@@ -79,20 +79,6 @@ def _table(
     known = ', '.join(form.signatures)
     raise ValueError(f'layout must be one of {known}: {layout!r}')
   return form.write(config, layout, source.get('criterion_classes') or _CLASSES)
-
-
-@contextlib.contextmanager
-def _replaced_whole(path: pathlib.Path):
-  """A file beside `path` that takes its place when the block ends well."""
-  partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield partial
-    partial.replace(path)
-  except OSError as error:
-    raise ValueError(f'cannot write {path}: {error.strerror or error}') from error
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _write_torch(

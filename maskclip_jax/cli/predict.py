@@ -1,11 +1,11 @@
 """`python -m maskclip_jax predict PHOTO... --model M --vocabulary WORDS --out DIR`."""
 
 import argparse
-import os
 import pathlib
 import time
 from collections.abc import Sequence
 
+from maskclip_jax import atomic
 from maskclip_jax.cli.messages import note, one_line
 from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
   for file in files:
     if not file.is_file():
       raise FileNotFoundError(f'{file} does not exist: give the path of an image file')
-  _check_writable(arguments.out)
+  atomic.check_place(arguments.out / files[0].name)
   if len(files) == 1:
     photos.read_photo(files[0])  # Fails before the model is loaded.
   compiled = watch_compilation(arguments.cache_dir)
@@ -109,12 +109,3 @@ def _stems(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
       'two photos have the same name: segment them into separate folders'
     )
   return stems
-
-
-def _check_writable(directory: pathlib.Path) -> None:
-  """Fails early, and without creating anything, where results could not be saved."""
-  path = directory.absolute()
-  while not path.exists():
-    path = path.parent
-  if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-    raise PermissionError(f'cannot write into {directory}: choose another --out')

@@ -5,6 +5,8 @@ import os
 import pathlib
 import sys
 
+from maskclip_jax import atomic
+
 NAME, HELP = 'train', 'Train a stage, or a pipeline of stages.'
 
 # 128 + SIGTERM: the run was told to stop, has saved, and resumes when started again.
@@ -107,5 +109,5 @@ def _compile(arguments: argparse.Namespace, values: dict) -> int:
   report = compile_step(values, devices_of(arguments.topology))
   print(report)
   if arguments.json is not None:
-    arguments.json.write_text(report.to_json())
+    atomic.write(arguments.json, report.to_json())
   return 0 if report.fits else 2

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from array_record.python import array_record_module
 
+from maskclip_jax import atomic
 from maskclip_jax.data import records, registry
 from maskclip_jax.data.index import Index, Row
 from maskclip_jax.data.sources import dataset_path, index_path
@@ -170,8 +171,8 @@ def _writable(work: pathlib.Path) -> Iterator[None]:
     refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
     if error.errno in refusals:
       raise BuildError(
-        f'cannot write to {work} ({error.strerror}): choose another --data_dir or '
-        'change its permissions'
+        f'cannot write to {work} ({os.strerror(error.errno)}): choose another '
+        '--data_dir or change its permissions'
       ) from error
     raise
 
@@ -224,7 +225,7 @@ def _prepare(work: pathlib.Path, plan: dict) -> None:
   for entry in work.iterdir():
     if entry.name != _LOCK and (not same or entry.name.endswith('.part')):
       entry.unlink()
-  path.write_text(text)
+  atomic.write(path, text)
 
 
 def _shards(
@@ -302,17 +303,19 @@ def _write(
   pool: concurrent.futures.Executor,
   advance: Callable[[], None],
 ) -> None:
-  part = shard.path.with_name(shard.path.name + '.part')
   futures = [pool.submit(_make, sample) for sample in shard.samples]
   rows = []
   try:
-    writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
-    for future in futures:
-      data, row = future.result()
-      writer.write(data)
-      rows.append(row)
-      advance()
-    writer.close()
+    with atomic.file(shard.path) as part:
+      writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
+      for future in futures:
+        data, row = future.result()
+        writer.write(data)
+        rows.append(row)
+        advance()
+      writer.close()
+      # A shard that is in its place is done, so its index goes before it.
+      Index.of(rows).save(shard.index)
   except concurrent.futures.BrokenExecutor as error:
     raise BuildError(
       f'a process that makes {shard.split} was killed, perhaps for want of memory: run '
@@ -321,13 +324,11 @@ def _write(
   except RuntimeError as error:
     # array_record reports a full disk only so, and mostly on closing.
     if 'No space left' in str(error):
-      raise _full(part.parent) from error
+      raise _full(shard.path.parent) from error
     raise
   finally:
     for future in futures:
       future.cancel()
-  Index.of(rows).save(shard.index)
-  os.replace(part, shard.path)
 
 
 def _make(sample: 'Sample') -> tuple[bytes, Row]:
@@ -354,7 +355,7 @@ def _finish(
   for split, parts in by_split.items():
     index = Index.join([Index.load(shard.index) for shard in parts])
     index.save(index_path(work, split))
-  (work / _SUMMARY).write_text(json.dumps(plan, indent=2))
+  atomic.write(work / _SUMMARY, json.dumps(plan, indent=2))
   os.replace(work, final)
   # What only a build needs goes last: until the rename it can still be resumed.
   for name in (_PLAN, _LOCK, *(shard.index.name for shard in shards)):

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from maskclip_jax import atomic
 from maskclip_jax._version import __version__
 from maskclip_jax.eval.runner import Evaluation
 from maskclip_jax.results import files as result_files
@@ -110,7 +111,7 @@ def write(directory: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.P
     OSError: the directory cannot be written to, or the disk is full.
   """
   files = {RESULTS: result_files.json_bytes(dict(content))}
-  return result_files.write_together(directory, files)[0]
+  return atomic.write_together(directory, files)[0]
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:

@@ -6,7 +6,6 @@ never continues from another model, protocol or dataset.
 
 import io
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from maskclip_jax import atomic
 from maskclip_jax.eval.metrics.metric import State
 
 _KEY = 'key'
@@ -27,14 +27,8 @@ def save(path: pathlib.Path, key: Mapping[str, Any], state: State) -> None:
   Raises:
     OSError: the place cannot be written to, or the disk is full.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-  try:
-    with part.open('wb') as file:
-      np.savez(file, **state, **{_KEY: np.array(json.dumps(key, sort_keys=True))})
-    part.replace(path)
-  finally:
-    part.unlink(missing_ok=True)
+  with atomic.file(path) as part, part.open('wb') as file:
+    np.savez(file, **state, **{_KEY: np.array(json.dumps(key, sort_keys=True))})
 
 
 def load(path: pathlib.Path, key: Mapping[str, Any]) -> State | None:

@@ -9,6 +9,7 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from maskclip_jax import atomic
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.postprocess import Results
 from maskclip_jax.results import files as result_files
@@ -55,7 +56,7 @@ class PredictionWriter:
       category_ids=self._ids,
     )
     files[f'{stem}.json'] = result_files.json_bytes(content)
-    result_files.write_together(self._directory, files)
+    atomic.write_together(self._directory, files)
 
   def collect(self, image_ids: Sequence[str], suffix: str = '') -> None:
     """Joins the photos' files into COCO's formats of results.
@@ -84,7 +85,7 @@ class PredictionWriter:
       f'{name}{suffix}.json': result_files.json_bytes(content)
       for name, content in joined.items()
     }
-    result_files.write_together(self._directory, files)
+    atomic.write_together(self._directory, files)
 
 
 def _picked(rows: Sequence[Mapping], keys: Sequence[str]) -> list[dict]:

@@ -1,10 +1,6 @@
-"""Result files: id maps as PNG, masks as COCO run lengths, all or nothing on disk."""
+"""The content of result files: id maps as PNG, masks as COCO run lengths, JSON."""
 
 import json
-import os
-import pathlib
-import uuid
-from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -59,36 +55,3 @@ def png_bytes(image: np.ndarray) -> bytes:
 def json_bytes(content: dict) -> bytes:
   """UTF-8 JSON with readable letters."""
   return json.dumps(content, ensure_ascii=False, indent=1).encode() + b'\n'
-
-
-def write_together(
-  directory: str | os.PathLike, files: Mapping[str, bytes]
-) -> list[pathlib.Path]:
-  """Writes files so that no reader ever meets half of one.
-
-  All are written under other names first; only when the last is complete do they take
-  their own names. The directory is made if need be.
-
-  Raises:
-    OSError: one line that says what could not be written, and why.
-  """
-  directory = pathlib.Path(directory)
-  paths = [directory / name for name in files]
-  token = uuid.uuid4().hex[:12]
-  parts = [path.with_name(f'.{path.name}.{token}.part') for path in paths]
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    for part, content in zip(parts, files.values(), strict=True):
-      part.write_bytes(content)
-    for part, path in zip(parts, paths, strict=True):
-      part.replace(path)
-  except OSError as error:
-    raise OSError(
-      f'cannot write {", ".join(files)} in {directory}: {error.strerror or error}; '
-      'choose another directory or make room, then run again'
-    ) from error
-  finally:
-    for part in parts:
-      if part.exists():
-        part.unlink()
-  return paths

@@ -22,6 +22,7 @@ import rich.table
 import rich.text
 from jaxtyping import Bool, Int, UInt8
 
+from maskclip_jax import atomic
 from maskclip_jax.postprocess import Results, Task
 from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
@@ -306,7 +307,7 @@ class Prediction:
     files[f'{stem}.json'] = result_files.json_bytes(self.to_coco(file_name=file_name))
     if self.photo is not None:
       files[f'{stem}.overlay.png'] = result_files.png_bytes(self.overlay())
-    return result_files.write_together(directory, files)
+    return atomic.write_together(directory, files)
 
   def summary(self, *, width: int = 80) -> str:
     """A table of what was found, as text.

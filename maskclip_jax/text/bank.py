@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import pathlib
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from maskclip_jax import atomic
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Encode = Callable[[list[str]], Float[np.ndarray, 'n d']]
@@ -131,19 +131,14 @@ class TextCache:
     if self._path is None:
       return
     self._read()
-    temporary = self._path.with_suffix(f'.{secrets.token_hex(4)}.tmp')
     try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      try:
-        temporary.write_bytes(_pack(self._vectors, self._fingerprint))
-        self._read_stamp = _stamp(temporary)
-        os.replace(temporary, self._path)
-      finally:
-        temporary.unlink(missing_ok=True)
+      with atomic.file(self._path) as part:
+        part.write_bytes(_pack(self._vectors, self._fingerprint))
+        self._read_stamp = _stamp(part)
     except OSError as error:
       warnings.warn(
-        f'cannot write the text cache {self._path} ({error.strerror}): prompts are '
-        'encoded again in the next run; choose a directory that can be written',
+        f'{error} (the cache of text vectors is not kept, so the next run encodes the '
+        'prompts again)',
         RuntimeWarning,
         stacklevel=3,
       )

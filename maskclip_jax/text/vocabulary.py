@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from maskclip_jax import atomic
 from maskclip_jax.names import unknown
 from maskclip_jax.text import library, lint, syntax, tokenizer
 from maskclip_jax.text.category import Category, normal
@@ -164,7 +165,7 @@ class Vocabulary:
   def save(self, path: str | os.PathLike) -> None:
     """Writes a .json file that `load` reads."""
     text = json.dumps(self.to_json(), ensure_ascii=False, indent=2)
-    pathlib.Path(path).write_text(text + '\n', 'utf-8')
+    atomic.write(path, text + '\n')
 
   def content_key(self) -> str:
     """A hash of all that decides the class vectors, flags and names."""

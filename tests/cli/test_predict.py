@@ -187,7 +187,7 @@ def test_unwritable_output(run, tmp_path):
   (tmp_path / 'file').write_text('')
   out = tmp_path / 'file' / 'out'
   result = run(photo(tmp_path / 'a.png'), out=out)
-  assert_one_line_and_nothing_written(result, 'choose another --out')
+  assert_one_line_and_nothing_written(result, 'choose another place')
 
 
 def test_bad_flags(run, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -185,11 +186,13 @@ def test_other_files_or_parts_start_the_build_anew(coco_raw, tmp_path):
 
 def test_a_full_disk_is_one_line_and_the_rest_is_kept(coco_raw, tmp_path):
   work = tmp_path / 'data/coco/1.0.0.building'
+  token = f'{os.getpid()}-{threading.get_ident()}'
 
   def fill(split, done, total):
     # The second shard's file is /dev/full: writing fails as on a full disk.
     if (split, done) == ('train', 2):
-      (work / 'coco-train.array_record-00001-of-00003.part').symlink_to('/dev/full')
+      part = f'.coco-train.array_record-00001-of-00003.{token}.part'
+      (work / part).symlink_to('/dev/full')
 
   with pytest.raises(BuildError, match=r'the disk of .* is full: .*again') as caught:
     build('coco', coco_raw, tmp_path / 'data', examples_per_shard=2, progress=fill)

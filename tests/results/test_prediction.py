@@ -201,7 +201,7 @@ def test_no_detection_is_a_result(tmp_path):
 
 def test_a_file_in_place_of_the_directory_is_one_clear_line(tmp_path):
   (tmp_path / 'out').write_text('')
-  with pytest.raises(OSError, match=r'cannot write x\.panoptic\.png') as error:
+  with pytest.raises(OSError, match=r'cannot write .*x\.panoptic\.png') as error:
     found(('panoptic',)).save(tmp_path / 'out', 'x')
   assert '\n' not in str(error.value)
 

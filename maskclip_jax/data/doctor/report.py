@@ -8,6 +8,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from maskclip_jax import atomic
 from maskclip_jax.data.doctor.findings import KINDS, Group
 
 _BARS = 20
@@ -74,7 +75,7 @@ class Report:
   def write_html(self, path: str | os.PathLike) -> pathlib.Path:
     """Writes a page that needs no other file."""
     path = pathlib.Path(path)
-    path.write_text(self.html(), encoding='utf-8')
+    atomic.write(path, self.html())
     return path
 
   def html(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from maskclip_jax import atomic
 from maskclip_jax.eval.diagnosis import charts, findings
 from maskclip_jax.eval.diagnosis.diagnose import (
   AS_IS,
@@ -23,7 +24,6 @@ from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import Truth
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.panoptic import Segment
-from maskclip_jax.results import files as result_files
 from maskclip_jax.results.prediction import Prediction
 
 REPORT = 'report.html'
@@ -61,7 +61,7 @@ def write_report(diagnosis: Diagnosis, directory: str | os.PathLike) -> pathlib.
     OSError: the directory cannot be written to, or the disk is full.
   """
   files = {REPORT: report(diagnosis).encode()}
-  return result_files.write_together(directory, files)[0]
+  return atomic.write_together(directory, files)[0]
 
 
 def report(diagnosis: Diagnosis) -> str:

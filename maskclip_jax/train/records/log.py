@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import resource
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
+from maskclip_jax import atomic
 from maskclip_jax.train.records.events import EventFile
 
 METRICS = 'metrics.jsonl'
@@ -29,9 +29,7 @@ def trim(path: pathlib.Path, step: int) -> None:
         kept.append(line + '\n')
     except (ValueError, KeyError):
       continue  # Cut short by a kill.
-  partial = path.with_suffix('.partial')
-  partial.write_text(''.join(kept))
-  os.replace(partial, path)
+  atomic.write(path, ''.join(kept))
 
 
 def memory_gb() -> float:

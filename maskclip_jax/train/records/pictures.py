@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt8
 from PIL import Image
 
+from maskclip_jax import atomic
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.results.palette import class_colors
 from maskclip_jax.systems.contract import Outputs, TextBank
@@ -72,8 +73,7 @@ def _tinted(photo: UInt8[np.ndarray, 'h w 3'], ids: Int[np.ndarray, 'h w']):
 
 def write(path: pathlib.Path, picture: UInt8[np.ndarray, 'h w 3']) -> bytes:
   """Writes a PNG and returns its bytes."""
-  path.parent.mkdir(parents=True, exist_ok=True)
   file = io.BytesIO()
   Image.fromarray(picture).save(file, 'PNG')
-  path.write_bytes(file.getvalue())
+  atomic.write(path, file.getvalue())
   return file.getvalue()

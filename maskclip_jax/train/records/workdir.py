@@ -7,7 +7,6 @@ with the same configuration; what changes no result may change.
 
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import shlex
@@ -16,7 +15,7 @@ from typing import Any
 
 import jax
 
-from maskclip_jax import plain
+from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.train.config import TrainConfig
 
@@ -66,9 +65,9 @@ def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) ->
     'processes': jax.process_count(),
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
   }
-  write_json(workdir / 'environment.json', environment)
-  (workdir / 'command.sh').write_text(f'#!/bin/sh\n{shlex.join(command)}\n')
-  write_json(path, plain.to_dict(config))
+  _write_json(workdir / 'environment.json', environment)
+  atomic.write(workdir / 'command.sh', f'#!/bin/sh\n{shlex.join(command)}\n')
+  _write_json(path, plain.to_dict(config))
 
 
 def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:
@@ -80,7 +79,7 @@ def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> N
   path, record = workdir / START, [dict(row) for row in record]
   if not path.exists():
     if jax.process_index() == 0:
-      write_json(path, record)
+      _write_json(path, record)
     return
   for before, now in zip(json.loads(path.read_text()), record, strict=False):
     if before['fingerprint'] != now['fingerprint']:
@@ -90,11 +89,8 @@ def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> N
       )
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file whole or not at all."""
-  partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(value, indent=2) + '\n')
-  os.replace(partial, path)
+def _write_json(path: pathlib.Path, value: Any) -> None:
+  atomic.write(path, json.dumps(value, indent=2) + '\n')
 
 
 def _compare(path: pathlib.Path, old: Any, new: Any) -> None:
