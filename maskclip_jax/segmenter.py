@@ -10,6 +10,7 @@ lie on canvases of a few sizes, words are padded to a bucket.
 
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,13 +30,10 @@ from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
 from maskclip_jax.systems.system import Preprocessing, Preset, find_system
-from maskclip_jax.text import tokenizer
-from maskclip_jax.text.bank import TextCache, class_vectors
+from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
-# Prompts that go through the text tower at a time.
-PROMPTS = 16
 
 
 def load(
@@ -227,15 +225,8 @@ class Segmenter:
 
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
-    contexts = tokenizer.contexts(self.preset.config.clip.context_length)
-    tokens = tokenizer.tokenize(prompts, contexts, truncate=True)
-    rows = -(-len(tokens) // PROMPTS) * PROMPTS
-    tokens = np.pad(tokens, ((0, rows - len(tokens)), (0, 0)), mode='edge')
-    vectors = [
-      self._encode(self._state, tokens[i : i + PROMPTS])
-      for i in range(0, rows, PROMPTS)
-    ]
-    return np.concatenate(jax.device_get(vectors))[: len(prompts)]
+    tower = functools.partial(self._encode, self._state)
+    return encode_prompts(prompts, tower, self.preset.config.clip.context_length)
 
   def compilations(self) -> dict[str, int]:
     """How many programs each part has needed so far."""

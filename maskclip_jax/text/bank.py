@@ -13,14 +13,42 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from maskclip_jax import atomic
+from maskclip_jax.text import tokenizer
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Encode = Callable[[list[str]], Float[np.ndarray, 'n d']]
+# Token ids, (n, t), to vectors, (n, d).
+Tower = Callable[[Int[np.ndarray, 'n t']], ArrayLike]
 
 _FORMAT = 'text vectors 1'
+# Prompts that go through a text tower at a time: any vocabulary runs one program.
+_PROMPTS = 16
+
+
+def encode_prompts(
+  prompts: Sequence[str], tower: Tower, longest: int, *, truncate: bool = True
+) -> Float[np.ndarray, 'n d']:
+  """Vectors of prompts, as many at a time as one compiled program takes.
+
+  Args:
+    prompts: any number of them.
+    tower: token ids to vectors, not normalised; called with equally many rows each
+      time, cut to the shortest of `tokenizer.contexts` that holds all prompts.
+    longest: most tokens that the tower reads.
+    truncate: cut a prompt that is longer, instead of raising.
+
+  Raises:
+    ValueError: a prompt is longer, and is not to be cut.
+  """
+  tokens = tokenizer.tokenize(prompts, tokenizer.contexts(longest), truncate=truncate)
+  tokens = np.pad(tokens, ((0, -len(tokens) % _PROMPTS), (0, 0)), mode='edge')
+  # All calls are sent off before the first result is waited for.
+  vectors = [tower(tokens[i : i + _PROMPTS]) for i in range(0, len(tokens), _PROMPTS)]
+  return np.concatenate([np.asarray(v) for v in vectors])[: len(prompts)]
 
 
 def class_vectors(

@@ -1,5 +1,6 @@
 """Class vectors for training: the text tower runs once, before the first step."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -12,13 +13,10 @@ from maskclip_jax.checkpoints.restore import ConstantRngs
 from maskclip_jax.nn.clip import CLIPConfig, TextTower
 from maskclip_jax.systems.contract import TextBank
 from maskclip_jax.systems.system import Preset
-from maskclip_jax.text import tokenizer
-from maskclip_jax.text.bank import class_vectors
+from maskclip_jax.text.bank import Tower, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _PREFIX = 'clip/text/'
-# Prompts per call.
-_CHUNK = 64
 
 
 def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
@@ -51,24 +49,20 @@ def make_text_bank(
     preset: tells the sizes of CLIP.
     values: parameters of the model by path, `clip/text/...` among them.
   """
-  encode = _encoder(preset.config.clip, values)
+  config = preset.config.clip
+  tower = _tower(config, values)
+
+  def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+    return encode_prompts(prompts, tower, config.context_length, truncate=False)
+
   vectors = class_vectors(words, encode)
   return TextBank.build(vectors, words.things, void_last=words.void is not None)
 
 
-def _encoder(config: CLIPConfig, values: Mapping[str, np.ndarray]):
+def _tower(config: CLIPConfig, values: Mapping[str, np.ndarray]) -> Tower:
+  """The text tower of some parameters, compiled."""
   tower = params.abstract(lambda: TextTower(config, rngs=ConstantRngs()))
   flat = {path: values[_PREFIX + path] for path in params.flatten(tower)}
   graphdef, state = nnx.split(params.load_into(tower, flat))
   program = jax.jit(lambda state, tokens: nnx.merge(graphdef, state)(tokens))
-
-  def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
-    tokens = tokenizer.tokenize(prompts, config.context_length)
-    spare = -len(tokens) % _CHUNK
-    tokens = np.pad(tokens, ((0, spare), (0, 0)), mode='edge')
-    parts = [
-      program(state, tokens[i : i + _CHUNK]) for i in range(0, len(tokens), _CHUNK)
-    ]
-    return np.concatenate(jax.device_get(parts))[: len(prompts)]
-
-  return encode
+  return functools.partial(program, state)

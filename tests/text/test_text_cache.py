@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from maskclip_jax.text.bank import TextCache, class_vectors
+from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -195,3 +195,21 @@ def test_a_wrong_text_tower_is_told(result, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     cache.vectors(['cat', 'dog'], lambda prompts: result)
   assert not list(tmp_path.iterdir())
+
+
+def test_prompts_run_one_program_whatever_their_number():
+  shapes = []
+
+  def tower(tokens):
+    shapes.append(tokens.shape)
+    return np.repeat(tokens[:, 1:2], 4, axis=1).astype(np.float32)
+
+  words = [f'{"a" if i % 2 else "b"} cat' for i in range(37)]
+  vectors = encode_prompts(words, tower, 77)
+  assert vectors.shape == (37, 4)
+  assert set(shapes) == {(16, 16)}
+  np.testing.assert_array_equal(vectors[0], vectors[2])
+  assert (vectors[0] != vectors[1]).any()
+  assert encode_prompts(['cat ' * 100], tower, 32).shape == (1, 4)
+  with pytest.raises(ValueError, match='has 102 tokens, and the text tower reads 32'):
+    encode_prompts(['cat ' * 100], tower, 32, truncate=False)
