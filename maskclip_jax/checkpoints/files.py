@@ -93,8 +93,8 @@ def _reader(path: pathlib.Path, start: bytes) -> Callable:
   if path.suffix == '.msgpack':
     return _read_msgpack
   raise ValueError(
-    f'{path} is no checkpoint we know: expected safetensors, a PyTorch file, .npz or '
-    '.msgpack'
+    f'{path} is not a checkpoint we know: expected safetensors, a PyTorch file, .npz '
+    'or .msgpack'
   )
 
 

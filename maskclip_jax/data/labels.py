@@ -34,7 +34,7 @@ def read_label_map(png: bytes) -> Int32[np.ndarray, 'h w']:
       raise ValueError(f'damaged PNG: {error}') from error
   if (colour, depth) not in ((_GREY, 8), (_GREY, 16), (_RGB, 8), (_RGBA, 8)):
     raise ValueError(
-      f'a PNG of colour type {colour} with {depth} bits per value is no label map: '
+      f'a PNG of colour type {colour} with {depth} bits per value is not a label map: '
       'expected palette, greyscale of 8 or 16 bits, or RGB of 8'
     )
   values = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)

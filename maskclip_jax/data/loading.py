@@ -60,9 +60,9 @@ class TrainingLoader:
     view: how they are read.
     mapper: draws the augmentation.
     targets: packs the ground truth; None where there is none (captions).
-    number: of the dataset in the mixture.
+    number: which dataset of the mixture it is.
     on_error: stop, or take the next readable record.
-    tokenize: of one caption drawn at random; None for no tokens.
+    tokenize: turns one caption, drawn at random, into tokens; None for no tokens.
   """
 
   source: Source

@@ -76,7 +76,7 @@ class DataConfig:
     mapper: augmentation (`transforms.mappers.named`).
     batch_size: examples of all hosts together.
     targets: how ground truth becomes arrays; None where there is none (captions).
-    seed: of the order and of all augmentations.
+    seed: the seed of the order and of all augmentations.
     on_error: a record that cannot be read stops the run, or is skipped: the next
       readable one takes its place, with the place's own random numbers, so batches
       stay reproducible. It is logged by name and marked in `replaced`.

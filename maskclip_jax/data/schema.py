@@ -2,8 +2,8 @@
 
 A record keeps what the owners published: the photo's own bytes, label maps as PNG with
 their original values, the tables of the official JSON with their original ids. Nothing
-is decoded and encoded again unless the published form is no picture (a MATLAB file) or
-the evaluation protocol itself asks for it (ADE20K-847, [masqclip 9.3]). Which of the
+is decoded and encoded again unless the published form is not a picture (a MATLAB file)
+or the evaluation protocol itself asks for it (ADE20K-847, [masqclip 9.3]). Which of the
 stored values are classes is decided on reading, by a view (`views.py`), so one build
 serves every vocabulary of a dataset.
 

@@ -26,9 +26,9 @@ def comparison(
   """A table of evaluations: a row per number, a column per model, and the papers'.
 
   Args:
-    entries: of the ledger. Of one model and protocol the last counts.
+    entries: the ledger's entries; the last one of a model and a protocol counts.
     everything: all numbers, not only those that the literature quotes.
-    width: of the text in letters; as wide as it needs by default.
+    width: the text's width in letters; as wide as it needs by default.
 
   Returns:
     The table, and what a reader must know about it, as text.

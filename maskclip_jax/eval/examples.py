@@ -45,7 +45,7 @@ class EvalExample:
 
   Attributes:
     image_id: the dataset's name of it.
-    file_name: of the photo, as published.
+    file_name: the file name of the photo, as published.
     photo: RGB, upright.
     truth: at the photo's size.
   """
@@ -60,7 +60,7 @@ class ProtocolSource(Sequence[EvalExample]):
   """The examples of a protocol, from a built dataset; may be read by many threads.
 
   Attributes:
-    image_ids: of the examples, in their order.
+    image_ids: the image ids of the examples, in their order.
     fingerprint: what tells these examples from others.
 
   Args:

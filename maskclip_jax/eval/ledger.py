@@ -42,10 +42,10 @@ class Subject:
   """What was evaluated, as a person names it.
 
   Attributes:
-    name: of the model: its directory, or its name in the zoo.
+    name: the model's directory, or its name in the zoo.
     preset: its name in the zoo, if it has one.
     dtype: compute type.
-    seed: of random weights; None for a trained model.
+    seed: the seed of random weights; None for a trained model.
   """
 
   name: str
@@ -122,7 +122,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
 
   Raises:
     FileNotFoundError: there is none.
-    ValueError: the file is no entry.
+    ValueError: the file is not an entry.
   """
   path = pathlib.Path(path)
   path = path / RESULTS if path.is_dir() else path
@@ -133,7 +133,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f'{path} is not valid JSON: {error}') from None
   if not isinstance(content, dict) or content.get('format') != FORMAT:
-    raise ValueError(f'{path} is no result of an evaluation of format {FORMAT}')
+    raise ValueError(f'{path} is not a result of an evaluation of format {FORMAT}')
   return content
 
 
@@ -142,7 +142,7 @@ def read_all(place: str | os.PathLike) -> list[dict[str, Any]]:
 
   Raises:
     FileNotFoundError: there is none.
-    ValueError: a file is no entry.
+    ValueError: a file is not an entry.
   """
   place = pathlib.Path(place)
   if not place.is_dir():
@@ -173,7 +173,7 @@ def collect(
 
   Raises:
     FileNotFoundError: there are no evaluations.
-    ValueError: a file is no entry, or the ledger has another model of the name.
+    ValueError: a file is not an entry, or the ledger has another model of the name.
     OSError: the ledger cannot be written to.
   """
   ledger = pathlib.Path(ledger)

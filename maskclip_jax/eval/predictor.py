@@ -34,7 +34,7 @@ class Variant:
   """One way to show a photo to the network, for test-time augmentation.
 
   Attributes:
-    scale: of the size that the protocol resizes to.
+    scale: factor on the size that the protocol resizes to.
     flip: whether left and right are exchanged.
   """
 

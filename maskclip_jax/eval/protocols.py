@@ -68,7 +68,7 @@ class Protocol:
     groups: by group, the vocabulary that lists its classes; ':things' or ':stuff'
       behind it leaves out the others. Every task reports its numbers by group, over
       those of the group's classes that it judges.
-    split: of the dataset.
+    split: the split of the dataset.
   """
 
   name: str

@@ -158,7 +158,7 @@ def judge_predictions(
   """Judges predictions that lie on disk; writes and shows the results.
 
   Args:
-    directory: of the predictions; see `stored.py` for the files. With several
+    directory: where the predictions lie; see `stored.py` for the files. With several
       protocols, each has a folder of its name there.
     request: what is asked for; only `evals`, `out`, `data_dir` and `tasks` matter.
     console: where progress and tables appear.

@@ -32,10 +32,10 @@ class Evaluation:
   """The outcome of a run.
 
   Attributes:
-    name: of the protocol, with all that was done otherwise: 'ade150+flip'.
+    name: the name of the protocol, with all that was done otherwise: 'ade150+flip'.
     run: the protocol as it was run.
     metrics: the numbers.
-    class_names: of the rows of `metrics.per_class`.
+    class_names: the class names of the rows of `metrics.per_class`.
     examples: how many were judged.
     key: what was evaluated: model, words, data, settings.
     seconds: by stage of the work, added over hosts.

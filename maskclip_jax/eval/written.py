@@ -63,7 +63,7 @@ class PredictionWriter:
 
     Args:
       image_ids: photos that were written.
-      suffix: of the files' names, where several hosts write.
+      suffix: the suffix of the files' names, where several hosts write.
 
     Raises:
       OSError: a photo's file is missing, or the directory cannot be written to.

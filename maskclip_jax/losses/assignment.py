@@ -22,7 +22,7 @@ class _State(NamedTuple):
     price: dual variable of each column, at most 0.
     root: the row that is to get a column, -1 between two of them.
     row: the row whose edges are to be looked at.
-    length: of the shortest path to that row.
+    length: how long the shortest path to that row is.
     distance: shortest known path to each column.
     parent: the row before each column on that path.
     done: columns whose shortest path is settled.
@@ -130,7 +130,7 @@ def assign(
   """The cheapest one-to-one assignment of queries to targets.
 
   Args:
-    cost: of giving a query to a target; NaN and infinities count as worse than any
+    cost: what giving a query to a target costs; NaN and infinities are worse than any
       other, so they never spread.
     valid: targets that exist; all by default. min(queries, valid targets) are given a
       query.

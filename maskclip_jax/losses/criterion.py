@@ -42,7 +42,7 @@ class CriterionConfig:
   """What matching and losses are made of.
 
   Attributes:
-    weights: of the costs and of the losses.
+    weights: the weights of the costs and of the losses.
     void_weight: weight of unmatched queries in the class loss.
     sampling: points at which masks are compared.
     images_per_mean: images per class-loss mean, the official code's images per device;
@@ -82,7 +82,7 @@ class Points:
 
   Attributes:
     matching: shared by all masks of an image and layer.
-    candidates: of each row of the ground truth.
+    candidates: points drawn for each row of the ground truth.
     fresh: likewise.
   """
 
@@ -126,8 +126,8 @@ def match(
   """The query of each row of the ground truth in every layer, -1 where none.
 
   Args:
-    predictions: of a batch.
-    truth: of the batch.
+    predictions: the predictions of a batch.
+    truth: the batch's ground truth.
     source: a key per image and layer, or the points themselves.
     config: weights and number of points.
   """
@@ -231,8 +231,8 @@ def set_criterion(
   """The training loss of all layers, and its weighted terms by name.
 
   Args:
-    predictions: of every layer that is judged.
-    truth: of the batch.
+    predictions: the predictions of every layer that is judged.
+    truth: the batch's ground truth.
     source: a random key, or recorded points.
     config: weights and points.
     void: the column of `log_p` for no object; the last one by default.

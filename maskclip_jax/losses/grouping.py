@@ -19,7 +19,7 @@ def superpixel_kl(
   goes through both sides [segclip 2.2].
 
   Args:
-    assignment: of each patch to the groups, as the groups were made with it.
+    assignment: each patch's share in the groups, as the groups were made with it.
     superpixels: number of each patch's superpixel; only equality counts.
   """
   same = (superpixels[:, :, None] == superpixels[:, None]).astype(jnp.float32)

@@ -42,9 +42,9 @@ def matching_cost(
   Args:
     log_p: log-probabilities of the classes; None where only masks are compared.
     mask_logits: one map per query.
-    truth: of one image.
+    truth: one image's ground truth.
     points: (x, y) in [0, 1], shared by all masks.
-    weights: of the costs.
+    weights: the weights of the costs.
     mask_hw: the real part of the maps; all by default.
     truth_hw: the real part of the ground truth; all by default.
   """
@@ -132,7 +132,7 @@ def labels_by_overlap(
 
   Args:
     masks: predicted, at the size overlaps are measured at.
-    truth: of the same part of the image.
+    truth: the ground truth of the same part of the image.
     void: label of masks that overlap no segment enough.
     rule: what counts as enough.
     truth_hw: the real part of the ground truth; all by default.

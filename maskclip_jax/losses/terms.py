@@ -111,7 +111,7 @@ def weighted_nll(
   Args:
     log_p: log-probabilities.
     labels: the right column of each query.
-    void: the column of queries that are no object.
+    void: the column of queries that are not an object.
     void_weight: weight of such queries; all others weigh 1.
     images_per_mean: images in one mean; all of the batch by default. A mean over
       nothing is 0.

@@ -181,7 +181,7 @@ def _paint(
 
   Args:
     placed: the thing.
-    style: of the scene.
+    style: the style of the scene.
     mask: its pixels, 0 to 1.
     x, y: of the pixels, from -1 to 1 over its box.
   """

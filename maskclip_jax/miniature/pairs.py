@@ -193,10 +193,10 @@ def _part(
   """A scene, a large part of it, and which things that part shows enough of.
 
   Args:
-    number: of the kind that the scene starts from.
+    number: the kind, by number, that the scene starts from.
     rng: where chance comes from.
     least: smallest side of the part.
-    share: of a thing that has to be seen.
+    share: how much of a thing has to be seen, 0 to 1.
     whole: chance that the part is all of the scene.
   """
   while True:

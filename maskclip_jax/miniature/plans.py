@@ -26,8 +26,8 @@ class Border:
   """A line between grounds, straight where `wave` is 0.
 
   Attributes:
-    angle: of its normal, radians.
-    offset: of the line from the centre along the normal.
+    angle: the angle of its normal, radians.
+    offset: the offset of the line from the centre along the normal.
     wave, count, phase: height, number over the scene, and start of the waves.
   """
 

@@ -65,7 +65,7 @@ def window(line: Outline, side: int, margin: float = 1.0) -> tuple[slice, slice]
 
   Args:
     line: the outline in pixels.
-    side: of the picture, pixels.
+    side: the side of the picture, pixels.
     margin: pixels around it.
   """
   low = np.floor(line.min(0) - margin).astype(int)

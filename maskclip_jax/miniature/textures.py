@@ -220,7 +220,7 @@ def tile(stuff: int, *, half: bool = False) -> Tile:
 
   Args:
     stuff: position in `words.STUFF`.
-    half: of half the size, for pictures that show it small.
+    half: the same tile at half the size, for pictures that show it small.
   """
   if half:
     size = (SIDE // 2, SIDE // 2)

@@ -19,7 +19,7 @@ class ClassScores:
   """Class probabilities of one image's queries.
 
   Attributes:
-    probabilities: zero in columns that are no class; need not sum to one.
+    probabilities: zero in columns that are not a class; need not sum to one.
     void: probability of the void column, zero without one.
     classes: which columns are classes (neither padding nor void).
   """

@@ -22,7 +22,7 @@ class Segment:
     id: its value in the id map, from 1.
     class_index: its class, a column of the text bank.
     thing: whether it is one counted object; stuff is one segment per class.
-    score: of its query; the best of them where stuff was merged.
+    score: the score of its query; the best of them where stuff was merged.
     area: in pixels of the photo.
     query: the query that it came from; the first of them where stuff was merged.
   """

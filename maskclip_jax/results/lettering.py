@@ -28,7 +28,7 @@ SYSTEM_FONTS = (
   'malgun.ttf',
   'Nirmala.ttf',
 )
-# A code point that is no character: drawn as the font's sign for a missing one.
+# A code point that is not a character: drawn as the font's sign for a missing one.
 _MISSING = '\uffff'
 # Letters of a name that a picture has room for.
 _LONGEST = 32
@@ -125,8 +125,8 @@ class LabelPlacer:
 
     Args:
       region: on the grid (`thin`).
-      width: of the box, in pixels of the picture.
-      height: of the box.
+      width: the width of the box, in pixels of the picture.
+      height: the height of the box.
     """
     if width > self.width or height > self.height:
       return None

@@ -37,7 +37,7 @@ class Region:
 
   Attributes:
     id: the value, at least 1.
-    color: of its tint.
+    color: the colour of its tint.
     thing: whether it is a countable object.
     label: what to write on it, or None.
   """

@@ -65,7 +65,7 @@ class Prediction:
 
   Attributes:
     size: height and width of the photo.
-    names: of the classes.
+    names: the names of the classes.
     things: which classes are countable.
     semantic: class index of every pixel.
     panoptic: segment id of every pixel, 0 where there is none.
@@ -222,7 +222,7 @@ class Prediction:
 
     Args:
       image_id: the image's number in a data set.
-      file_name: of the photo.
+      file_name: the file name of the photo.
       category_ids: a data set's category ids; positions in the vocabulary by default.
     """
     ids = range(len(self.names)) if category_ids is None else category_ids
@@ -288,7 +288,7 @@ class Prediction:
     Args:
       directory: made if need be.
       stem: the photo's name without its ending.
-      file_name: of the photo, for the JSON.
+      file_name: the file name of the photo, for the JSON.
 
     Returns:
       The files written.
@@ -313,7 +313,7 @@ class Prediction:
     """A table of what was found, as text.
 
     Args:
-      width: of the text, in letters.
+      width: the width of the text, in letters.
     """
     console = rich.console.Console(file=io.StringIO(), width=width, color_system=None)
     for task in self.tasks:

@@ -41,7 +41,7 @@ class Category:
     object.__setattr__(self, 'words', words)
     if not isinstance(self.prompts, Mapping):
       raise ValueError(
-        f'the prompts of class {self.name!r} are no object: give words by system'
+        f'the prompts of class {self.name!r} are not an object: give words by system'
       )
     prompts = {
       system: self._checked(words, f'prompts for {system}')

@@ -38,7 +38,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   name, _, argument = spec.partition(':')
   module = _import(find(name).absolute())
   if not hasattr(module, 'get_config'):
-    raise ValueError(f'{name} has no get_config(): it is no configuration')
+    raise ValueError(f'{name} has no get_config(): it is not a configuration')
   values = module.get_config(argument or None).to_dict()
   for override in overrides:
     _apply(values, override)

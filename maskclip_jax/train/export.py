@@ -98,7 +98,9 @@ def export_checkpoint(
   """
   workdir, to = pathlib.Path(workdir), pathlib.Path(to)
   if not (workdir / CONFIG).is_file():
-    raise FileNotFoundError(f'{workdir} is no directory of a run: it has no {CONFIG}')
+    raise FileNotFoundError(
+      f'{workdir} is not a directory of a run: it has no {CONFIG}'
+    )
   if step not in (None, 'best') and not step.isdigit():
     raise ValueError(f"--step is a number or 'best', not {step!r}")
   bundle.check_target(to)

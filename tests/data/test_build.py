@@ -130,7 +130,7 @@ def test_a_damaged_file_stops_the_build_and_its_repair_resumes_it(coco_raw, tmp_
   photo = coco_raw / 'train2017/000000000036.jpg'
   whole = photo.read_bytes()
   photo.write_bytes(whole[:300])
-  with pytest.raises(ValueError, match=r'000000000036.jpg is no readable photo'):
+  with pytest.raises(ValueError, match=r'000000000036.jpg is not a readable photo'):
     build('coco', coco_raw, tmp_path / 'a', examples_per_shard=2)
   with pytest.raises(FileNotFoundError, match='was not built to the end'):
     built_path('coco', tmp_path / 'a')

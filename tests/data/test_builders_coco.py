@@ -216,7 +216,7 @@ _FAULTS = {
     _edit_json(_TRAIN, _shift_categories),
     'image 9 has category 12, which is none of the 80',
   ),
-  'cut JSON': (_cut(f'annotations/{_TRAIN}'), 'train2017.json is no complete JSON'),
+  'cut JSON': (_cut(f'annotations/{_TRAIN}'), 'train2017.json is not a complete JSON'),
   'another JSON': (
     lambda raw: (raw / f'annotations/{_TRAIN}').write_text('{"images": []}'),
     "has no 'annotations'",
@@ -235,7 +235,7 @@ _FAULTS = {
   ),
   'cut photo': (
     _cut('train2017/000000000025.jpg'),
-    'train2017/000000000025.jpg is no readable photo',
+    'train2017/000000000025.jpg is not a readable photo',
   ),
   'cut map': (
     _cut('panoptic_train2017/000000000025.png'),
@@ -243,7 +243,7 @@ _FAULTS = {
   ),
   'text for a photo': (
     lambda raw: (raw / 'train2017/000000000025.jpg').write_text('404 Not Found'),
-    'train2017/000000000025.jpg is no readable photo',
+    'train2017/000000000025.jpg is not a readable photo',
   ),
   'labels of another size': (
     lambda raw: (raw / 'stuffthingmaps/train2017/000000000025.png').write_bytes(

@@ -164,7 +164,7 @@ def test_errors_in_typed_text(spec, message):
     ('[{"name": "cat", "thing": 1}]', "'thing' of class 'cat' is 1"),
     ('[{"name": "cat", "words": "kitten"}]', "words of class 'cat' are no list"),
     ('[{"name": "cat", "words": [3]}]', "class 'cat' has an empty word"),
-    ('[{"name": "cat", "prompts": ["a"]}]', "prompts of class 'cat' are no object"),
+    ('[{"name": "cat", "prompts": ["a"]}]', "prompts of class 'cat' are not an object"),
     ('[{"name": "cat", "prompts": {"ovseg": []}}]', 'among its prompts for ovseg'),
     ('[{"name": " "}]', 'a class has no name'),
     ('{"nmae": "x", "classes": ["cat"]}', "'nmae': did you mean 'name'"),

@@ -126,7 +126,7 @@ def _open(file: RawFile) -> Integer[np.ndarray, 'h w *c']:
       return np.asarray(image if image.mode in ('L', 'RGB') else image.convert('RGB'))
   except (UnidentifiedImageError, OSError, SyntaxError) as error:
     raise ValueError(
-      f'{file.path} is no readable picture ({error}): extract or download it again'
+      f'{file.path} is not a readable picture ({error}): extract or download it again'
     ) from error
 
 

@@ -41,7 +41,7 @@ def members(path: pathlib.Path) -> Iterator[tuple[str, Read]]:
     The member's path, and a function that reads it; it may be called from any thread.
 
   Raises:
-    DamagedArchiveError: the archive is no archive or is cut off; reading a member
+    DamagedArchiveError: the archive is not an archive or is cut off; reading a member
       raises it where that member is damaged.
   """
   try:

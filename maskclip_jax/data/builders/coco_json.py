@@ -24,13 +24,13 @@ def load(file: RawFile, *keys: str) -> dict[str, Any]:
   """Parses a JSON file that must have some keys.
 
   Raises:
-    ValueError: it is no JSON, or of another kind.
+    ValueError: it is not JSON, or of another kind.
   """
   try:
     data = json.loads(file.read())
   except ValueError as error:
     raise ValueError(
-      f'{file.path} is no complete JSON ({error}): download its archive again'
+      f'{file.path} is not a complete JSON ({error}): download its archive again'
     ) from error
   lacking = [key for key in keys if key not in data]
   if lacking:

@@ -22,7 +22,7 @@ def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
     Its bytes, and height and width before any EXIF rotation.
 
   Raises:
-    ValueError: the file is no picture or is cut off.
+    ValueError: the file is not a picture or is cut off.
   """
   data = file.read()
   try:
@@ -33,8 +33,8 @@ def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
         image.load()
   except (UnidentifiedImageError, OSError, SyntaxError) as error:
     raise ValueError(
-      f'{file.path} is no readable photo ({len(data)} bytes, {error}): download it or '
-      'its archive again'
+      f'{file.path} is not a readable photo ({len(data)} bytes, {error}): download it '
+      'or its archive again'
     ) from error
   return data, (height, width)
 

@@ -17,7 +17,7 @@ class Expectations:
   Attributes:
     dataset: its name.
     semantic: the view that reads the semantic maps.
-    other_values: values of semantic maps that are no class.
+    other_values: values of semantic maps that are not a class.
     background: the one of them that is judged as background in some protocol.
     highest: largest value of semantic maps whose vocabulary is a selection.
     frequent: classes of which one covers the most pixels.

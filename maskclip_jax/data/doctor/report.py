@@ -48,7 +48,7 @@ class Report:
     dataset, path: which build.
     sizes: by split: photos, photos that were decoded, segments, objects, captions.
     groups: findings by split and kind, grave ones first.
-    histograms: of each kind of label.
+    histograms: one for each kind of label.
     examples: pictures.
   """
 

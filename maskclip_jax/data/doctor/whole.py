@@ -19,7 +19,7 @@ def check_split(
   """What the index of a split alone tells.
 
   Args:
-    index: of the split.
+    index: the split's index.
     facts: about the dataset.
     counts: the published sizes, if there are any.
     labelled: whether the split is meant to have labels.

@@ -50,7 +50,7 @@ class LargeScaleJitter:
     scale: range of the factor; 1 makes the photo just fit.
     flip: probability of mirroring.
     rule: nearest-neighbour rule of label maps.
-    pad_value: of the photo.
+    pad_value: colour that the photo is padded with.
   """
 
   canvas: Size = (1024, 1024)
@@ -75,7 +75,7 @@ class LargeScaleJitter:
     """The operations of given draws.
 
     Args:
-      size: of the photo.
+      size: the size of the photo.
       flip: whether to mirror.
       scale: the factor.
       position: where the crop lies, 0..1, one number for both axes.
@@ -128,7 +128,7 @@ class ResizeCropColour:
     colour: whether to jitter colours.
     flip: probability of mirroring.
     rule: nearest-neighbour rule of label maps: 'torch' in the semantic mappers.
-    pad_value: of the photo.
+    pad_value: colour that the photo is padded with.
   """
 
   canvas: Size

@@ -61,15 +61,15 @@ class Diagnosis:
   """What was found.
 
   Attributes:
-    name: of the evaluation.
-    about: of its protocol.
+    name: the name of the evaluation.
+    about: what its protocol is, for people.
     headline: names of the numbers that the literature quotes.
     metrics: the numbers of each variant, `AS_IS` first.
     class_names: by class index.
     things: which classes are countable.
     examples: how many photos.
-    fates: of the true regions.
-    calibration: of the masks' scores.
+    fates: the fates of the true regions.
+    calibration: the calibration of the masks' scores.
     confusions: by pixels, where the protocol has a semantic task.
     wrong_names: (true, named, how often) of regions that were found.
     best, worst: photos, the extreme ones first.
@@ -155,7 +155,7 @@ def extremes(
   """The best and the worst examples, the extreme ones first; none is in both.
 
   Args:
-    quality: of each example, NaN where there is nothing to judge.
+    quality: the quality of each example, NaN where there is nothing to judge.
     pictures: how many of each, at most.
   """
   judged = np.flatnonzero(~np.isnan(quality))

@@ -46,7 +46,7 @@ class Fates:
 
     Args:
       regions: what there is.
-      iou: of every mask with every region.
+      iou: the overlap of every mask with every region, 0 to 1.
       labels: the best class of every mask.
     """
     if not len(regions):
@@ -130,7 +130,7 @@ class Confusion:
   Attributes:
     true: class index.
     predicted: class index.
-    share: of the true class's pixels, in percent.
+    share: the share of the true class's pixels, in percent.
     cost: by how much the mean IoU would rise without them, in points.
   """
 

@@ -90,7 +90,7 @@ class RegionNamer:
     Args:
       photo: as the network sees it.
       regions: at the photo's original size.
-      outputs: of the network for this photo, for the geometry.
+      outputs: the network's outputs for this photo, for the geometry.
     """
     geometry = outputs.geometry
     canvas = tuple(-(-s // self._step) * self._step for s in photo.shape[:2])

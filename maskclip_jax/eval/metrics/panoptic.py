@@ -2,7 +2,8 @@
 
 A predicted and a true segment of one class match when their IoU exceeds one half. Void
 pixels and crowd regions are not judged: void inside a prediction leaves the union, and
-an unmatched prediction that lies mostly in void or in a crowd of its class is no error.
+an unmatched prediction that lies mostly in void or in a crowd of its class is not an
+error.
 """
 
 import dataclasses
@@ -92,7 +93,7 @@ class Matches:
 
   Attributes:
     pairs: rows of the matched (true, predicted) segments.
-    iou: of each pair.
+    iou: the overlap of each pair, 0 to 1.
     missed: true rows that nothing matches, crowds left out.
     wrong: predicted rows that match nothing and are not excused.
   """
