@@ -117,7 +117,7 @@ def test_failed_downloads(tmp_path):
 
 def test_foreign_files(tmp_path):
   (tmp_path / 'photo.pth').write_bytes(b'\xff\xd8\xff\xe0' + bytes(100))
-  refused(tmp_path / 'photo.pth', 'no checkpoint we know')
+  refused(tmp_path / 'photo.pth', 'not a checkpoint we know')
   refused(zip_of(tmp_path / 'x.zip', {'readme.txt': 'hello'}), 'zip archive')
   (tmp_path / 'bad.msgpack').write_bytes(b'\x93\x01\x02\x03')
   refused(tmp_path / 'bad.msgpack', 'msgpack')

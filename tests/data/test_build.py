@@ -176,7 +176,7 @@ def test_other_files_or_parts_start_the_build_anew(coco_raw, tmp_path):
   photo = coco_raw / 'val2017/000000000285.jpg'
   whole = photo.read_bytes()
   photo.write_bytes(b'')
-  with pytest.raises(ValueError, match='no readable photo'):
+  with pytest.raises(ValueError, match='not a readable photo'):
     build('coco', coco_raw, tmp_path, examples_per_shard=2)
   photo.write_bytes(whole)
   (coco_raw / 'dataset_coco.json').unlink()

@@ -208,5 +208,5 @@ def test_files_that_are_no_results_are_errors(tmp_path):
   with pytest.raises(ValueError, match='not valid JSON'):
     ledger.read_all(path)
   path.write_text('{"format": 9}')
-  with pytest.raises(ValueError, match='no result of an evaluation'):
+  with pytest.raises(ValueError, match='not a result of an evaluation'):
     ledger.read_all(path)
