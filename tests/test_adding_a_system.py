@@ -16,7 +16,8 @@ from maskclip_jax.checkpoints import bundle, params, restore
 from maskclip_jax.checkpoints.random_weights import random_array
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.system import find_system, system_names
+from maskclip_jax.systems import system_names
+from maskclip_jax.systems.system import find_system
 from maskclip_jax.train import tasks
 
 FOLDER = pathlib.Path(__file__).parent / 'toy_system'

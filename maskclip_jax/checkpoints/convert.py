@@ -20,13 +20,8 @@ from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, o
 from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, OPENAI_CLIP_REPOSITORIES
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.system import (
-  Preset,
-  System,
-  all_systems,
-  find_system,
-  system_names,
-)
+from maskclip_jax.systems import system_names
+from maskclip_jax.systems.system import Preset, System, all_systems, find_system
 
 # Two files hold the same CLIP if a matrix agrees to rounding in half precision;
 # different CLIPs differ by about as much as their values.

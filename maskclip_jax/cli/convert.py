@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 
+from maskclip_jax.systems import system_names
+
 NAME, HELP = 'convert', 'Turn an official checkpoint into a bundle.'
 
 
@@ -10,7 +12,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `convert`."""
   parser.add_argument('source', metavar='SOURCE', help='official checkpoint file')
   parser.add_argument('--to', required=True, type=pathlib.Path, help='bundle directory')
-  parser.add_argument('--system', help='clip, mask2former, maskclip or masqclip')
+  parser.add_argument(
+    '--system', help=f'{", ".join(system_names())}; guessed where possible'
+  )
   parser.add_argument(
     '--preset', help='a name of `models list`; guessed where possible'
   )

@@ -7,8 +7,6 @@ asks here; nothing else knows their names. `docs/adding_a_system.md` walks throu
 
 import dataclasses
 import importlib
-import pathlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from maskclip_jax import names, plain, systems
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores
 
 
@@ -146,18 +145,6 @@ class System:
   takes_part: Callable[[Any], bool] = _never
   segments: bool = True
   reads_scores: bool = False
-
-
-def system_names() -> tuple[str, ...]:
-  """The names of all systems, those of the folders that have presets."""
-  folders = (m for m in pkgutil.iter_modules(systems.__path__) if m.ispkg)
-  return tuple(
-    sorted(
-      folder.name
-      for folder in folders
-      if pathlib.Path(folder.module_finder.path, folder.name, 'presets.py').is_file()
-    )
-  )
 
 
 def find_system(name: str) -> System:

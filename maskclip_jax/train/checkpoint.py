@@ -105,7 +105,7 @@ class Checkpoints:
       OSError: the disk has no room, or the last checkpoint could not be written.
     """
     self.wait()
-    step, kept = int(state.step), _kept(state)
+    step, kept = int(state.step), kept_part(state)
     self._check_room(kept, step)
     if jax.default_backend() == 'cpu':
       # The next step writes into this memory, which a CPU's checkpoint would share.
@@ -152,7 +152,7 @@ class Checkpoints:
       raise ValueError(
         f'{self.directory} has no checkpoint of step {step}: there are {self.steps()}'
       )
-    target = jax.tree.map(_as_target, _kept(like))
+    target = jax.tree.map(_as_target, kept_part(like))
     self._check(target, step)
     restored = self._manager.restore(
       step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
@@ -185,8 +185,8 @@ class Checkpoints:
       )
 
   def _check(self, target: Any, step: int) -> None:
-    saved = _shapes(self._manager.item_metadata(step)['state'])
-    wanted = _shapes(target)
+    saved = shapes_by_name(self._manager.item_metadata(step)['state'])
+    wanted = shapes_by_name(target)
     problems = Problems()
     problems['missing'] = sorted(set(wanted) - set(saved))
     problems['unknown'] = sorted(set(saved) - set(wanted))
@@ -198,7 +198,8 @@ class Checkpoints:
     problems.raise_if_any(f'{self.directory}: step {step} is of another model')
 
 
-def _kept(state: TrainState) -> dict[str, Any]:
+def kept_part(state: TrainState) -> dict[str, Any]:
+  """What a checkpoint holds of a state."""
   return {'step': state.step, 'params': state.params, 'opt': state.opt}
 
 
@@ -206,7 +207,7 @@ def _as_target(x) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def shapes_by_name(tree: Any) -> dict[str, tuple[int, ...]]:
   """Name -> shape of every array, whatever containers they are in."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   named = (
