@@ -370,7 +370,7 @@ def _read(photo: Photo, preprocessing: Preprocessing):
   size = shortest_edge(
     pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
   )
-  return pixels, photos.resize_photo(pixels, *size)
+  return pixels, photos.resize_photo(pixels, *size, preprocessing.resample)
 
 
 def _dtype(name: str):

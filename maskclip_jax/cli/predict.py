@@ -12,7 +12,14 @@ from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compil
 NAME, HELP = 'predict', 'Segment photos by words.'
 # So few photos get a table of what was found in each.
 TABLES = 4
-_CHOICES = ('object_threshold', 'overlap_threshold', 'top_k', 'short_edge', 'long_edge')
+_CHOICES = (
+  'object_threshold',
+  'overlap_threshold',
+  'background_threshold',
+  'top_k',
+  'short_edge',
+  'long_edge',
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +39,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--object_threshold', type=float, help='least score of a segment')
   parser.add_argument(
     '--overlap_threshold', type=float, help='least visible share of a segment'
+  )
+  parser.add_argument(
+    '--background_threshold',
+    type=float,
+    help="segclip: least score of a word where a class is called 'background'",
   )
   parser.add_argument('--top_k', type=int, help='most instances per photo')
   parser.add_argument('--short_edge', type=int, help='resize the short side to this')

@@ -48,7 +48,7 @@ class Variant:
       round(preprocessing.short_edge * self.scale),
       round(preprocessing.long_edge * self.scale),
     )
-    resized = photos.resize_photo(photo, *size)
+    resized = photos.resize_photo(photo, *size, preprocessing.resample)
     return np.ascontiguousarray(resized[:, ::-1]) if self.flip else resized
 
 

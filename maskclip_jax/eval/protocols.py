@@ -8,7 +8,6 @@ Sources: [masqclip 7.4, 8.4, 9], [ovseg 7], [segclip 4].
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 from maskclip_jax.data.views import BACKGROUND, View, find_view
 from maskclip_jax.names import unknown
@@ -33,8 +32,6 @@ class Settings:
     semantic_order: see `PostprocessConfig`. None: as the official code, by whether only
       semantic output is asked for.
     view: another order or choice of classes of the same ground truth.
-    background: where the ground truth judges a background class, whether it is a word
-      of the vocabulary like any other, or what a threshold leaves over.
     training: vocabulary of the system's training, which splits the classes into seen
       and unseen; None reports no split.
     scores: fields of `Scores` that the benchmark was run with.
@@ -48,7 +45,6 @@ class Settings:
   tasks: tuple[Task, ...] | None = None
   semantic_order: Order | None = None
   view: str | None = None
-  background: Literal['word', 'threshold'] = 'word'
   training: str | None = None
   scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
   options: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
@@ -114,7 +110,7 @@ class Run:
     """The classes in the order of their index, before any system's treatment."""
     view = self.main_view
     words = view.words()
-    if view.background and self.settings.background == 'word':
+    if view.background:
       classes = (Category(BACKGROUND, thing=False), *words.classes)
       return Vocabulary(classes, f'{words.name}+{BACKGROUND}')
     return words
@@ -237,19 +233,13 @@ def _ovseg(weight: float, **changes) -> Settings:
 
 
 def _segclip(background_threshold: float) -> Settings:
-  """SegCLIP: sliding windows of OpenCV-resized photos, background below a threshold."""
+  """SegCLIP: photos as small as a window, the background by a threshold [segclip 4]."""
   return Settings(
     224,
     2048,
     tasks=('semantic',),
-    background='threshold',
     scores={'background_threshold': background_threshold},
-    options={
-      'resample': 'opencv',
-      'stride': 224,
-      'top_classes': 5,
-      'window': 224,
-    },
+    options={'top_classes': 5},
   )
 
 

@@ -18,7 +18,13 @@ from maskclip_jax.postprocess.class_scores import ClassScores, class_probabiliti
 from maskclip_jax.postprocess.instances import InstanceCollector, Instances, instances
 from maskclip_jax.postprocess.one_pass import Collector, one_pass
 from maskclip_jax.postprocess.panoptic import PanopticCollector, Segment, panoptic
+from maskclip_jax.postprocess.pieces import (
+  find_pieces,
+  piece_instances,
+  piece_segments,
+)
 from maskclip_jax.postprocess.semantic import (
+  ScoredSemanticCollector,
   SemanticCollector,
   effective_order,
   semantic,
@@ -27,6 +33,7 @@ from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
 
 Task = Literal['semantic', 'panoptic', 'instance']
 TASKS: tuple[Task, ...] = get_args(Task)
+Objects = Literal['masks', 'pieces']
 
 __all__ = [
   'TASKS',
@@ -60,9 +67,13 @@ class PostprocessConfig:
     top_k: most detections per image.
     things_only: drop detections of stuff classes, after the top-k (the official code
       when panoptic output is on).
+    objects: what panoptic and instance results are made of: the masks of queries, or
+      connected pieces of the semantic map, to which `overlap_threshold` and
+      `reject_void` do not apply.
 
   Raises:
-    ValueError: a threshold outside [0, 1], top_k below 1, or an unknown order.
+    ValueError: a threshold outside [0, 1], top_k below 1, an unknown order or an
+      unknown kind of object.
   """
 
   object_threshold: float = 0.3
@@ -71,6 +82,7 @@ class PostprocessConfig:
   semantic_order: Order = 'masks_first'
   top_k: int = 100
   things_only: bool = True
+  objects: Objects = 'masks'
 
   def __post_init__(self):
     for name in ('object_threshold', 'overlap_threshold'):
@@ -79,10 +91,9 @@ class PostprocessConfig:
         raise ValueError(f'{name} must be in [0, 1], not {value}')
     if self.top_k < 1:
       raise ValueError(f'top_k must be at least 1, not {self.top_k}')
-    if self.semantic_order not in get_args(Order):
-      raise ValueError(
-        f'semantic_order must be one of {get_args(Order)}, not {self.semantic_order!r}'
-      )
+    for name, known in (('semantic_order', Order), ('objects', Objects)):
+      if (value := getattr(self, name)) not in get_args(known):
+        raise ValueError(f'{name} must be one of {get_args(known)}, not {value!r}')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +142,10 @@ def postprocess(
     raise ValueError(f'tasks must be some of {TASKS}, not {sorted(tasks)}')
   queries = len(mask_logits)
   order = effective_order(config.semantic_order, geometry)
+  if config.objects == 'pieces':
+    collector = ScoredSemanticCollector(scores, geometry, queries)
+    one_pass([collector], mask_logits, geometry, order=order, tile=tile)
+    return _results_of_pieces(collector, np.asarray(thing), config, tasks)
   collectors: dict[Task, Collector] = {}
   if 'semantic' in tasks:
     collectors['semantic'] = SemanticCollector(scores, geometry, queries)
@@ -161,3 +176,21 @@ def postprocess(
   found = {task: one.result() for task, one in collectors.items()}
   ids, segments = found.get('panoptic', (None, None))
   return Results(found.get('semantic'), ids, segments, found.get('instance'))
+
+
+def _results_of_pieces(
+  found: ScoredSemanticCollector,
+  thing: Bool[np.ndarray, ' k'],
+  config: PostprocessConfig,
+  tasks: Collection[Task],
+) -> Results:
+  """What was asked for, made of a semantic map alone."""
+  semantic = found.result()
+  ids = segments = detections = None
+  if set(tasks) - {'semantic'}:
+    pieces = find_pieces(semantic, found.scores(), thing, config.object_threshold)
+    if 'panoptic' in tasks:
+      ids, segments = piece_segments(pieces, thing)
+    if 'instance' in tasks:
+      detections = piece_instances(pieces, thing, config.top_k, config.things_only)
+  return Results(semantic if 'semantic' in tasks else None, ids, segments, detections)

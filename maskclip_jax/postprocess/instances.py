@@ -21,7 +21,7 @@ class Instances:
   Attributes:
     scores: class probability times the mean mask probability inside the mask.
     classes: columns of the text bank.
-    queries: where each came from.
+    queries: where each came from; -1 for a piece of the semantic map.
     areas: pixels of the photo.
     masks: masks of the distinct queries.
     rows: which of `masks` belongs to each detection.

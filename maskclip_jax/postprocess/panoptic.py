@@ -24,7 +24,8 @@ class Segment:
     thing: whether it is one counted object; stuff is one segment per class.
     score: the score of its query; the best of them where stuff was merged.
     area: in pixels of the photo.
-    query: the query that it came from; the first of them where stuff was merged.
+    query: the query that it came from, the first of them where stuff was merged; -1 for
+      a piece of the semantic map.
   """
 
   id: int

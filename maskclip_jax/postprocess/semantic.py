@@ -37,8 +37,10 @@ def _step(arguments, carry, block: Block) -> Float[Array, 'q pixels']:
   return carry
 
 
-def _best_class(arguments, mask_p, interior) -> Int32[Array, 'tile tile']:
-  """Best class of every pixel, text columns taken a block at a time.
+def _best(
+  arguments, mask_p, interior
+) -> tuple[Int32[Array, 'tile tile'], Float[Array, 'tile tile']]:
+  """Best class of every pixel and its score, text columns taken a block at a time.
 
   No class can score more on a tile than with every mask at its highest there. Blocks
   begin with the class that could score most, and end when no class that is left could
@@ -79,8 +81,12 @@ def _best_class(arguments, mask_p, interior) -> Int32[Array, 'tile tile']:
 
   pixels = mask_p.shape[1]
   start = 0, jnp.full(pixels, -1.0), jnp.zeros(pixels, jnp.int32)
-  _, _, winner = jax.lax.while_loop(unfinished, body, start)
-  return winner.reshape(interior.shape)
+  _, best, winner = jax.lax.while_loop(unfinished, body, start)
+  return winner.reshape(interior.shape), best.reshape(interior.shape)
+
+
+def _best_class(arguments, mask_p, interior) -> Int32[Array, 'tile tile']:
+  return _best(arguments, mask_p, interior)[0]
 
 
 class SemanticCollector:
@@ -114,6 +120,28 @@ class SemanticCollector:
   def result(self) -> Int32[np.ndarray, 'height width']:
     """The class of every pixel."""
     return self._map
+
+
+class ScoredSemanticCollector(SemanticCollector):
+  """The best class of every pixel, and its score.
+
+  Arguments and errors are those of `SemanticCollector`.
+  """
+
+  kernel = Kernel(_start, _step, _best)
+
+  def __init__(self, scores: ClassScores, geometry: Geometry, queries: int):
+    super().__init__(scores, geometry, queries)
+    self._best = np.empty(geometry.original, np.float32)
+
+  def put(self, rows: slice, columns: slice, outputs) -> None:
+    winner, best = outputs
+    super().put(rows, columns, winner)
+    self._best[rows, columns] = tiles.crop(best, rows, columns)
+
+  def scores(self) -> Float32[np.ndarray, 'height width']:
+    """The score of the class of every pixel."""
+    return self._best
 
 
 def effective_order(order: Order, geometry: Geometry) -> Order:

@@ -107,7 +107,8 @@ class TextBank:
   """Class vectors of a vocabulary, padded to a bucket.
 
   Attributes:
-    embeddings: unit vectors, zero in the padding.
+    embeddings: unit vectors; zero in the padding, and for a class that no word stands
+      for (see `Scores.background_threshold`).
     valid: columns that exist: the classes, and the void column if there is one.
     thing: classes whose segments are counted objects (the rest are stuff).
     void: the extra 'other' / 'background' column: it takes part in the softmax and is
@@ -184,7 +185,8 @@ class Scores:
       network's, for classes that training named; the other has 1 minus that.
     unseen_weight: the same for all other classes.
     mask_threshold: probability from which on a pixel belongs to a mask that is cut out.
-    background_threshold: score below which a pixel belongs to no class.
+    background_threshold: score below which a pixel belongs to no word, but to the class
+      without a vector, if the bank has one.
     void_weight: how much the void column lowers the scores of classes; 0 for not at
       all.
   """

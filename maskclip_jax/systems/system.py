@@ -8,7 +8,7 @@ asks here; nothing else knows their names. `docs/adding_a_system.md` walks throu
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -28,12 +28,17 @@ class Preprocessing:
   Attributes:
     short_edge: its short side is resized to this many pixels,
     long_edge: unless the long side would exceed this many.
+    resample: how: Pillow's bilinear, antialiased when shrinking, or OpenCV's, which is
+      not.
   """
 
   short_edge: int = 800
   long_edge: int = 1333
+  resample: Literal['pillow', 'opencv'] = 'pillow'
 
   def __post_init__(self):
+    if self.resample not in ('pillow', 'opencv'):
+      raise ValueError(f"resample must be 'pillow' or 'opencv', not {self.resample!r}")
     if not 0 < self.short_edge <= self.long_edge:
       raise ValueError(
         f'short_edge {self.short_edge} must be positive and at most long_edge '

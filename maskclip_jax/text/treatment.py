@@ -41,6 +41,8 @@ class Treatment:
     templates: sentences with one '{}' each, or the name of a set of them.
     normalise_first: whether each prompt's vector is normalised before averaging. The
       average is normalised in any case.
+    wordless: name of a class that no word stands for, if the vocabulary has it. Its
+      vector is zero; what all words fit too little belongs to it.
 
   Raises:
     ValueError: an unknown template set, or a template without exactly one '{}'.
@@ -50,6 +52,7 @@ class Treatment:
   void: str | None = None
   templates: str | Sequence[str] = ('{}',)
   normalise_first: bool = False
+  wordless: str | None = None
 
   def __post_init__(self):
     templates = self.templates
@@ -84,6 +87,7 @@ class Treatment:
       entry['void'],
       entry['templates'],
       normalise_first=entry['normalise_first'],
+      wordless=entry.get('wordless'),
     )
 
   @classmethod

@@ -207,9 +207,23 @@ class Vocabulary:
     return self.treatment.void if self.treatment else None
 
   def prompts(self) -> tuple[list[str], list[tuple[int, ...]]]:
-    """What to encode: distinct prompts, and the prompts of each class (then void)."""
+    """What to encode: distinct prompts, and the prompts of each class (then void).
+
+    Raises:
+      ValueError: the only class is one without words.
+    """
     treatment = self.treatment or Treatment()
-    words = [category.words_for(treatment.system) for category in self.classes]
+    words = [
+      ()
+      if normal(category.name) == treatment.wordless
+      else category.words_for(treatment.system)
+      for category in self.classes
+    ]
+    if not any(words):
+      raise ValueError(
+        f'{treatment.wordless!r} is what other classes leave over: name one, such as '
+        f"'{treatment.wordless}; cat'"
+      )
     if treatment.void is not None:
       words.append((treatment.void,))
     rows: dict[str, int] = {}
@@ -223,7 +237,8 @@ class Vocabulary:
     """Class vectors from the vectors of `prompts()`.
 
     Returns:
-      float32 unit rows: one per class, then the void column if there is one.
+      float32 unit rows: one per class, then the void column if there is one. The row of
+      a class without words is zero.
 
     Raises:
       ValueError: not one vector per prompt.
@@ -236,7 +251,9 @@ class Vocabulary:
       )
     if self.treatment and self.treatment.normalise_first:
       vectors = _unit(vectors)
-    return _unit(np.stack([vectors[list(group)].mean(0) for group in groups]))
+    nothing = np.zeros(vectors.shape[1], np.float32)
+    rows = [vectors[list(g)].mean(0) if g else nothing for g in groups]
+    return _unit(np.stack(rows))
 
   # Advice.
 

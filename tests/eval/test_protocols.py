@@ -54,9 +54,7 @@ def test_words_and_ground_truth_have_the_same_order(protocol, system):
   run = protocol.for_system(system)
   truth = run.class_names()
   words = [category.name for category in run.vocabulary().classes]
-  # SegCLIP's background is what a threshold leaves over, and no word.
-  background = system == 'segclip' and 'background_threshold' in run.settings.scores
-  assert list(truth) == ['background'] * background + words
+  assert list(truth) == words
   for task, view in run.views.items():
     assert view.class_names() == truth[: len(view.class_names())], task
     assert task == view.kind

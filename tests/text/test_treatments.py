@@ -251,7 +251,25 @@ def test_template_sets_and_systems():
   assert template_sets() == ('none', 'simple', 'vild_14', 'imagenet_80')
   sizes = [len(set(Treatment(templates=t).templates)) for t in template_sets()]
   assert sizes == [1, 1, 14, 80]
-  assert systems() == ('clean', 'maskclip', 'masqclip', 'ovseg', 'segclip')
+  assert systems() == (
+    'clean',
+    'maskclip',
+    'masqclip',
+    'ovseg',
+    'segclip',
+    'segclip_word',
+  )
+
+
+def test_a_class_without_words():
+  """SegCLIP's background: no prompt, a row of zeros; a word only where asked for."""
+  vocabulary = Vocabulary.parse('background; cat', 'segclip')
+  assert vocabulary.prompts() == (['a photo of a cat.'], [(), (0,)])
+  np.testing.assert_allclose(vocabulary.pool([[3, 4]]), [[0, 0], [0.6, 0.8]], rtol=1e-6)
+  assert len(vocabulary.treated('segclip_word').prompts()[0]) == 2
+  assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+  with pytest.raises(ValueError, match="'background' is what other classes leave over"):
+    Vocabulary.parse('Background', 'segclip').prompts()
 
 
 def test_averaging_before_or_after_normalising():
