@@ -6,6 +6,7 @@ import golden
 import mask2former_golden
 import numpy as np
 import pytest
+import segclip_golden
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, detect, params, restore
@@ -49,7 +50,8 @@ def files(tmp_path_factory):
   """The recorded checkpoints as files, by system."""
   directory = tmp_path_factory.mktemp('official')
   weights = {
-    s: dict(golden.weights(s)) for s in ('mask2former', 'masqclip', 'maskclip')
+    s: dict(golden.weights(s))
+    for s in ('mask2former', 'masqclip', 'maskclip', 'segclip')
   }
   weights['mask2former']['criterion.empty_weight'] = np.float32([1, 0.1])
   weights['clip'] = golden.weights('clip')
@@ -114,11 +116,32 @@ def test_systems_go_back_to_the_official_file_byte_for_byte(files, masq, tmp_pat
   same_tensors(tmp_path / 'x.safetensors', TensorFile(files['maskclip']))
 
 
-@pytest.mark.parametrize('name', ['mask2former', 'clip'])
+@pytest.mark.parametrize('name', ['mask2former', 'clip', 'segclip'])
 def test_one_file_models_go_back_byte_for_byte(files, tmp_path, name):
   convert_checkpoint(files[name], tmp_path / 'b')
   export_official(tmp_path / 'b', tmp_path / 'x.safetensors')
   same_tensors(tmp_path / 'x.safetensors', TensorFile(files[name]))
+
+
+def test_segclip_becomes_a_model(files, tmp_path):
+  """One file holds both towers; what paints hidden words is known and left out."""
+  tensors = dict(TensorFile(files['segclip']))
+  tensors['seq_mae_decoder.mask_token'] = np.zeros((1, 1, 16), np.float32)
+  write_tensors(tmp_path / 'x.safetensors', tensors)
+  report = convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
+  model, preset, _ = restore.load_model(tmp_path / 'b')
+  assert preset.config == segclip_golden.SMALL
+  assert preset.scores.background_threshold == 0.65
+  flat, expected = (params.flatten(m) for m in (model, segclip_golden.small()))
+  assert report.parameters == params.count(flat)
+  for path in flat:
+    np.testing.assert_array_equal(flat[path], expected[path])
+  del tensors['clip.visual.transformer.semantic_layer2.v_conv.weight']
+  write_tensors(tmp_path / 'y.safetensors', tensors)
+  with pytest.raises(ValueError, match=r'1 missing: clip\.visual.*v_conv\.weight'):
+    convert_checkpoint(tmp_path / 'y.safetensors', tmp_path / 'c')
+  with pytest.raises(ValueError, match='--clip is not used for segclip'):
+    convert_checkpoint(files['segclip'], tmp_path / 'c', clip=files['clip'])
 
 
 def test_every_clip_layout_gives_the_same_bundle(files, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 
 import golden
 import inventory
@@ -11,6 +12,7 @@ import pytest
 import seeded
 from flax import nnx
 from mask2former_golden import CONFIG
+from segclip_golden import SMALL as SEGCLIP
 
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.mapping import resnet, rules
@@ -23,6 +25,9 @@ from maskclip_jax.systems.maskclip import checkpoint as maskclip
 from maskclip_jax.systems.maskclip.model import MaskCLIP, MaskCLIPConfig
 from maskclip_jax.systems.masqclip import checkpoint as masqclip
 from maskclip_jax.systems.masqclip.model import MasQCLIP, MasQCLIPConfig
+from maskclip_jax.systems.segclip import checkpoint as segclip
+from maskclip_jax.systems.segclip.model import SegCLIP
+from maskclip_jax.systems.system import find_system
 
 LAYOUTS = json.loads((golden.ROOT / 'clip_layouts.json').read_text())
 TINY_CLIP = CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1, vocab_size=512)
@@ -34,20 +39,20 @@ def shapes_of(model_class, *config) -> dict:
   return params.flatten(params.abstract(lambda: model_class(*config, rngs=rngs)))
 
 
-def without_text(flat: dict) -> dict:
+def in_official_files(system: str, flat: dict) -> dict:
   """What official files of a system hold."""
-  left_out = ('clip/text/', 'clip/logit_scale')
+  left_out = find_system(system).format.left_out
   return {path: leaf for path, leaf in flat.items() if not path.startswith(left_out)}
 
 
 def official(system: str, entry: str | None = None) -> dict[str, tuple[int, ...]]:
-  """Official key -> shape of a published model, without the criterion."""
+  """Official key -> shape of a published model, without what is not published."""
   record = golden.full_size(system)
   state_dict = (record[entry] if entry else record)['state_dict']
   return {
     key: tuple(row['shape'])
     for key, row in state_dict.items()
-    if not key.startswith('criterion.')
+    if not key.startswith(('criterion.', 'seq_mae_decoder.'))
   }
 
 
@@ -58,6 +63,7 @@ FULL_SIZE = {
   'Mask2Former': ('mask2former', 'proposals_r50', mask2former.RULES),
   'MaskCLIP': ('maskclip', 'maskclip_r50_vit_l14_336', maskclip.rules()),
   'MasQCLIP': ('masqclip', 'masqclip_r50_vit_l14_336', masqclip.rules()),
+  'SegCLIP': ('segclip', 'segclip_vit_b16', segclip.rules()),
 }
 
 
@@ -65,7 +71,7 @@ FULL_SIZE = {
 def test_published_models_have_exactly_the_official_tensors(name):
   system, preset, table = FULL_SIZE[name]
   theirs = official(system, name if system == 'clip' else None)
-  ours = without_text(inventory.parameters(preset))
+  ours = in_official_files(system, inventory.parameters(preset))
   assert rules.official_shapes(table, ours) == theirs
 
 
@@ -74,11 +80,21 @@ def test_published_shapes_convert(name):
   """Arrays without memory of their own: every element is the same number."""
   system, preset, table = FULL_SIZE[name]
   theirs = official(system, name if system == 'clip' else None)
-  ours = without_text(inventory.parameters(preset))
+  ours = in_official_files(system, inventory.parameters(preset))
   number = np.zeros((), np.float32)
   state_dict = {key: np.broadcast_to(number, shape) for key, shape in theirs.items()}
   flat = rules.convert(state_dict, table, ours)
   assert {p: a.shape for p, a in flat.items()} == {p: x.shape for p, x in ours.items()}
+
+
+def test_the_published_segclip_has_415_tensors():
+  """Counted in the specification from the code [segclip 1.9]."""
+  theirs = official('segclip')
+  counts = [math.prod(shape) for shape in theirs.values()]
+  assert (len(theirs), sum(counts)) == (415, 188_799_561)
+  flat = inventory.parameters('segclip_vit_b16')
+  assert params.count(flat, 'clip/.*') == 149_620_737
+  assert params.count(flat, 'grouping/.*') == 19_011_840
 
 
 GOLDENS = {
@@ -107,6 +123,7 @@ GOLDENS = {
       CLIPConfig(32, 32, 8, 64, 24, 2, 64, 3, 1),
     ),
   ),
+  'segclip': (segclip.rules(), SegCLIP, SEGCLIP),
 }
 
 
@@ -117,7 +134,7 @@ def test_recorded_weights_survive_the_round_trip_byte_for_byte(system):
   if system == 'mask2former':
     # In the recording this buffer holds seeded numbers; in a real file, constants.
     theirs['criterion.empty_weight'] = np.float32([1, 0.1])
-  ours = without_text(shapes_of(model_class, config))
+  ours = in_official_files(system, shapes_of(model_class, config))
   flat = rules.convert(theirs, table, ours)
   back = rules.invert(flat, table)
   assert back.keys() == theirs.keys()

@@ -1,1 +1,19 @@
 """SegCLIP (Luo et al., ICML 2023): patches gathered by learnable centres."""
+
+from maskclip_jax.systems.segclip.checkpoint import FORMAT, sized
+from maskclip_jax.systems.segclip.model import SegCLIP, SegCLIPConfig
+from maskclip_jax.systems.segclip.presets import CARDS, PRESETS
+from maskclip_jax.systems.system import System
+
+SYSTEM = System(
+  name='segclip',
+  title='SegCLIP',
+  model=SegCLIP,
+  config=SegCLIPConfig,
+  presets=PRESETS,
+  cards=CARDS,
+  sized=sized,
+  format=FORMAT,
+  parts={'clip': 'clip'},
+  reads_scores=True,
+)

@@ -5,59 +5,49 @@ for its two stages, the group module, and what only training needs. Our paths ar
 of `systems.segclip.model.SegCLIP`, with CLIP's own under `clip/` as in every system.
 """
 
-import re
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Collection
 
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.layers import dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.transforms import (
-  HEADS_OUT,
-  HEADWISE_KERNEL,
-  PACKED_BIAS,
-  PACKED_KERNEL,
-)
+from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.transforms import HEADWISE_KERNEL
 from maskclip_jax.systems.clip import checkpoint as clip
+from maskclip_jax.systems.segclip.model import SegCLIPConfig
 
 _TRANSFORMER = 'clip.visual.transformer.'
 _GROUPING = f'{_TRANSFORMER}semantic_layer2'
 SIGNATURE = f'{_GROUPING}.semantic_center'
 
 
-def first_blocks(keys: Iterable[str]) -> int:
-  """How many of CLIP's blocks a file has before the groups."""
-  pattern = re.compile(re.escape(_TRANSFORMER) + r'layers0\.(\d+)\.ln_1\.weight')
-  return sum(1 for key in keys if pattern.fullmatch(key))
+def stages(keys: Collection[str]) -> tuple[int, int]:
+  """How many of CLIP's blocks a file has before the groups, and how many in all."""
+  first, last = (
+    sum(f'{_TRANSFORMER}{stage}.{i}.ln_1.weight' in keys for i in range(len(keys)))
+    for stage in ('layers0', 'layers2')
+  )
+  return first, first + last
 
 
 def _centre_block(official: str, ours: str) -> Rules:
   return (
-    *clip.norm(f'{official}.ln_x', f'{ours}/ln_centres'),
-    *clip.norm(f'{official}.ln_k', f'{ours}/ln_tokens'),
-    *clip.packed_attention(f'{official}.attn', f'{ours}/cross_attention'),
-    *clip.norm(f'{official}.ln_2', f'{ours}/ln_mlp'),
+    *norm(f'{official}.ln_x', f'{ours}/ln_centres'),
+    *norm(f'{official}.ln_k', f'{ours}/ln_tokens'),
+    *packed_attention(f'{official}.attn', f'{ours}/cross_attention'),
+    *norm(f'{official}.ln_2', f'{ours}/ln_mlp'),
     *clip.mlp(f'{official}.mlp', f'{ours}/mlp'),
   )
 
 
 def _decoder_block(official: str, ours: str) -> Rules:
   """A block of timm's vision transformer."""
-  attention = tuple(f'{ours}/attn/{role}' for role in clip.ROLES)
   return (
-    *clip.norm(f'{official}.norm1', f'{ours}/ln_1'),
-    Rule(
-      f'{official}.attn.qkv.weight',
-      tuple(f'{role}/kernel' for role in attention),
-      PACKED_KERNEL,
-    ),
-    Rule(
-      f'{official}.attn.qkv.bias',
-      tuple(f'{role}/bias' for role in attention),
-      PACKED_BIAS,
-    ),
-    Rule(f'{official}.attn.proj.weight', f'{ours}/attn/out/kernel', HEADS_OUT),
-    Rule(f'{official}.attn.proj.bias', f'{ours}/attn/out/bias'),
-    *clip.norm(f'{official}.norm2', f'{ours}/ln_2'),
-    *clip.dense(f'{official}.mlp.fc1', f'{ours}/mlp/c_fc'),
-    *clip.dense(f'{official}.mlp.fc2', f'{ours}/mlp/c_proj'),
+    *norm(f'{official}.norm1', f'{ours}/ln_1'),
+    *packed_attention(f'{official}.attn', f'{ours}/attn', packed='qkv.', out='proj'),
+    *norm(f'{official}.norm2', f'{ours}/ln_2'),
+    *dense(f'{official}.mlp.fc1', f'{ours}/mlp/c_fc'),
+    *dense(f'{official}.mlp.fc2', f'{ours}/mlp/c_proj'),
   )
 
 
@@ -66,24 +56,24 @@ def _decoder(official: str, ours: str) -> Rules:
   return (
     Rule(f'{official}.mask_token', f'{ours}/mask_token'),
     Rule(f'{official}.decoder_pos_embed', f'{ours}/positions'),
-    *clip.dense(f'{official}.decoder_embed', f'{ours}/embed'),
+    *dense(f'{official}.decoder_embed', f'{ours}/embed'),
     *_decoder_block(f'{official}.decoder_blocks.{{i}}', f'{ours}/decoder/{{i}}'),
-    *clip.norm(f'{official}.decoder_norm', f'{ours}/norm'),
-    *clip.dense(f'{official}.decoder_pred', f'{ours}/paint'),
+    *norm(f'{official}.decoder_norm', f'{ours}/norm'),
+    *dense(f'{official}.decoder_pred', f'{ours}/paint'),
   )
 
 
 _GROUP_MODULE = (
   Rule('semantic_center', 'centres'),
   *_centre_block('cross_att.{i}', 'blocks/{i}'),
-  *clip.norm('cross_ln', 'ln_centres'),
-  *clip.norm('norm', 'ln_patches'),
+  *norm('cross_ln', 'ln_centres'),
+  *norm('norm', 'ln_patches'),
   Rule('k_conv.weight', 'key/kernel', HEADWISE_KERNEL),
-  *clip.norm('k_ln', 'ln_key'),
+  *norm('k_ln', 'ln_key'),
   Rule('v_conv.weight', 'value/kernel', HEADWISE_KERNEL),
-  *clip.norm('proj_o.ln', 'ln_groups'),
-  *clip.dense('proj_o.mlp.fc1', 'mlp/c_fc'),
-  *clip.dense('proj_o.mlp.fc2', 'mlp/c_proj'),
+  *norm('proj_o.ln', 'ln_groups'),
+  *dense('proj_o.mlp.fc1', 'mlp/c_fc'),
+  *dense('proj_o.mlp.fc2', 'mlp/c_proj'),
 )
 
 # The published training does without; files of the other switch hold it.
@@ -116,8 +106,36 @@ def rules(first: int = 10, blocks: int = 12) -> Rules:
     *prefixed(clip.TEXT, 'clip.', 'clip/text/'),
     *prefixed((clip.SCALE,), 'clip.', 'clip/'),
     *prefixed(_GROUP_MODULE, f'{_GROUPING}.', 'grouping/'),
-    *clip.dense(f'{_TRANSFORMER}reconstruct_layer2.rec_proj_a.a_fc', f'{ours}/spread'),
+    *dense(f'{_TRANSFORMER}reconstruct_layer2.rec_proj_a.a_fc', f'{ours}/spread'),
     *clip.block(f'{_TRANSFORMER}layers_mae2.{{i}}', f'{ours}/blocks/{{i}}'),
     *_decoder('vis_mae_decoder', ours),
     *_TEXT_DECODER,
   )
+
+
+def sized(config: SegCLIPConfig, found: Found) -> SegCLIPConfig:
+  """A SegCLIP of the sizes found."""
+  ours = 'reconstruction'
+  return resized(
+    dataclasses.replace(
+      config,
+      clip=clip.sized(config.clip, found.below('clip')),
+      first_blocks=stages(found.keys)[0] or config.first_blocks,
+    ),
+    centres=found.size('grouping/centres', 0),
+    centre_blocks=found.layers('grouping/blocks/{i}/ln_mlp/scale'),
+    spread_blocks=found.layers(f'{ours}/blocks/{{i}}/ln_1/scale'),
+    decoder_width=found.size(f'{ours}/norm/scale', 0),
+    decoder_depth=found.layers(f'{ours}/decoder/{{i}}/ln_1/scale'),
+  )
+
+
+FORMAT = Format(
+  title='SegCLIP',
+  signatures={'official': (SIGNATURE,)},
+  read=lambda layout, keys: rules(*stages(keys)),
+  write=lambda config, layout, classes: rules(
+    config.first_blocks, config.clip.vision_layers
+  ),
+  licence='none stated by the authors of SegCLIP; MIT (OpenAI CLIP) for what they used',
+)

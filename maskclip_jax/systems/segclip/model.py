@@ -8,13 +8,25 @@ is a set of groups for each. Source: [segclip 4.3, 4.4].
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.nn import group_vit
-from maskclip_jax.nn.clip import CLIP, CLIPConfig
+from maskclip_jax.nn.clip import (
+  CLIP,
+  CLIPConfig,
+  capped_scale,
+  normalize_pixels,
+)
 from maskclip_jax.nn.group_vit import Grouping, Groups, Reconstruction
+from maskclip_jax.systems.contract import Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.regions import class_similarity
+from maskclip_jax.systems.segclip import windows as photo_windows
+
+# The learned scale is held below this, as CLIP's is.
+LARGEST_SCALE = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,3 +193,88 @@ class SegCLIP(nnx.Module):
     groups = self.grouping(patches, noise, mixed=mixed)
     hidden = group_vit.hidden_patches(order, config.visible)
     return Painted(self.reconstruction(groups, order), hidden, groups)
+
+  def __call__(
+    self, images: Images, text: TextBank, scores: Scores | None = None
+  ) -> Outputs:
+    """The groups of all windows as masks of the photo, and their classes.
+
+    A class of the bank without a vector is the background: it wins where no other class
+    scores as much as `scores.background_threshold`. Score maps are sums over masks of
+    class probability times mask probability, resized last ('scores_first').
+
+    Args:
+      images: photos on their canvas.
+      text: class vectors.
+      scores: has the threshold.
+    """
+    window, batch = self.config.clip.image_size, len(images.pixels)
+    placed = photo_windows.place_windows(images, window, self.config.step)
+
+    def encode(photo, start):
+      pixels = photo_windows.cut_windows(images, photo, start, window)
+      found = self.encode(normalize_pixels(pixels))
+      return found.image, found.vectors, found.groups.soft
+
+    image, vectors, soft = photo_windows.over_real(encode, placed)
+    scale = capped_scale(self.clip.logit_scale[...], LARGEST_SCALE)
+    # A window without content would divide zero by zero.
+    image, vectors = (
+      jnp.where(placed.real[..., None, None], x, 1.0)
+      for x in (image[:, :, None], vectors)
+    )
+    class_logits = jax.vmap(
+      lambda image, vectors: window_classes(
+        class_similarity(image, text, scale)[:, 0],
+        class_similarity(vectors, text, scale),
+        text,
+        (scores or Scores()).background_threshold,
+        self.config.top_classes,
+      )
+    )(image, vectors)
+    objectness = jax.nn.logsumexp(class_logits, axis=-1)
+    objectness = jnp.where(placed.real[..., None], objectness, -jnp.inf)
+    winner = photo_windows.winners(soft, images, placed, window)
+    return Outputs(
+      photo_windows.mask_logits(winner, placed, self.config.centres),
+      class_logits.reshape(batch, -1, class_logits.shape[-1]),
+      objectness.reshape(batch, -1),
+      images.input_hw,
+    )
+
+
+def window_classes(
+  image: Float[Array, 't k'],
+  groups: Float[Array, 't g k'],
+  text: TextBank,
+  threshold: float | Float[Array, ''],
+  top: int,
+) -> Float[Array, 't g k']:
+  """Log-scores of the classes of each window's groups [segclip 4.4].
+
+  A group's probabilities over all classes times those over the classes that the window
+  as a whole resembles most. Where none of them reaches the threshold the group belongs
+  to the background with score 1; the best group of a window always reaches it.
+
+  Args:
+    image: scaled similarity of windows to classes.
+    groups: the same of their groups.
+    text: says which columns are classes.
+    threshold: of the background; not used if no column stands for it.
+    top: classes that the groups of a window choose among.
+
+  Returns:
+    Logarithms of scores, which do not add up to one.
+  """
+  named = text.valid & text.embeddings.any(-1)
+  image = jnp.where(named, image, -jnp.inf)
+  groups = jnp.where(named, groups, -jnp.inf)
+  columns = image.shape[-1]
+  _, best = jax.lax.top_k(image, min(top, columns))
+  shortlist = (best[..., None] == jnp.arange(columns)).any(1)[:, None]
+  log_p = jax.nn.log_softmax(groups)
+  log_p += jax.nn.log_softmax(jnp.where(shortlist, groups, -jnp.inf))
+  best = jnp.exp(log_p.max(-1))
+  limit = jnp.minimum(threshold, best.max(-1, keepdims=True))
+  background = jnp.where(best < limit, 0.0, -jnp.inf)[..., None]
+  return jnp.where(text.valid & ~named, background, log_p)
