@@ -30,6 +30,9 @@ _DAMAGE = (
   SyntaxError,
   ValueError,
   KeyError,
+  # Values that are not labels: a map saved as colours, a polygon that is not one.
+  IndexError,
+  TypeError,
   Image.DecompressionBombError,
   cv2.error,
 )

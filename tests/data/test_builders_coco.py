@@ -202,6 +202,53 @@ def _cut(name):
   return apply
 
 
+def _edit_rows(name, key, change):
+  """Changes every row of a list of an annotation file."""
+
+  def apply(data):
+    for row in data[key]:
+      change(row)
+
+  return _edit_json(name, apply)
+
+
+def _second_owner(data):
+  next(i for i in data['images'] if i['id'] == 25)['id'] = 9
+
+
+def _lose_photo(data):
+  _no_list(data)
+  data['annotations'] = [a for a in data['annotations'] if a['image_id'] != 9]
+
+
+def _no_list(data):
+  data['images'] = [image for image in data['images'] if image['id'] != 9]
+
+
+def _first(key, value):
+  def apply(data):
+    data['annotations'][0][key] = value
+
+  return apply
+
+
+def _nameless(data):
+  del data['categories'][0]['name']
+
+
+def _recoloured(convert):
+  def apply(raw):
+    path = raw / 'panoptic_train2017/000000000025.png'
+    Image.fromarray(convert(np.asarray(Image.open(path)))).save(path)
+
+  return apply
+
+
+def _map_as_colours(raw):
+  path = raw / 'stuffthingmaps/train2017/000000000025.png'
+  Image.open(path).convert('RGB').save(path)
+
+
 _TRAIN = 'instances_train2017.json'
 _FAULTS = {
   'names swapped': (
@@ -215,6 +262,62 @@ _FAULTS = {
   'ids shifted': (
     _edit_json(_TRAIN, _shift_categories),
     'image 9 has category 12, which is none of the 80',
+  ),
+  'an id listed twice': (
+    _edit_json(_TRAIN, _second_owner),
+    'lists the image id 9 twice, for 000000000025.jpg and 000000000009.jpg',
+  ),
+  'a photo that one file lacks': (
+    _edit_json(_TRAIN, _lose_photo),
+    'lists image 9 and instances_train2017.json does not',
+  ),
+  'labels of a photo that is not listed': (
+    _edit_json(_TRAIN, _no_list),
+    "labels of image 9, which its 'images' do not list",
+  ),
+  'an id that is a name': (
+    _edit_json(_TRAIN, _first('id', 'ann0')),
+    "'id' is 'ann0' in a row, and not a whole number",
+  ),
+  'an id beyond 64 bits': (
+    _edit_json(_TRAIN, _first('id', 2**63)),
+    "'id' is 9223372036854775808 in a row",
+  ),
+  'a box of three numbers': (
+    _edit_json(_TRAIN, _first('bbox', [1, 2, 3])),
+    r'a bbox of image 9 is \[1, 2, 3\]',
+  ),
+  'a segmentation that is text': (
+    _edit_json(_TRAIN, _first('segmentation', 'mask.png')),
+    'the segmentation of object 900 is neither polygons nor run lengths',
+  ),
+  'a category without a name': (
+    _edit_json(_TRAIN, _nameless),
+    "a row lacks 'name'",
+  ),
+  'a row that is null': (
+    _edit_json('captions_train2017.json', lambda data: data['images'].append(None)),
+    "row 6 of 'images' is None and not an object",
+  ),
+  'nested too deeply': (
+    lambda raw: (raw / f'annotations/{_TRAIN}').write_text('[' * 100_000),
+    'is not a complete JSON',
+  ),
+  'panoptic map as grey': (
+    _recoloured(lambda rgb: rgb[..., 0]),
+    'holds none of the .* ids .* it was saved as grey',
+  ),
+  'panoptic map with red and blue exchanged': (
+    _recoloured(lambda rgb: rgb[..., ::-1]),
+    'with red and blue exchanged',
+  ),
+  'stuff map as colours': (_map_as_colours, 'it was saved as colours'),
+  'a download under another name': (
+    lambda raw: (
+      shutil.rmtree(raw / 'train2017'),
+      (raw / 'train2017.zip.part').touch(),
+    ),
+    "'train2017.zip.part' is there: finish or rename it",
   ),
   'cut JSON': (_cut(f'annotations/{_TRAIN}'), 'train2017.json is not a complete JSON'),
   'another JSON': (
@@ -286,3 +389,46 @@ def test_damage_inside_an_archive_is_named(tmp_path):
   path.write_bytes(bytes(data))
   with pytest.raises(ValueError, match=r'train2017.zip:train2017/0000.*is damaged'):
     build('coco', raw, tmp_path / 'data')
+
+
+def _as_other_tools_write(raw):
+  """Ids as text and as fractions, names with folders, and nothing that can be left."""
+  annotations = raw / 'annotations'
+  data = json.loads((annotations / _TRAIN).read_text())
+  for image in data['images']:
+    image['file_name'] = f'train2017/{image["file_name"]}'
+    image['id'] = float(image['id'])
+  for row in data['annotations']:
+    row['image_id'] = str(row['image_id'])
+    for column in ('area', 'bbox', 'id', *(() if row['iscrowd'] else ('iscrowd',))):
+      del row[column]
+    if isinstance(row['segmentation'], list):
+      row['segmentation'] = row['segmentation'][0]
+  (annotations / _TRAIN).write_text(json.dumps(data))
+
+
+def test_what_other_tools_leave_out_or_write_otherwise_is_read(coco, tmp_path):
+  raw = _edited(tmp_path, _as_other_tools_write)
+  train = built('coco', raw, tmp_path / 'data')['train']
+  assert list(train) == list(coco['train'])
+  for image_id, record in train.items():
+    ours, official = record['instances'], coco['train'][image_id]['instances']
+    for column in ('category_id', 'crowd', 'segmentation'):
+      assert list(ours[column]) == list(official[column]), column
+    # Of rectangles the pixels' area and box are the published ones.
+    np.testing.assert_array_equal(ours['area'], official['area'])
+    np.testing.assert_array_equal(ours['bbox'], official['bbox'])
+
+
+def test_objects_without_an_outline_are_kept_as_such(tmp_path):
+  edit = _edit_rows(_TRAIN, 'annotations', lambda row: row.update(segmentation=None))
+  record = built('coco', _edited(tmp_path, edit), tmp_path / 'data')['train']['9']
+  assert list(record['instances']['segmentation']) == ['[]'] * 3
+
+
+def test_validation_alone_with_photos_of_other_endings(tmp_path):
+  raw = raw_coco.write_coco(tmp_path / 'raw')
+  shutil.rmtree(raw / 'train2017')
+  for photo in (raw / 'val2017').iterdir():
+    photo.rename(photo.with_suffix('.JPG'))
+  assert list(built('coco', raw, tmp_path / 'data')) == ['val']

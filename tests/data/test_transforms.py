@@ -373,7 +373,7 @@ def test_profiles_differ_where_paper_and_code_do():
   assert mappers.named('ovseg_r101c').short_edges == (800,)
   assert mappers.named('ovseg_r101c', 'paper').short_edges[1] == 307
   assert mappers.named('ade20k_panoptic').short_edges[::15] == (320, 1280)
-  with pytest.raises(ValueError, match='choose from'):
+  with pytest.raises(ValueError, match="no mapper is called 'coco'"):
     mappers.named('coco')
   with pytest.raises(ValueError, match='released'):
     mappers.named('coco_panoptic', 'official')

@@ -12,12 +12,16 @@ from typing import Any
 from maskclip_jax.data.builders import coco_json
 from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
 from maskclip_jax.data.builders.files import (
+  check_ids,
+  check_indices,
   make_record,
   match,
+  measured_objects,
+  measured_segments,
   read_labels,
   read_photo,
 )
-from maskclip_jax.data.builders.raw import RawFile, RawFiles
+from maskclip_jax.data.builders.raw import PHOTO_SUFFIXES, RawFile, RawFiles
 from maskclip_jax.data.schema import Record
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -53,25 +57,43 @@ class Coco(SegmentationBuilder):
     'stuff': False,
     'karpathy': False,
   }
+  _lacking: tuple[str, ...] = ()
 
   def splits(self, raw: RawFiles) -> dict[str, list[Sample]]:
-    return {split: self._samples(raw, name) for split, name in _SPLITS.items()}
+    # Validation alone is enough to evaluate; what is left out is told.
+    here = {
+      split: name
+      for split, name in _SPLITS.items()
+      if raw.folder(name, suffix=PHOTO_SUFFIXES) or raw.renamed(f'{name}.zip')
+    }
+    self._lacking = tuple(f'split {split}' for split in _SPLITS if split not in here)
+    return {
+      split: self._samples(raw, name) for split, name in (here or _SPLITS).items()
+    }
+
+  def left_out(self) -> tuple[str, ...]:
+    return (*self._lacking, *super().left_out())
 
   def _download(self, position: int) -> str:
     return self.card.downloads[position].file
 
   def _samples(self, raw: RawFiles, name: str) -> list[Sample]:
     archive = f'{name}.zip'
-    photos = raw.folder(name, suffix='.jpg')
+    photos = _photos(raw, name)
     if not photos:
       raise FileNotFoundError(raw.missing('photos', (f'{name}/*.jpg',), archive))
     images, instances = self._instances(raw, name)
     panoptic_images, panoptic, panoptic_maps = self._panoptic(raw, name)
     caption_images, captions = self._captions(raw, name)
-    images = images or panoptic_images or caption_images
+    lists = {
+      'instances': images,
+      'panoptic': panoptic_images,
+      'captions': caption_images,
+    }
+    images = _common(name, {kind: found for kind, found in lists.items() if found})
     if not images:
-      images = {int(stem): file.name for stem, file in photos.items()}
-    stems = {number: file.removesuffix('.jpg') for number, file in images.items()}
+      images = {_stem_number(file): file.name for file in photos.values()}
+    stems = {number: file.rpartition('.')[0] for number, file in images.items()}
     match(stems.values(), photos, 'photos', archive)
     stuff_maps = self._stuff(raw, name)
     if stuff_maps:
@@ -116,7 +138,8 @@ class Coco(SegmentationBuilder):
       return {}, {}
     file, data = found
     vocabulary = Vocabulary.named('coco-instances80')
-    return coco_json.photos(data), coco_json.instances(file, data, vocabulary)
+    photos = coco_json.photos(file, data)
+    return photos, coco_json.instances(file, data, photos, vocabulary)
 
   def _panoptic(self, raw: RawFiles, name: str):
     keys = ('images', 'annotations', 'categories')
@@ -129,14 +152,16 @@ class Coco(SegmentationBuilder):
     if not maps:
       place = (f'{folder}/*.png', f'{folder}.zip')
       raise FileNotFoundError(raw.missing('panoptic PNG', place, self._download(3)))
-    rows = coco_json.panoptic(file, data, Vocabulary.named('coco-panoptic-133'))
-    return coco_json.photos(data), rows, maps
+    photos = coco_json.photos(file, data)
+    vocabulary = Vocabulary.named('coco-panoptic-133')
+    return photos, coco_json.panoptic(file, data, photos, vocabulary), maps
 
   def _captions(self, raw: RawFiles, name: str):
     found = self._annotations(raw, 'captions', name, 2, 'images', 'annotations')
     if found is None:
       return {}, {}
-    return coco_json.photos(found[1]), coco_json.captions(found[1])
+    photos = coco_json.photos(*found)
+    return photos, coco_json.captions(*found, photos)
 
   def _stuff(self, raw: RawFiles, name: str) -> dict[str, RawFile]:
     # Not just any folder of this name: converted copies hold other numbers.
@@ -157,7 +182,50 @@ class Coco(SegmentationBuilder):
     if file is None:
       name = self._download(5)
       raise FileNotFoundError(raw.missing("Karpathy's split", (pattern,), name))
-    return coco_json.karpathy(coco_json.load(file, 'images'))
+    return coco_json.karpathy(file, coco_json.load(file, 'images'))
+
+
+def _photos(raw: RawFiles, name: str) -> dict[str, RawFile]:
+  """The photos of a folder; COCO-Stuff's maps lie in one of the same name."""
+  found = raw.folder(name, suffix=PHOTO_SUFFIXES)
+  if found:
+    return found
+  pictures = raw.folder(name, suffix='.png')
+  maps = raw.folder(f'stuffthingmaps*/{name}', suffix='.png')
+  return {} if pictures == maps else pictures
+
+
+def _common(name: str, lists: Mapping[str, Mapping[int, str]]) -> dict[int, str]:
+  """The photos that all annotation files list.
+
+  Raises:
+    ValueError: the files list different photos: the labels of some would be lost.
+  """
+  (kind, images), *others = lists.items() or [('', {})]
+  for other, found in others:
+    if odd := sorted(set(images).symmetric_difference(found)):
+      has, lacks = (kind, other) if odd[0] in images else (other, kind)
+      raise ValueError(
+        f'{has}_{name}.json lists image {odd[0]} and {lacks}_{name}.json does not '
+        f'({len(odd)} differ): take all files of one release, or leave a part out by '
+        '--parts'
+      )
+    for number, file in found.items():
+      if images[number] != file:
+        raise ValueError(
+          f'image {number} is {images[number]} in {kind}_{name}.json and {file} in '
+          f'{other}_{name}.json: take all files of one release'
+        )
+  return dict(images)
+
+
+def _stem_number(file: RawFile) -> int:
+  if not file.stem.isdecimal():
+    raise ValueError(
+      f'{file.path}: photos of COCO are named by their number, such as '
+      '000000000009.jpg; give the annotation files, which name others'
+    )
+  return int(file.stem)
 
 
 def _record(split: _Split, number: int, stem: str) -> Record:
@@ -167,11 +235,14 @@ def _record(split: _Split, number: int, stem: str) -> Record:
   if number in split.panoptic:
     panoptic = split.panoptic[number]
     file = split.panoptic_maps[panoptic.file_name.removesuffix('.png')]
-    segments, _ = read_labels(file, size)
-    rows = panoptic.segments
+    segments, values = read_labels(file, size)
+    check_ids(file, values, [row['id'] for row in panoptic.segments])
+    rows = measured_segments(panoptic.segments, values)
   semantic = b''
   if split.stuff_maps:
-    semantic, _ = read_labels(split.stuff_maps[stem], size)
+    stuff_map = split.stuff_maps[stem]
+    semantic, values = read_labels(stuff_map, size)
+    check_indices(stuff_map, values)
   subset = split.subsets.get(number)
   return make_record(
     photo,
@@ -181,7 +252,7 @@ def _record(split: _Split, number: int, stem: str) -> Record:
     segments=segments,
     segments_info=rows,
     semantic=semantic,
-    instances=split.instances.get(number, ()),
+    instances=measured_objects(photo, split.instances.get(number, ()), size),
     captions=split.captions.get(number, ()),
     subsets=(subset,) if subset else (),
   )

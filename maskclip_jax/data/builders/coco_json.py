@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,91 +23,232 @@ class Panoptic:
 
 
 def load(file: RawFile, *keys: str) -> dict[str, Any]:
-  """Parses a JSON file that must have some keys.
+  """Parses a JSON file that must have some lists of rows.
 
   Raises:
-    ValueError: it is not JSON, or of another kind.
+    ValueError: it is not JSON, or of another kind; or one of the rows is not an object.
   """
   try:
     data = json.loads(file.read())
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(
       f'{file.path} is not a complete JSON ({error}): download its archive again'
     ) from error
-  lacking = [key for key in keys if key not in data]
-  if lacking:
-    raise ValueError(
-      f'{file.path} has no {lacking[0]!r}: it is another kind of annotation file'
-    )
+  for key in keys:
+    if not isinstance(data, dict) or not isinstance(data.get(key), list):
+      raise ValueError(
+        f'{file.path} has no {key!r}: it is another kind of annotation file'
+      )
+    for position, row in enumerate(data[key]):
+      if not isinstance(row, dict):
+        raise ValueError(
+          f"{file.path}: row {position} of '{key}' is {row!r} and not an object: the "
+          "file was changed, use the owners' one"
+        )
   return data
 
 
-def photos(data: Mapping[str, Any]) -> dict[int, str]:
-  """File name of each photo, by image id, ascending."""
-  return {row['id']: row['file_name'] for row in sorted(data['images'], key=_id)}
+def _field(file: RawFile, row: Mapping[str, Any], name: str) -> Any:
+  if name not in row:
+    shown = json.dumps(row)[:60]
+    raise ValueError(f'{file.path}: a row lacks {name!r}: {shown}')
+  return row[name]
 
 
-def _id(row: Mapping[str, Any]) -> int:
-  return row['id']
+def _number(file: RawFile, row: Mapping[str, Any], name: str) -> int:
+  """A whole number that fits 64 bits; '9' and 9.0, as other tools write 9, are 9.
+
+  Raises:
+    ValueError: it is anything else.
+  """
+  value = _field(file, row, name)
+  number = value if isinstance(value, int) and not isinstance(value, bool) else None
+  if (isinstance(value, str) and re.fullmatch(r'\s*\d{1,19}\s*', value)) or (
+    isinstance(value, float) and value.is_integer()
+  ):
+    number = int(value)
+  if number is None or not 0 <= number < 2**63:
+    raise ValueError(
+      f'{file.path}: {name!r} is {value!r} in a row, and not a whole number from 0 to '
+      '2^63 - 1: number the rows'
+    )
+  return number
 
 
-def instances(file: RawFile, data: Mapping[str, Any], vocabulary: Vocabulary) -> Rows:
-  """Rows of `instances_*.json` by image id; masks stay as the file has them."""
+def photos(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
+  """File name of each photo without its folder, by image id, ascending.
+
+  Raises:
+    ValueError: an id or a file is listed twice: whose labels are whose is not known.
+  """
+  names: dict[int, str] = {}
+  owners: dict[str, int] = {}
+  for row in data['images']:
+    number, name = _number(file, row, 'id'), str(_field(file, row, 'file_name'))
+    name = name.replace('\\', '/').rpartition('/')[2]
+    if number in names:
+      raise ValueError(
+        f'{file.path} lists the image id {number} twice, for {names[number]} and '
+        f'{name}: give every photo an id of its own'
+      )
+    if name in owners:
+      raise ValueError(
+        f'{file.path} lists {name} twice, as image {owners[name]} and {number}: list '
+        'every photo once'
+      )
+    names[number], owners[name] = name, number
+  return dict(sorted(names.items()))
+
+
+def _image_id(file: RawFile, row: Mapping[str, Any], known: Mapping[int, Any]) -> int:
+  number = _number(file, row, 'image_id')
+  if number not in known:
+    raise ValueError(
+      f"{file.path} has labels of image {number}, which its 'images' do not list: its "
+      'labels would be lost, list the photo'
+    )
+  return number
+
+
+def instances(
+  file: RawFile,
+  data: Mapping[str, Any],
+  known: Mapping[int, Any],
+  vocabulary: Vocabulary,
+) -> Rows:
+  """Rows of `instances_*.json` by image id; masks stay as the file has them.
+
+  Args:
+    file: where the data comes from, for messages.
+    data: what `load` returned.
+    known: the photos of the file, by image id.
+    vocabulary: the classes.
+
+  Raises:
+    ValueError: a row that cannot be read, or that belongs to no photo.
+  """
   classes = _classes(file, data['categories'], vocabulary, flags=False)
   rows: Rows = collections.defaultdict(list)
-  for annotation in data['annotations']:
-    segmentation = json.dumps(annotation['segmentation'], separators=(',', ':'))
-    row = _row(file, annotation, classes, annotation['image_id'])
-    rows[annotation['image_id']].append({**row, 'segmentation': segmentation})
+  for position, annotation in enumerate(data['annotations']):
+    image_id = _image_id(file, annotation, known)
+    row = _row(file, annotation, classes, image_id, position)
+    outline = _segmentation(file, annotation, row['id'])
+    row['segmentation'] = json.dumps(outline, separators=(',', ':'))
+    rows[image_id].append(row)
   return rows
 
 
+def _segmentation(file: RawFile, row: Mapping[str, Any], number: int) -> Any:
+  """A mask as the file has it: run lengths, or a list of polygons (perhaps of none).
+
+  Raises:
+    ValueError: it is neither.
+  """
+  value = row.get('segmentation')
+  if value is None:
+    return []
+  if isinstance(value, list):
+    # Some tools write the only polygon without the list around it.
+    polygons = [value] if value and not isinstance(value[0], list) else value
+    if all(_is_numbers(polygon) for polygon in polygons):
+      return polygons
+  elif isinstance(value, dict) and {'counts', 'size'} <= set(value):
+    return value
+  raise ValueError(
+    f'{file.path}: the segmentation of object {number} is neither polygons nor run '
+    f'lengths: {json.dumps(value)[:60]}'
+  )
+
+
+def _is_numbers(values: Any) -> bool:
+  return isinstance(values, list) and all(
+    isinstance(value, int | float) and math.isfinite(value) for value in values
+  )
+
+
 def panoptic(
-  file: RawFile, data: Mapping[str, Any], vocabulary: Vocabulary
+  file: RawFile,
+  data: Mapping[str, Any],
+  known: Mapping[int, Any],
+  vocabulary: Vocabulary,
 ) -> dict[int, Panoptic]:
-  """Rows of `panoptic_*.json` by image id."""
+  """Rows of `panoptic_*.json` by image id; arguments and errors as for `instances`."""
   classes = _classes(file, data['categories'], vocabulary, flags=True)
-  return {
-    annotation['image_id']: Panoptic(
-      annotation['file_name'],
-      [
-        _row(file, segment, classes, annotation['image_id'])
-        for segment in annotation['segments_info']
-      ],
-    )
-    for annotation in data['annotations']
-  }
+  found: dict[int, Panoptic] = {}
+  for annotation in data['annotations']:
+    image_id = _image_id(file, annotation, known)
+    if image_id in found:
+      raise ValueError(
+        f'{file.path} has two panoptic maps of image {image_id}: keep one'
+      )
+    name = str(_field(file, annotation, 'file_name')).rpartition('/')[2]
+    segments = _field(file, annotation, 'segments_info')
+    if not isinstance(segments, list) or not all(isinstance(s, dict) for s in segments):
+      raise ValueError(
+        f"{file.path}: 'segments_info' of image {image_id} is not a list of objects"
+      )
+    rows = [
+      _row(file, segment, classes, image_id, position)
+      for position, segment in enumerate(segments)
+    ]
+    found[image_id] = Panoptic(name, rows)
+  return found
 
 
-def captions(data: Mapping[str, Any]) -> dict[int, list[str]]:
+def captions(
+  file: RawFile, data: Mapping[str, Any], known: Mapping[int, Any]
+) -> dict[int, list[str]]:
   """Captions by image id, in the order of their own ids."""
   sentences = collections.defaultdict(list)
-  for annotation in sorted(data['annotations'], key=_id):
-    sentences[annotation['image_id']].append(annotation['caption'])
+  rows = [(_number(file, row, 'id'), row) for row in data['annotations']]
+  for _, row in sorted(rows, key=lambda pair: pair[0]):
+    sentence = _field(file, row, 'caption')
+    if not isinstance(sentence, str):
+      raise ValueError(f'{file.path}: caption {row["id"]} is not text')
+    sentences[_image_id(file, row, known)].append(sentence)
   return sentences
 
 
-def karpathy(data: Mapping[str, Any]) -> dict[int, str]:
+def karpathy(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
   """Name of the Karpathy split by image id: 'karpathy_train', 'karpathy_restval'..."""
-  return {row['cocoid']: f'karpathy_{row["split"]}' for row in data['images']}
+  return {
+    _number(file, row, 'cocoid'): f'karpathy_{_field(file, row, "split")}'
+    for row in data['images']
+  }
 
 
 def _row(
-  file: RawFile, row: Mapping[str, Any], classes: Mapping[int, int], image_id: int
+  file: RawFile,
+  row: Mapping[str, Any],
+  classes: Mapping[int, int],
+  image_id: int,
+  position: int,
 ) -> dict[str, Any]:
-  category = row['category_id']
+  """The columns of an object or a segment; what a file may lack is None.
+
+  Ids count objects, so one that is absent is the position in the file.
+  """
+  category = _number(file, row, 'category_id')
   if category not in classes:
     raise ValueError(
       f'{file.path}: image {image_id} has category {category}, which is none of the '
       f"{len(classes)} of COCO: the file was changed, use the owners' one"
     )
+  bbox, area = row.get('bbox'), row.get('area')
+  if bbox is not None and not (_is_numbers(bbox) and len(bbox) == 4):
+    raise ValueError(
+      f'{file.path}: a bbox of image {image_id} is {bbox!r}, and not [x, y, width, '
+      'height]'
+    )
+  if area is not None and not _is_numbers([area]):
+    raise ValueError(f'{file.path}: an area of image {image_id} is {area!r}')
   return {
-    'id': row['id'],
+    'id': position if row.get('id') is None else _number(file, row, 'id'),
     'class': classes[category],
     'category_id': category,
-    'crowd': bool(row['iscrowd']),
-    'area': row['area'],
-    'bbox': row['bbox'],
+    'crowd': bool(row.get('iscrowd', 0)),
+    'area': area,
+    'bbox': bbox,
   }
 
 
@@ -122,20 +265,21 @@ def _classes(
     ValueError: a category of the file has another name, or thing flag, than COCO's.
   """
   known = {category.id: category for category in vocabulary.classes}
-  for entry in categories:
-    ours = known.get(entry['id'])
-    if ours is None or entry['name'] != ours.name:
+  listed = {_number(file, entry, 'id'): entry for entry in categories}
+  for number, entry in listed.items():
+    ours, name = known.get(number), _field(file, entry, 'name')
+    if ours is None or name != ours.name:
       _refuse(file, entry, f'COCO calls it {ours.name!r}' if ours else 'COCO has none')
-    if flags and bool(entry['isthing']) != ours.thing:
+    if flags and bool(_field(file, entry, 'isthing')) != ours.thing:
       _refuse(file, entry, f'it is {"a thing" if ours.thing else "stuff"} in COCO')
-  lacking = set(known) - {entry['id'] for entry in categories}
+  lacking = set(known) - set(listed)
   if lacking and (flags or any(known[number].thing for number in lacking)):
     raise ValueError(
       f'{file.path} lists no category {min(lacking)} ({known[min(lacking)].name}): it '
       "is of another release or was changed, use the owners' file"
     )
   index: Callable[[int], int] = [c.id for c in vocabulary.classes].index
-  return {entry['id']: index(entry['id']) for entry in categories}
+  return {number: index(number) for number in listed}
 
 
 def _refuse(file: RawFile, entry: Mapping[str, Any], why: str) -> None:

@@ -4,12 +4,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Int32
+import numpy as np
+from jaxtyping import Int32, Int64
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
 from maskclip_jax.data import labels
 from maskclip_jax.data.builders.raw import RawFile
+from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
 from maskclip_jax.data.schema import Record, table
 
 _END_OF_JPEG = b'\xff\xd9'
@@ -71,6 +73,91 @@ def check_size(
       f'{expected[0]}: the labels are of another release of the dataset, use the files '
       'named by "data list"'
     )
+
+
+def check_ids(file: RawFile, values: Int32[ndarray, 'h w'], ids: Sequence[int]) -> None:
+  """Makes sure that a panoptic PNG was not converted on its way.
+
+  Raises:
+    ValueError: it holds none of the ids that its JSON lists, because its colours were
+      exchanged or made grey.
+  """
+  found = np.unique(values)
+  if not ids or np.isin(found, ids).any():
+    return
+  exchanged = (found & 255) << 16 | found & 0xFF00 | found >> 16
+  grey = found.max() < 256 <= max(ids) or not (found % 0x10101).any()
+  if grey or np.isin(exchanged, ids).any():
+    how = 'as grey' if grey else 'with red and blue exchanged'
+    raise ValueError(
+      f'{file.path} holds none of the {len(ids)} ids that its JSON lists: it was saved '
+      f'{how}, use the file as published'
+    )
+
+
+def check_indices(file: RawFile, values: Int32[ndarray, 'h w']) -> None:
+  """Makes sure that a map of at most 255 classes holds their indices.
+
+  Raises:
+    ValueError: it holds larger values, as maps do that were saved as colours.
+  """
+  top = int(values.max(initial=0))
+  if top > 255:
+    raise ValueError(
+      f'{file.path} holds the value {top}: it was saved as colours, and the indices of '
+      'the classes are needed, use the file as published'
+    )
+
+
+def measured_segments(
+  rows: Sequence[Mapping[str, Any]], values: Int32[ndarray, 'h w']
+) -> list[Mapping[str, Any]]:
+  """Rows of a panoptic table; areas and boxes that it lacks are those of the map."""
+  complete = []
+  for row in rows:
+    if row['area'] is None or row['bbox'] is None:
+      ys, xs = np.nonzero(values == row['id'])
+      row = _completed(row, float(ys.size), _box(xs, ys))
+    complete.append(row)
+  return complete
+
+
+def measured_objects(
+  file: RawFile, rows: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> list[Mapping[str, Any]]:
+  """Rows of objects; areas and boxes that they lack are those of their masks.
+
+  Raises:
+    ValueError: a mask that cannot be decoded; names its object.
+  """
+  complete = []
+  for row in rows:
+    if row['area'] is None or row['bbox'] is None:
+      try:
+        mask = decode_mask(row['segmentation'], size)
+      except MASK_ERRORS as error:
+        raise ValueError(
+          f'{file.path}: the mask of object {row["id"]} cannot be decoded ({error})'
+        ) from error
+      ys, xs = np.nonzero(mask)
+      row = _completed(row, float(ys.size), _box(xs, ys))
+    complete.append(row)
+  return complete
+
+
+def _completed(
+  row: Mapping[str, Any], area: float, bbox: list[float]
+) -> Mapping[str, Any]:
+  measured = {'area': area, 'bbox': bbox}
+  return {**row, **{n: v for n, v in measured.items() if row[n] is None}}
+
+
+def _box(xs: Int64[ndarray, ' n'], ys: Int64[ndarray, ' n']) -> list[float]:
+  """[x, y, width, height] of pixels; of none, zeros."""
+  if not xs.size:
+    return [0.0] * 4
+  left, top = float(xs.min()), float(ys.min())
+  return [left, top, float(xs.max()) + 1 - left, float(ys.max()) + 1 - top]
 
 
 def match(

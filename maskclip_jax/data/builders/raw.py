@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from maskclip_jax.data.builders import archives
 
+# JPEG files as people have them, in lower case.
+PHOTO_SUFFIXES = ('.jpg', '.jpeg')
+
 
 @dataclasses.dataclass(frozen=True)
 class RawFile:
@@ -100,12 +103,13 @@ class RawFiles:
       return
     self._folders.setdefault(folder, {})[name] = RawFile(shown, name, read)
 
-  def folder(self, *patterns: str, suffix: str) -> dict[str, RawFile]:
+  def folder(self, *patterns: str, suffix: str | tuple[str, ...]) -> dict[str, RawFile]:
     """Files of the first folder whose path ends like a pattern.
 
     Args:
       *patterns: ends of paths, '*' allowed in a part: 'annotations/training'.
-      suffix: the files to return; a folder without such files does not count.
+      suffix: of the files to return, or several, in either case of letters; a folder
+        without such files does not count.
 
     Returns:
       Files by stem, sorted. Empty if there is no such folder.
@@ -116,7 +120,7 @@ class RawFiles:
           found = {
             file.stem: file
             for name, file in sorted(self._folders[path].items())
-            if name.endswith(suffix)
+            if name.lower().endswith(suffix)
           }
           if found:
             return found
@@ -135,11 +139,23 @@ class RawFiles:
     """Everything: files by name by folder."""
     return self._folders
 
+  def renamed(self, download: str) -> str | None:
+    """A file that looks like a download under another name, such as 'x (1).zip'."""
+    stem = download.partition('.')[0].rstrip('*')
+    for files in self._folders.values():
+      for name in files:
+        archive = '.zip' in name or '.tar' in name
+        if name != download and name.startswith(stem) and archive:
+          return name
+    return None
+
   def missing(self, what: str, patterns: Sequence[str], download: str) -> str:
     """The message for files that are not there."""
+    renamed = self.renamed(download)
+    hint = f"; '{renamed}' is there: finish or rename it" if renamed else ''
     return (
       f'no {what} under {self.root} (looked for {" or ".join(patterns)}): put '
-      f'{download} there, as it is or extracted'
+      f'{download} there, as it is or extracted{hint}'
     )
 
   def fingerprint(self) -> str:

@@ -6,7 +6,13 @@ Sources: [ovseg 7.1] (20 classes, background ignored) and [segclip 4.5] (21).
 import functools
 
 from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
-from maskclip_jax.data.builders.files import make_record, match, read_labels, read_photo
+from maskclip_jax.data.builders.files import (
+  check_indices,
+  make_record,
+  match,
+  read_labels,
+  read_photo,
+)
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
 
 
@@ -72,5 +78,6 @@ def _samples(
 
 def _record(photo: RawFile, label_map: RawFile):
   data, size = read_photo(photo)
-  semantic, _ = read_labels(label_map, size)
+  semantic, values = read_labels(label_map, size)
+  check_indices(label_map, values)
   return make_record(photo, photo.stem, data, size, semantic=semantic)

@@ -3,16 +3,15 @@
 import dataclasses
 import functools
 import io
-import json
 
 import numpy as np
 from jaxtyping import Bool, Int16, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as rle
 
 from maskclip_jax.data.doctor.findings import Finding
 from maskclip_jax.data.examples import row_map
 from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
 from maskclip_jax.data.schema import Record
 
 _ORIENTATION = 0x0112
@@ -103,20 +102,8 @@ def _mask(
 ) -> Bool[np.ndarray, 'h w'] | None:
   table, size = record['instances'], (record['height'], record['width'])
   try:
-    value = json.loads(table['segmentation'][row])
-    if isinstance(value, list):
-      # Outlines of fewer than three points enclose nothing; the library rejects them.
-      outlines = [outline for outline in value if len(outline) >= 6]
-      value = rle.frPyObjects(outlines, *size)
-      value = rle.merge(value) if value else None
-    elif isinstance(value['counts'], list):
-      value = rle.frPyObjects(value, *size)
-    if value is None:
-      return np.zeros(size, bool)
-    if tuple(value['size']) != size:
-      raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
-    return rle.decode([value])[..., 0].astype(bool)
-  except (ValueError, TypeError, KeyError) as error:
+    return decode_mask(table['segmentation'][row], size)
+  except MASK_ERRORS as error:
     detail = f'object {table["id"][row]}: {error}'
     findings.append(Finding('mask', detail, record['image_id']))
     return None
