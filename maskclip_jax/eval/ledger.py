@@ -104,6 +104,13 @@ def versions() -> dict[str, str]:
   return {**found, 'backend': jax.default_backend()}
 
 
+# What tables are made of.
+_READ = (
+  *('evaluation', 'headline', 'numbers', 'model', 'examples', 'settings'),
+  'finished',
+)
+
+
 def write(directory: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
   """Writes `results.json` into a directory, whole or not at all.
 
@@ -134,6 +141,8 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     raise ValueError(f'{path} is not valid JSON: {error}') from None
   if not isinstance(content, dict) or content.get('format') != FORMAT:
     raise ValueError(f'{path} is not a result of an evaluation of format {FORMAT}')
+  if missing := [name for name in _READ if name not in content]:
+    raise ValueError(f'{path} has no {missing[0]!r}: evaluate again')
   return content
 
 

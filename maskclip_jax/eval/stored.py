@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from maskclip_jax.eval.examples import EvalExample, ProtocolSource
 from maskclip_jax.eval.judge import Found, Judge
-from maskclip_jax.eval.metrics.instance import Detections
+from maskclip_jax.eval.metrics.instance import Detections, Rle
 from maskclip_jax.eval.metrics.metric import Metrics
 from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.protocols import Run
@@ -59,12 +60,18 @@ class StoredPredictions:
     self._instances: dict[str, list[dict]] = {}
     self._panoptic: dict[str, dict] = {}
     if 'instance' in self.tasks:
-      for row in self._read(INSTANCES):
+      columns = ('image_id', 'category_id', 'segmentation', 'score')
+      for row in self._rows(INSTANCES, self._read(INSTANCES), columns):
         self._instances.setdefault(plain_id(row['image_id']), []).append(row)
       self._check_known(INSTANCES, self._instances, known)
     if 'panoptic' in self.tasks:
-      rows = self._read(PANOPTIC)['annotations']
-      self._panoptic = {plain_id(row['image_id']): row for row in rows}
+      content = self._read(PANOPTIC)
+      content = content.get('annotations') if isinstance(content, dict) else None
+      for row in self._rows(PANOPTIC, content, ('image_id', 'file_name')):
+        if self._panoptic.setdefault(plain_id(row['image_id']), row) is not row:
+          raise ValueError(
+            f'{self._directory}: {PANOPTIC} lists photo {row["image_id"]} twice'
+          )
       self._check_known(PANOPTIC, self._panoptic, known)
     if 'semantic' in self.tasks:
       maps = self._directory.glob(f'*{SEMANTIC}')
@@ -80,8 +87,19 @@ class StoredPredictions:
       )
     try:
       return json.loads(path.read_text('utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(f'{path} is not valid JSON: {error}') from None
+
+  def _rows(self, name: str, rows: Any, columns: Sequence[str]) -> list[dict]:
+    """The rows of a file, each with the columns that are needed."""
+    path = self._directory / name
+    if not isinstance(rows, list):
+      raise ValueError(f"{path} has no list of rows in COCO's format")
+    for position, row in enumerate(rows):
+      for column in columns:
+        if not isinstance(row, dict) or column not in row:
+          raise ValueError(f'{path}: row {position} has no {column!r}')
+    return rows
 
   def _check_known(self, name: str, found: Mapping[str, Any], known: set[str]) -> None:
     if unknown := sorted(set(found) - known):
@@ -99,10 +117,11 @@ class StoredPredictions:
       ValueError: they do not fit it.
     """
     key = plain_id(example.image_id)
+    size = example.photo.shape[:2]
     return Found(
       self._semantic_map(key) if 'semantic' in self.tasks else None,
       self._segments(key) if 'panoptic' in self.tasks else None,
-      self._detections(key) if 'instance' in self.tasks else None,
+      self._detections(key, size) if 'instance' in self.tasks else None,
     )
 
   def _class(self, category: int) -> int:
@@ -116,18 +135,23 @@ class StoredPredictions:
   def _semantic_map(self, key: str) -> Int[np.ndarray, 'h w']:
     if key not in self._semantic:
       raise FileNotFoundError(f'{self._directory} has no {key}{SEMANTIC}')
-    return np.asarray(Image.open(self._semantic[key])).astype(np.int32)
+    return _read_png(self._semantic[key]).astype(np.int32)
 
   def _segments(self, key: str) -> Segments:
     if key not in self._panoptic:
       raise FileNotFoundError(f'{self._directory}: {PANOPTIC} lacks photo {key}')
     entry = self._panoptic[key]
-    path = self._directory / entry['file_name']
+    path = self._directory / str(entry['file_name'])
+    if not path.resolve().is_relative_to(self._directory.resolve()):
+      raise ValueError(
+        f'{PANOPTIC} names {entry["file_name"]} for this photo, which is outside '
+        f'{self._directory}'
+      )
     if not path.is_file():
       raise FileNotFoundError(f'{path} does not exist, but {PANOPTIC} names it')
-    colours = np.asarray(Image.open(path).convert('RGB')).astype(np.int32)
+    colours = _read_png(path, 'RGB').astype(np.int32)
     ids = colours @ np.array([1, 256, 65536])
-    rows = entry['segments_info']
+    rows = self._rows(PANOPTIC, entry.get('segments_info'), ('id', 'category_id'))
     try:
       return Segments.from_ids(
         ids,
@@ -137,13 +161,60 @@ class StoredPredictions:
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from None
 
-  def _detections(self, key: str) -> Detections:
-    rows = self._instances.get(key, [])
+  def _detections(self, key: str, size: tuple[int, int]) -> Detections:
+    rows, listed = self._instances.get(key, []), set()
+    for row in rows:
+      text = json.dumps(row, sort_keys=True)
+      if text in listed:
+        raise ValueError(
+          f'{INSTANCES} lists a detection of category {row["category_id"]} twice'
+        )
+      listed.add(text)
     return Detections(
-      [row['segmentation'] for row in rows],
+      [_run_lengths(row['segmentation'], size) for row in rows],
       np.array([self._class(row['category_id']) for row in rows], np.int32),
-      np.array([row['score'] for row in rows], np.float64),
+      np.array([_score(row['score']) for row in rows], np.float64),
     )
+
+
+def _score(value: Any) -> float:
+  if not isinstance(value, int | float) or isinstance(value, bool):
+    raise ValueError(f'a score is {value!r} and not a number')
+  return float(value)
+
+
+def _run_lengths(value: Any, size: tuple[int, int]) -> Rle:
+  """A mask of the photo's size: run lengths as they are, or polygons drawn.
+
+  Raises:
+    ValueError: it is neither, or of another size.
+  """
+  try:
+    if isinstance(value, list):
+      rle = coco_mask.merge(coco_mask.frPyObjects(value, *size))
+    elif isinstance(value['counts'], list):
+      rle = coco_mask.frPyObjects(value, *value['size'])
+    else:
+      rle = value
+    found = tuple(rle['size'])
+  except (ValueError, TypeError, KeyError, IndexError) as error:
+    raise ValueError(
+      f'a segmentation is neither polygons nor run lengths: {str(value)[:60]}'
+    ) from error
+  if found != tuple(size):
+    raise ValueError(
+      f'a mask is {found[0]} x {found[1]} (height x width) and the photo {size[0]} x '
+      f'{size[1]}: were the sides exchanged?'
+    )
+  return rle
+
+
+def _read_png(path: pathlib.Path, mode: str | None = None) -> np.ndarray:
+  try:
+    with Image.open(path) as picture:
+      return np.asarray(picture if mode is None else picture.convert(mode))
+  except (OSError, SyntaxError) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
 
 
 def plain_id(image_id: str | int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rich.console
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from maskclip_jax.eval.request import Request, judge_predictions
 from maskclip_jax.eval.runner import evaluate
@@ -112,3 +113,59 @@ def test_a_photo_without_detections_has_none(copy, tmp_path):
   path.write_text('[]')
   entry = judged(copy, tmp_path, tasks='instance')
   assert entry['numbers']['ade150/AP'] == 0
+
+
+def change_detections(folder, change):
+  path = folder / 'instances.json'
+  rows = json.loads(path.read_text())
+  change(rows)
+  path.write_text(json.dumps(rows))
+
+
+def turn_first(rows):
+  rows[0]['segmentation']['size'].reverse()
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (turn_first, r'photo ADE_val_0.*: a mask is \d+ x \d+ .* sides exchanged'),
+    (lambda rows: rows.append(dict(rows[0])), 'a detection of category .* twice'),
+    (lambda rows: rows[0].update(score='0.5'), "a score is '0.5' and not a number"),
+    (lambda rows: rows[0].pop('score'), "row 0 has no 'score'"),
+    (lambda rows: rows[0].update(segmentation=7), 'neither polygons nor run lengths'),
+    (lambda rows: rows.insert(0, None), "row 0 has no 'image_id'"),
+  ],
+)
+def test_detections_that_do_not_fit_are_refused(copy, tmp_path, change, message):
+  change_detections(copy, change)
+  with pytest.raises(ValueError, match=message):
+    judged(copy, tmp_path, tasks='instance')
+
+
+def test_polygons_are_read(copy, tmp_path):
+  """A polygon around all of a photo is a mask as large as the photo."""
+  expected = judged(copy, tmp_path, tasks='instance')['numbers']
+
+  def as_polygons(rows):
+    for row in rows:
+      mask = coco_mask.decode(row['segmentation'])
+      if mask.all():
+        height, width = mask.shape
+        row['segmentation'] = [[0, 0, width, 0, width, height, 0, height]]
+
+  change_detections(copy, as_polygons)
+  assert judged(copy, tmp_path, tasks='instance')['numbers'] == expected
+
+
+def test_files_outside_the_folder_and_cut_pictures_are_named(copy, tmp_path):
+  path = copy / 'ADE_val_00000001.semantic.png'
+  path.write_bytes(path.read_bytes()[:60])
+  with pytest.raises(ValueError, match=r'00000001.semantic.png cannot be read'):
+    judged(copy, tmp_path, tasks='semantic')
+  path = copy / 'panoptic.json'
+  content = json.loads(path.read_text())
+  content['annotations'][0]['file_name'] = '../elsewhere.png'
+  path.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=r'names ../elsewhere.png .* is outside'):
+    judged(copy, tmp_path, tasks='panoptic')

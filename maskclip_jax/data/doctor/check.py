@@ -90,6 +90,7 @@ class _Split:
     self._split = split
     self._facts = expectations(name)
     self._data, self._index = open_split(name, split, data_dir)
+    self._left_out = read_summary(built_path(name, data_dir))['left_out']
     self._findings: list[Finding] = []
     self._examples: list[Example] = []
 
@@ -105,7 +106,9 @@ class _Split:
     self._decode(chosen.astype(int).tolist(), progress)
     labelled = self._split not in self._facts.captioned
     self._findings.extend(
-      check_split(self._index, self._facts, counts, labelled=labelled)
+      check_split(
+        self._index, self._facts, counts, labelled=labelled, left_out=self._left_out
+      )
     )
     index = self._index
     return _Result(
