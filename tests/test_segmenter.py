@@ -72,7 +72,9 @@ def test_one_program_for_vocabularies_and_sizes(segmenter):
   assert '/jax/core/compile/backend_compile_duration' not in compiled
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 300), (300, 1)])
+@pytest.mark.parametrize(
+  'size', [(1, 1), (1, 300), pytest.param((300, 1), marks=pytest.mark.slow)]
+)
 def test_extreme_sizes(segmenter, size):
   found = segmenter(photo(*size), 'cat; dog', ('panoptic', 'semantic', 'instance'))
   assert found.panoptic.shape == found.semantic.shape == size
@@ -145,6 +147,7 @@ def test_models_that_cannot_segment_say_so():
     Segmenter.from_preset('masqclip_tiny', dtype='float16')
 
 
+@pytest.mark.slow
 def test_bfloat16(segmenter):
   """Half precision changes few decisions of the same model."""
   half = Segmenter.from_preset('masqclip_tiny', dtype='bfloat16')

@@ -15,7 +15,13 @@ from maskclip_jax.losses.criterion import CriterionConfig, Predictions
 from maskclip_jax.losses.matching import Weights, matching_cost
 from maskclip_jax.losses.terms import PointSampling
 
-CASES = ['a', 'class_agnostic', 'empty_image', 'more_targets']
+CASES = [
+  'a',
+  'empty_image',
+  # Each compiles for as long again.
+  pytest.param('class_agnostic', marks=pytest.mark.slow),
+  pytest.param('more_targets', marks=pytest.mark.slow),
+]
 
 
 class Recorded:

@@ -112,7 +112,9 @@ def assert_same_as_alone(outputs, row, size, padded):
   golden.assert_close(outputs.class_logits[row], logits, name=f'{name} logits')
 
 
-@pytest.mark.parametrize('canvas', [(96, 96), (96, 160), (128, 160)])
+@pytest.mark.parametrize(
+  'canvas', [(96, 96), pytest.param((96, 160), marks=pytest.mark.slow), (128, 160)]
+)
 def test_the_canvas_does_not_matter(canvas):
   sizes = [(90, 70), (65, 96)]
   outputs = forward()[0](on_canvas(sizes, canvas))
@@ -156,6 +158,7 @@ def test_padding_to_the_batch_is_seen_by_the_smaller_photo():
   assert golden.relative_error(outputs.class_logits[0], other) > 0.01
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_near_float32():
   images = mask2former_golden.images()
   exact, rough = forward()[0](images), forward(jnp.bfloat16)[0](images)
@@ -199,6 +202,7 @@ def loss(trained, rest, graphdef):
   return sum((o.mask_logits**2).mean() + (o.class_logits**2).mean() for o in stages)
 
 
+@pytest.mark.slow
 def test_every_part_learns():
   model = mask2former_golden.model()
   graphdef, trained, rest = nnx.split(model, nnx.Param, ...)
@@ -211,6 +215,7 @@ def test_every_part_learns():
   assert min(v for path, v in sizes.items() if path not in idle) > 1e-8
 
 
+@pytest.mark.slow
 def test_loops_over_equal_blocks_change_nothing():
   """For a TPU equal blocks are a loop; seven decoder layers are two laps and one."""
   config = dataclasses.replace(TINY, encoder_layers=2, decoder_layers=7)

@@ -56,7 +56,9 @@ def test_mask_features():
   golden.assert_close(features, recorded, name='mask features')
 
 
-@pytest.mark.parametrize('canvas', [(128, 160), (192, 160)])
+@pytest.mark.parametrize(
+  'canvas', [(128, 160), pytest.param((192, 160), marks=pytest.mark.slow)]
+)
 def test_photo_to_masks_and_logits(canvas):
   """The recording was made with a torchvision that antialiases."""
   g = golden.load('maskclip')
@@ -121,6 +123,7 @@ def test_masks_do_not_see_each_other_and_any_number_will_do():
   np.testing.assert_allclose(some, together[:, 7:20], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_differs_by_rounding_only():
   """24 blocks at 8 bits of mantissa turn a vector by a degree or so."""
   _, pixels, masks, _ = module_case()

@@ -94,7 +94,9 @@ def evaluation_case():
   return g, photos, bank
 
 
-@pytest.mark.parametrize('canvas', [(128, 160), (160, 256)])
+@pytest.mark.parametrize(
+  'canvas', [(128, 160), pytest.param((160, 256), marks=pytest.mark.slow)]
+)
 def test_photo_to_logits(canvas):
   g, photos, bank = evaluation_case()
   images = Images.from_arrays(photos, canvas, pad_to_batch=True)

@@ -184,6 +184,7 @@ def test_photos_find_their_texts_again(tmp_path):
   assert right.mean() >= 0.75
 
 
+@pytest.mark.slow
 def test_a_clip_starts_from_a_clip(tmp_path):
   data = {'batch_size': 8}
   first = train(tiny_stages.stage('clip', data=data, total_steps=1), tmp_path / 'a')

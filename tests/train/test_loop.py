@@ -170,7 +170,7 @@ def test_a_batch_that_does_not_divide(tmp_path):
 
 def test_accumulation_is_the_mean_of_the_parts():
   """The images' losses are independent here, so parts and whole agree."""
-  config = masq(data={'batch_size': 4})
+  config = masq()
   starting, constants = loop.read_start(config)
   results = []
   for parts in (1, 2):

@@ -141,6 +141,7 @@ def test_a_directory_that_is_no_run(capsys, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number(capsys, tmp_path):
   """A learning rate of 1e38 leaves no finite parameter after one step."""
   changes = ['--config.optim.lr=1e38', '--config.optim.clip_norm=None']
