@@ -99,6 +99,15 @@ def _notes(entries) -> list[str]:
       values = {str(one['settings'].get(what)) for one in group}
       if len(values) > 1:
         notes.append(f'Note: the evaluations of {name} differ in their {what}.')
+  for one in entries:
+    data = one['settings'].get('data') or {}
+    photos, published = data.get('photos'), data.get('published_photos')
+    if photos and published and photos < published:
+      name = f'{one["evaluation"]} of {one["model"]["name"]}'
+      notes.append(
+        f'Note: {name} is over {photos:,} of {published:,} photos: it does not compare '
+        'with published numbers.'
+      )
   seeds = [one['model']['name'] for one in entries if one['model']['seed'] is not None]
   if seeds:
     names = ', '.join(dict.fromkeys(seeds))

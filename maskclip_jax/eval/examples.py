@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from pycocotools import mask as coco_mask
 
+from maskclip_jax.data import registry
 from maskclip_jax.data.examples import Example, RecordError, Region, decode
 from maskclip_jax.data.schema import Record
 from maskclip_jax.data.sources import RecordSource, built_path, open_split
@@ -99,6 +100,8 @@ class ProtocolSource(Sequence[EvalExample]):
       'views': {task: view.name for task, view in self._views.items()},
       'split': split,
       'examples': len(positions),
+      'photos': len(index),
+      'published_photos': _published(main.dataset, split),
       'image_ids': _short_hash(names.encode()),
       'build': _short_hash(build.read_bytes()) if build.exists() else None,
     }
@@ -118,6 +121,12 @@ class ProtocolSource(Sequence[EvalExample]):
       view = next(iter(self._views.values()))
       raise RecordError(f'{view.name}: record number {index}: {error}') from error
     return read_example(record, self._views)
+
+
+def _published(dataset: str, split: str) -> int | None:
+  """How many photos the owners say a split has; None if they do not."""
+  counts = registry.find_dataset(dataset).counts.get(split)
+  return None if counts is None else counts.images
 
 
 def read_example(record: Record, views: Mapping[Task, View]) -> EvalExample:
