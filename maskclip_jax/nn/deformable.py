@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.ops.sampling import sample_pyramid
+from maskclip_jax.ops.deformable import AUTO, sample_pyramid
 
 Shapes = Sequence[tuple[int, int]]
 
@@ -56,8 +56,8 @@ class DeformableAttention(nnx.Module):
     heads: attention heads; each samples its own channels.
     levels: levels of the pyramid.
     points: points per head and level.
-    dtype: compute type of the projections; where to look, the weights and the sampling
-      itself are float32.
+    dtype: compute type of the projections; where to look, the weights and the sums of
+      samples are float32.
   """
 
   def __init__(
@@ -98,6 +98,7 @@ class DeformableAttention(nnx.Module):
     value: Float[Array, 'b q c'],
     shapes: Shapes,
     real_hw: Int[Array, 'b l 2'] | None = None,
+    sampling: str = AUTO,
   ) -> Float[Array, 'b q c']:
     """Attends from every position of the pyramid to the pyramid.
 
@@ -106,6 +107,7 @@ class DeformableAttention(nnx.Module):
       value: features.
       shapes: (height, width) of each level.
       real_hw: the real part of each level, if it is not all of it.
+      sampling: a form of `sample_pyramid`; 'auto' suits the platform.
     """
     heads, levels, points = self.shape
     lead = query.shape[:2]
@@ -115,5 +117,7 @@ class DeformableAttention(nnx.Module):
     weights = jax.nn.softmax(weights, axis=-1).reshape(*lead, *self.shape)
     places = own_places(shapes)[:, None, :, None]
     values = self.value_proj(value).reshape(*lead, heads, -1)
-    sums = sample_pyramid(values, shapes, places + offsets, weights, real_hw)
+    sums = sample_pyramid(
+      values, shapes, places + offsets, weights, real_hw, form=sampling
+    )
     return self.output_proj(sums.reshape(*lead, -1))

@@ -18,6 +18,7 @@ from maskclip_jax.nn.canvas import GroupNorm, ValidHW, zero_outside
 from maskclip_jax.nn.deformable import DeformableAttention, Shapes
 from maskclip_jax.nn.layers import LayerNorm, in_turn, recompute
 from maskclip_jax.nn.positions import sine_positions
+from maskclip_jax.ops.deformable import AUTO, check_form
 from maskclip_jax.ops.pyramid import double
 
 # From coarse to fine, with their strides.
@@ -144,8 +145,9 @@ class EncoderLayer(nnx.Module):
     positions: Float[Array, '#b s c'],
     shapes: Shapes,
     real_hw: Int[Array, 'b l 2'] | None = None,
+    sampling: str = AUTO,
   ) -> Float[Array, 'b s c']:
-    x = self.norm1(x + self.self_attn(x + positions, x, shapes, real_hw))
+    x = self.norm1(x + self.self_attn(x + positions, x, shapes, real_hw, sampling))
     return self.norm2(x + self.linear2(nnx.relu(self.linear1(x))))
 
 
@@ -187,10 +189,11 @@ class PyramidTransformer(nnx.Module):
     ffn: int,
     *,
     remat: bool,
+    sampling: str,
     dtype,
     rngs: nnx.Rngs,
   ):
-    self.remat = remat
+    self.remat, self.sampling = remat, check_form(sampling)
     self.level_embed = nnx.Param(jax.random.normal(rngs.params(), (len(LEVELS), width)))
     self.encoder = Encoder(layers, width, heads, ffn, dtype=dtype, rngs=rngs)
 
@@ -211,7 +214,9 @@ class PyramidTransformer(nnx.Module):
     positions = positions.astype(x.dtype)
 
     def run(layer, x):
-      layer = functools.partial(layer, shapes=shapes, real_hw=real_hw)
+      layer = functools.partial(
+        layer, shapes=shapes, real_hw=real_hw, sampling=self.sampling
+      )
       x = recompute(layer, self.remat)(x, positions)
       return x, x
 
@@ -230,6 +235,8 @@ class PixelDecoder(nnx.Module):
     ffn: hidden width of its feed-forward networks.
     layers: deformable layers.
     remat: recompute each of them in the backward pass instead of storing it.
+    sampling: how they sample, a form of `ops.deformable.sample_pyramid`; 'auto' suits
+      the platform.
     dtype: compute type; the published models use float32 throughout.
   """
 
@@ -243,6 +250,7 @@ class PixelDecoder(nnx.Module):
     ffn: int = 1024,
     layers: int = 6,
     remat: bool = False,
+    sampling: str = AUTO,
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
@@ -253,7 +261,14 @@ class PixelDecoder(nnx.Module):
       ]
     )
     self.transformer = PyramidTransformer(
-      layers, width, heads, ffn, remat=remat, dtype=dtype, rngs=rngs
+      layers,
+      width,
+      heads,
+      ffn,
+      remat=remat,
+      sampling=sampling,
+      dtype=dtype,
+      rngs=rngs,
     )
     self.adapter_1 = ConvGroupNorm(
       in_channels['res2'], width, 1, dtype=dtype, rngs=rngs

@@ -6,15 +6,10 @@ with `align_corners=False`). Corners beyond the real part of a map contribute ze
 Sources: [masqclip 0, 2.3]; Deformable DETR, section 4.1.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
-
-# Queries of deformable attention computed together: bounds memory, keeps the CPU's
-# caches warm, and is large enough to occupy an accelerator.
-CHUNK = 2048
 
 
 def corners(
@@ -62,82 +57,3 @@ def sample_points(
   for row, column, weight in corners(pixels, (rows, columns)):
     total += weight * jnp.take_along_axis(flat, row * width + column, axis=-1)
   return total
-
-
-def _sample_levels(
-  table: Float[Array, 's h d'],
-  points: Float[Array, 'k q h 2'],
-  weights: Float[Array, 'k q h'],
-  levels: Int[Array, 'k 4'],
-) -> Float[Array, 'q h d']:
-  """Sums, point by point, weighted bilinear samples of each head's own channels.
-
-  Args:
-    table: values of all levels, one after another.
-    points: in pixels of the level they sample.
-    weights: of each point.
-    levels: per point: real height and width, row length, and start in the table.
-  """
-  heads, width = table.shape[1:]
-  flat = table.reshape(-1, width)
-
-  def step(total, inputs):
-    points, weights, (height, width, stride, start) = inputs
-    taps = [
-      ((start + y * stride + x) * heads + jnp.arange(heads), weight * weights)
-      for y, x, weight in corners(points, (height, width))
-    ]
-    # Else XLA recomputes the indices for every channel inside the gather's loop.
-    for index, weight in jax.lax.optimization_barrier(taps):
-      rows = flat.at[index].get(mode='promise_in_bounds')
-      total += rows * weight[..., None]
-    return total, None
-
-  total = jnp.zeros((*points.shape[1:-1], width), jnp.float32)
-  return jax.lax.scan(step, total, (points, weights, levels))[0]
-
-
-def sample_pyramid(
-  values: Float[Array, 'b s h d'],
-  shapes: Sequence[tuple[int, int]],
-  points: Float[Array, 'b q h l p 2'],
-  weights: Float[Array, 'b q h l p'],
-  real_hw: Int[Array, 'b l 2'] | None = None,
-  *,
-  chunk: int = CHUNK,
-) -> Float[Array, 'b q h d']:
-  """Multi-scale deformable sampling: weighted sums of samples from all levels.
-
-  Args:
-    values: the levels' positions, row by row, one level after another.
-    shapes: (height, width) of each level.
-    points: (x, y) in pixels of the level, per query, head, level and point.
-    weights: of the points.
-    real_hw: the real part of each level; beyond it values count as zero.
-    chunk: queries computed together.
-
-  Returns:
-    One vector per query and head; float32.
-  """
-  batch, queries, heads, depth, count = weights.shape
-  sizes = jnp.asarray(shapes, jnp.int32)
-  areas = sizes.prod(-1)
-  fixed = jnp.stack([sizes[:, 1], jnp.cumsum(areas) - areas], axis=-1)
-  real_hw = sizes[None] if real_hw is None else real_hw
-  real_hw = jnp.broadcast_to(real_hw, (batch, depth, 2))
-  chunk = min(chunk, queries)
-  chunks = -(-queries // chunk)
-
-  def split(x: Float[Array, 'q h l p *n']) -> Float[Array, 'c k chunk h *n']:
-    x = jnp.pad(x, ((0, chunks * chunk - queries),) + ((0, 0),) * (x.ndim - 1))
-    x = x.reshape(chunks, chunk, heads, depth * count, *x.shape[4:])
-    return jnp.moveaxis(x, 3, 1)
-
-  def one(values, points, weights, real_hw):
-    levels = jnp.repeat(jnp.concatenate([real_hw, fixed], -1), count, axis=0)
-    sample = jax.checkpoint(lambda inputs: _sample_levels(values, *inputs, levels))
-    sums = jax.lax.map(sample, (split(points), split(weights)))
-    return sums.reshape(chunks * chunk, heads, -1)[:queries]
-
-  floats = (x.astype(jnp.float32) for x in (values, points, weights))
-  return jax.vmap(one)(*floats, real_hw)

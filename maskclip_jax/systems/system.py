@@ -16,6 +16,7 @@ from flax import nnx
 from maskclip_jax import names, plain, systems
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.ops.deformable import form_for
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores
@@ -215,3 +216,12 @@ def _recomputing(config: Any, remat: bool) -> Any:
   if 'remat' in fields:
     changes['remat'] = remat
   return dataclasses.replace(config, **changes)
+
+
+def sampling_form(config: Any, platform: str) -> str | None:
+  """How a model samples on a platform, as `ops.deformable` names it; None if never."""
+  if hasattr(config, 'sampling'):
+    return form_for(platform, config.sampling)
+  inner = (getattr(config, field.name) for field in dataclasses.fields(config))
+  forms = (sampling_form(x, platform) for x in inner if dataclasses.is_dataclass(x))
+  return next(filter(None, forms), None)

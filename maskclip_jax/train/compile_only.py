@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.systems.contract import BUCKETS
+from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train import feed
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.flops import count_flops
@@ -46,6 +47,7 @@ class Report:
     devices: how many, and of which kind.
     mesh: axis -> size.
     batch: photos of all chips together.
+    sampling: the form of deformable sampling, None where there is none.
     seconds: to compile.
     arguments: bytes of state and batch.
     temporaries: bytes of everything else.
@@ -58,6 +60,7 @@ class Report:
   devices: str
   mesh: Mapping[str, int]
   batch: int
+  sampling: str | None
   seconds: float
   arguments: int
   temporaries: int
@@ -92,6 +95,8 @@ class Report:
       f'  memory per chip  {self.memory / gib:8.2f}{of} GiB ({verdict}): {parts}',
       f'  operations       {self.flops / 1e12:8.2f} TFLOP per chip and step',
     ]
+    if self.sampling:
+      lines.append(f'  deformable sampling by {self.sampling}')
     for kind, (count, size) in sorted(self.collectives.items()):
       lines.append(f'  {kind:<16} {count:>8} with {size / 1e6:.1f} MB')
     return '\n'.join(lines)
@@ -160,6 +165,7 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
     devices=f'{len(devices)} x {kind}',
     mesh=dict(mesh.shape),
     batch=config.data.batch_size,
+    sampling=sampling_form(config.chosen_preset().config, platform),
     seconds=seconds,
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,

@@ -15,7 +15,8 @@ def count_flops(program: core.Jaxpr | core.ClosedJaxpr) -> int:
   """Operations of all matrix products and convolutions, on all devices together.
 
   What a gradient computes again counts again. Of branches the most expensive one
-  counts, of a loop that runs until something holds, one round.
+  counts, of a loop that runs until something holds, one round. Of forms for different
+  platforms the cheapest counts: others multiply where they would have to look up.
 
   Args:
     program: such as `jax.jit(f).trace(x).jaxpr`.
@@ -39,7 +40,7 @@ def _of_equation(eqn: core.JaxprEqn) -> int:
     return 2 * products // math.prod(params['lhs_dilation'])
   inside = [count_flops(program) for program in _programs(params)]
   if name == 'cond':
-    return max(inside)
+    return min(inside) if params.get('branches_platforms') else max(inside)
   if name == 'scan':
     return params['length'] * sum(inside)
   if name == 'shard_map':

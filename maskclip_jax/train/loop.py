@@ -19,6 +19,7 @@ import numpy as np
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.targets import decode_ids
+from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
@@ -120,7 +121,10 @@ def train(
     state = start_state(program, starting)
     if active:
       shape = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-      say(f'{config.task} on {jax.devices()[0].device_kind}, mesh {shape}')
+      device = mesh.devices.flat[0]
+      say(f'{config.task} on {device.device_kind}, mesh {shape}')
+      if form := sampling_form(config.chosen_preset().config, device.platform):
+        say(f'deformable sampling by {form}')
       say(program.layout.table())
     if checkpoints.latest() is not None:
       state = checkpoints.restore(state)

@@ -12,17 +12,24 @@ from maskclip_jax.nn.canvas import GroupNorm
 from maskclip_jax.nn.deformable import DeformableAttention, own_places
 from maskclip_jax.nn.pixel_decoder import Conv
 from maskclip_jax.nn.positions import sine_positions
+from maskclip_jax.ops.deformable import FORMS
 from maskclip_jax.ops.sampling import sample_points
 
 
-@pytest.fixture(scope='module')
-def decoded():
+def decode(sampling='auto'):
   g = golden.load('mask2former')
   features = {
     name: jnp.asarray(mask2former_golden.channels_last(g[f'out/backbone/{name}']))
     for name in ('res2', 'res3', 'res4', 'res5')
   }
-  return jax.jit(mask2former_golden.model().pixel_decoder.__call__)(features)
+  decoder = mask2former_golden.model().pixel_decoder
+  decoder.transformer.sampling = sampling
+  return jax.jit(decoder.__call__)(features)
+
+
+@pytest.fixture(scope='module')
+def decoded():
+  return decode()
 
 
 def test_every_encoder_layer(decoded):
@@ -39,6 +46,12 @@ def test_outputs(decoded):
   for name, x in {**outputs, 'mask_features': decoded.mask_features}.items():
     official = mask2former_golden.channels_last(g[f'out/pixel_decoder/{name}'])
     golden.assert_close(x, official, name=f'pixel_decoder/{name}')
+
+
+@pytest.mark.parametrize('form', [form for form in FORMS if form != 'chunks'])
+def test_official_outputs_in_every_form_of_sampling(form):
+  official = golden.load('mask2former')['out/pixel_decoder/encoder_layer1']
+  golden.assert_close(decode(form).encoder_layers[1], official, name=form)
 
 
 def test_attention_without_offsets_averages_samples_at_its_own_place():

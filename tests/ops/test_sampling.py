@@ -1,13 +1,9 @@
 """Point sampling against loops in plain Python."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from maskclip_jax.ops.sampling import sample_points, sample_pyramid
+from maskclip_jax.ops.sampling import sample_points
 
 
 def value_at(image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -53,77 +49,3 @@ def test_points_of_partly_filled_maps():
   np.testing.assert_array_equal(found[0], cropped[0])
   whole = sample_points(jnp.asarray(maps[1:]), jnp.asarray(points[1:]))
   np.testing.assert_array_equal(found[1], whole[0])
-
-
-SHAPES = ((2, 3), (4, 5))
-
-
-@pytest.fixture(scope='module')
-def pyramid():
-  """Values, points (some far outside) and weights: 2 images, 7 queries, 2 heads."""
-  rng = np.random.default_rng(2)
-  values = rng.standard_normal((2, 26, 2, 4))
-  points = rng.uniform(-3, 7, (2, 7, 2, 2, 3, 2))
-  weights = rng.standard_normal((2, 7, 2, 2, 3))
-  return tuple(jnp.asarray(x, jnp.float32) for x in (values, points, weights))
-
-
-def pyramid_by_loop(values, points, weights, real=SHAPES):
-  levels = [
-    part.reshape(2, *shape, 2, 4)[:, : rows[0], : rows[1]]
-    for part, shape, rows in zip(np.split(values, [6], 1), SHAPES, real, strict=True)
-  ]
-  total = np.zeros((2, 7, 2, 4))
-  for b, q, h, level, p in np.ndindex(weights.shape):
-    x, y = points[b, q, h, level, p]
-    sample = value_at(levels[level][b, :, :, h], x, y)
-    total[b, q, h] += weights[b, q, h, level, p] * sample
-  return total
-
-
-def test_pyramid_matches_a_loop(pyramid):
-  found = jax.jit(sample_pyramid, static_argnums=1)(pyramid[0], SHAPES, *pyramid[1:])
-  np.testing.assert_allclose(
-    found, pyramid_by_loop(*map(np.asarray, pyramid)), atol=1e-5
-  )
-
-
-def test_pyramid_is_zero_beyond_its_real_part(pyramid):
-  real = ((1, 2), (2, 4))
-  values = np.asarray(pyramid[0])
-  run = jax.jit(sample_pyramid, static_argnums=1)
-  found = run(pyramid[0], SHAPES, *pyramid[1:], jnp.array([real] * 2))
-  expected = pyramid_by_loop(values, *map(np.asarray, pyramid[1:]), real)
-  np.testing.assert_allclose(found, expected, atol=1e-5)
-  assert not np.allclose(found, pyramid_by_loop(*map(np.asarray, pyramid)), atol=0.1)
-
-
-@functools.partial(jax.jit, static_argnames='chunk')
-@functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
-def loss(values, points, weights, chunk=100):
-  return (sample_pyramid(values, SHAPES, points, weights, chunk=chunk) ** 2).sum()
-
-
-def test_chunks_do_not_change_values_or_gradients(pyramid):
-  # Three does not divide seven queries.
-  whole, part = loss(*pyramid), loss(*pyramid, chunk=3)
-  np.testing.assert_allclose(part[0], whole[0], rtol=1e-5)
-  for a, b in zip(part[1], whole[1], strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-4)
-
-
-def test_gradients_are_those_of_the_formula(pyramid):
-  """Against finite differences of the loop, in float64."""
-  arrays = [np.asarray(x, np.float64) for x in pyramid]
-  direction = [np.random.default_rng(3).standard_normal(x.shape) for x in arrays]
-  step = 1e-6
-  ends = [
-    pyramid_by_loop(*(a + s * d for a, d in zip(arrays, direction, strict=True)))
-    for s in (step, -step)
-  ]
-  expected = ((ends[0] ** 2).sum() - (ends[1] ** 2).sum()) / (2 * step)
-  _, gradients = loss(*pyramid)
-  slope = sum(
-    (np.asarray(g) * d).sum() for g, d in zip(gradients, direction, strict=True)
-  )
-  np.testing.assert_allclose(slope, expected, rtol=1e-4)

@@ -43,6 +43,7 @@ def test_a_report():
   text = str(report)
   assert 'batch 8 on 8 x cpu, mesh data 2 x fsdp 4 x model 1' in text
   assert 'memory per chip' in text
+  assert 'deformable sampling by chunks' in text
 
 
 def test_a_step_that_does_not_fit(capsys, tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ def test_a_run_ends_with_everything(whole):
   assert (result.step, result.finished) == (4, True)
   assert [row['step'] for row in rows(directory)] == [1, 2, 3, 4]
   assert re.search(r'mesh data 1 x fsdp 1 x model 1', notes)
+  assert 'deformable sampling by chunks' in notes
   assert re.search(r'49,664 parameters train, [\d,]+ are frozen', notes)
   assert 'new_q_proj/*/kernel' in notes
   assert {p.name for p in (directory / 'checkpoints').iterdir()} == {

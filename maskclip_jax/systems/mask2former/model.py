@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, MaskedDecoder, Prediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
+from maskclip_jax.ops.deformable import AUTO
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 
 
@@ -36,6 +37,8 @@ class Mask2FormerConfig:
     decoder_ffn: hidden width of their feed-forward networks.
     queries: learned queries, one mask each.
     remat: recompute blocks in the backward pass: less memory, a third more time.
+    sampling: how the pixel decoder samples: 'auto' for what suits the platform, or a
+      form of `ops.deformable.sample_pyramid`. The results are the same.
     pixel_mean: RGB mean, 0..255.
     pixel_std: RGB standard deviation, 0..255.
   """
@@ -53,6 +56,7 @@ class Mask2FormerConfig:
   decoder_ffn: int = 2048
   queries: int = 100
   remat: bool = False
+  sampling: str = AUTO
   pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
   pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -93,6 +97,7 @@ class Mask2Former(nnx.Module):
       ffn=config.encoder_ffn,
       layers=config.encoder_layers,
       remat=remat,
+      sampling=config.sampling,
       dtype=pixel_dtype,
       rngs=rngs,
     )
