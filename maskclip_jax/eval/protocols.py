@@ -404,6 +404,9 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _TABLE
 
 # One name for protocols that are reported together.
 BUNDLES: dict[str, tuple[str, ...]] = {
+  # SegCLIP's paper, and its name for PASCAL Context with background.
+  'segclip': ('voc21', 'pc60', 'coco_object'),
+  'context60': ('pc60',),
   'coco_instance48_17': (
     'coco_instance48_17_base',
     'coco_instance48_17_novel',

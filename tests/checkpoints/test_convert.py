@@ -126,7 +126,10 @@ def test_one_file_models_go_back_byte_for_byte(files, tmp_path, name):
 def test_segclip_becomes_a_model(files, tmp_path):
   """One file holds both towers; what paints hidden words is known and left out."""
   tensors = dict(TensorFile(files['segclip']))
-  tensors['seq_mae_decoder.mask_token'] = np.zeros((1, 1, 16), np.float32)
+  unused = golden.full_size('segclip')['state_dict'].keys()
+  unused = {key for key in unused if key.startswith('seq_mae_decoder.')}
+  assert len(unused) == 44
+  tensors |= {key: np.zeros(3, np.float32) for key in unused}
   write_tensors(tmp_path / 'x.safetensors', tensors)
   report = convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
   model, preset, _ = restore.load_model(tmp_path / 'b')

@@ -40,24 +40,24 @@ def _centre_block(official: str, ours: str) -> Rules:
   )
 
 
-def _decoder_block(official: str, ours: str) -> Rules:
-  """A block of timm's vision transformer."""
+def _decoder_block(official: str, ours: str, **attention: str) -> Rules:
   return (
     *norm(f'{official}.norm1', f'{ours}/ln_1'),
-    *packed_attention(f'{official}.attn', f'{ours}/attn', packed='qkv.', out='proj'),
+    *packed_attention(f'{official}.attn', f'{ours}/attn', **attention),
     *norm(f'{official}.norm2', f'{ours}/ln_2'),
     *dense(f'{official}.mlp.fc1', f'{ours}/mlp/c_fc'),
     *dense(f'{official}.mlp.fc2', f'{ours}/mlp/c_proj'),
   )
 
 
-def _decoder(official: str, ours: str) -> Rules:
-  """A masked autoencoder's decoder."""
+def _decoder(official: str, ours: str, **attention: str) -> Rules:
+  """A masked autoencoder's decoder; `attention` as for `packed_attention`."""
+  blocks = f'{official}.decoder_blocks.{{i}}', f'{ours}/decoder/{{i}}'
   return (
     Rule(f'{official}.mask_token', f'{ours}/mask_token'),
     Rule(f'{official}.decoder_pos_embed', f'{ours}/positions'),
     *dense(f'{official}.decoder_embed', f'{ours}/embed'),
-    *_decoder_block(f'{official}.decoder_blocks.{{i}}', f'{ours}/decoder/{{i}}'),
+    *_decoder_block(*blocks, **attention),
     *norm(f'{official}.decoder_norm', f'{ours}/norm'),
     *dense(f'{official}.decoder_pred', f'{ours}/paint'),
   )
@@ -108,7 +108,7 @@ def rules(first: int = 10, blocks: int = 12) -> Rules:
     *prefixed(_GROUP_MODULE, f'{_GROUPING}.', 'grouping/'),
     *dense(f'{_TRANSFORMER}reconstruct_layer2.rec_proj_a.a_fc', f'{ours}/spread'),
     *clip.block(f'{_TRANSFORMER}layers_mae2.{{i}}', f'{ours}/blocks/{{i}}'),
-    *_decoder('vis_mae_decoder', ours),
+    *_decoder('vis_mae_decoder', ours, packed='qkv.', out='proj'),
     *_TEXT_DECODER,
   )
 

@@ -17,8 +17,9 @@ from maskclip_jax.systems.contract import Images
 
 T = TypeVar('T')
 
-# Sigmoids of these are 1 and 0 in float32.
-_INSIDE, _OUTSIDE = 50.0, -200.0
+# Sigmoids of these are 1 and, beside any score, 0. They are as far from zero, so that
+# between two masks that are enlarged as logits there is no gap.
+_INSIDE, _OUTSIDE = 50.0, -50.0
 # Windows that go through the towers together, for each photo of a batch.
 CHUNK = 2
 
