@@ -6,12 +6,13 @@ where they arose.
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from maskclip_jax._version import __version__
 from maskclip_jax.cli import convert, data, export, models, predict, train
 from maskclip_jax.cli import eval as evaluate
-from maskclip_jax.cli.messages import PROGRAM, note, one_line
+from maskclip_jax.cli.messages import PROGRAM, note, one_line, show_warning
 from maskclip_jax.train.config_files import is_override
 
 COMMANDS = (predict, train, evaluate, convert, export, models, data)
@@ -26,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f'unrecognized arguments: {" ".join(unknown)}')
   arguments.overrides = overrides
   try:
-    return arguments.run(arguments)
+    with warnings.catch_warnings():
+      warnings.showwarning = show_warning
+      return arguments.run(arguments)
   except KeyboardInterrupt:
     note('interrupted')
     return 130

@@ -1,23 +1,56 @@
 """Reading photos as people have them: any mode, any orientation, one clear error."""
 
+import io
 import pathlib
+import struct
 import warnings
 from typing import Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Num, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = frozenset(
   {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.jp2'}
 )
 
+# Bits that cameras, microscopes and scanners store in integers of 16.
+_DEPTHS = (8, 10, 12, 14, 16)
+# How far arithmetic leaves floats outside of 0..1.
+_ROUNDING = 1e-3
 
-def read_photo(path: str | pathlib.Path) -> UInt8[np.ndarray, 'h w 3']:
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
+# What turns a photo upright, by its EXIF orientation; 1 is upright.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_PNG = b'\x89PNG\r\n\x1a\n'
+# Texts and colour profiles in a PNG, which Pillow refuses from 1 MB on.
+_PNG_TEXTS = (b'tEXt', b'zTXt', b'iTXt', b'iCCP')
+
+
+class PhotoWarning(UserWarning):
+  """What had to be assumed to read a photo."""
+
+
+def read_photo(
+  path: str | pathlib.Path, white: float | None = None
+) -> UInt8[np.ndarray, 'h w 3']:
   """Reads an image file as upright RGB, 0..255.
 
-  EXIF orientation is applied. Grey, palette, RGBA (over white) and 16-bit images are
-  accepted; of an animation the first frame is read.
+  EXIF orientation is applied. Grey, palette, RGBA (over white), 16-bit and float images
+  are accepted; of an animation the first frame is read.
+
+  Args:
+    path: the file.
+    white: of images of more than 8 bits; see `photo_from_array`.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -28,11 +61,7 @@ def read_photo(path: str | pathlib.Path) -> UInt8[np.ndarray, 'h w 3']:
     what = 'is a folder' if path.is_dir() else 'does not exist'
     raise FileNotFoundError(f'{path} {what}: give the path of an image file')
   try:
-    with warnings.catch_warnings():
-      # Pillow warns from 89 megapixels on; its hard limit (twice that) is ours.
-      warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-      with Image.open(path) as image:
-        return photo_from_pil(image)
+    pixels, known_white, turn = _decode(path)
   except UnidentifiedImageError:
     raise ValueError(
       f'{path} is not an image that can be read: check that the file is what its name '
@@ -43,69 +72,206 @@ def read_photo(path: str | pathlib.Path) -> UInt8[np.ndarray, 'h w 3']:
       f'{path} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
       'or crop it first'
     ) from None
-  except (OSError, SyntaxError, ValueError) as error:
-    # Pillow reports damage in the middle of a file by these three types.
+  except PermissionError:
+    raise
+  except Exception as error:
+    # Decoders raise errors of any type on damage in the middle of a file.
+    reason = str(error) or type(error).__name__
     raise ValueError(
-      f'{path} is damaged ({error}): fetch or export the image again'
+      f'{path} is damaged ({reason}): fetch or export the image again'
     ) from None
+  return _turned(photo_from_array(pixels, white or known_white, str(path)), turn)
 
 
-def photo_from_pil(image: Image.Image) -> UInt8[np.ndarray, 'h w 3']:
+def _decode(path: pathlib.Path):
+  """What `_pixels` returns for a file."""
+  with warnings.catch_warnings():
+    # Of odd EXIF, and from 89 megapixels on; Pillow's hard limit (twice that) is ours.
+    warnings.filterwarnings('ignore', module=r'PIL\.')
+    try:
+      with Image.open(path) as image:
+        return _pixels(image)
+    except ValueError:
+      content = path.read_bytes()
+      if not content.startswith(_PNG):
+        raise
+    with Image.open(io.BytesIO(_without_texts(content))) as image:
+      return _pixels(image)
+
+
+def _without_texts(png: bytes) -> bytes:
+  """A PNG without its texts and its colour profile."""
+  kept, at = [_PNG], len(_PNG)
+  while at + 12 <= len(png):
+    (length,) = struct.unpack_from('>I', png, at)
+    if png[at + 4 : at + 8] not in _PNG_TEXTS:
+      kept.append(png[at : at + 12 + length])
+    at += 12 + length
+  return b''.join(kept)
+
+
+def photo_from_pil(
+  image: Image.Image, white: float | None = None
+) -> UInt8[np.ndarray, 'h w 3']:
   """A Pillow image as upright RGB, 0..255; see `read_photo`."""
-  image = ImageOps.exif_transpose(image)
+  pixels, known_white, turn = _pixels(image)
+  return _turned(photo_from_array(pixels, white or known_white), turn)
+
+
+def _pixels(
+  image: Image.Image,
+) -> tuple[Num[np.ndarray, '...'], int | None, Image.Transpose | None]:
+  """The pixels of an image, what is white where the file says it, and how to turn."""
+  deep = _deep_pixels(image)  # Before EXIF: looking for it decodes a PNG.
+  turn = _turn(image)
+  if deep is not None:
+    return deep, None, turn
   if image.mode.startswith('I') or image.mode == 'F':
-    return photo_from_array(np.asarray(image))
+    bits = getattr(image, 'tag_v2', {}).get(_BITS_PER_SAMPLE, (0,))[0]
+    return np.asarray(image), 2**bits - 1 if 8 < bits < 16 else None, turn
   if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
     image = image.convert('RGBA')
     canvas = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(canvas, image)
-  return np.asarray(image.convert('RGB'))
+  return np.asarray(image.convert('RGB')), None, turn
 
 
-def photo_from_array(array: Num[np.ndarray, '...']) -> UInt8[np.ndarray, 'h w 3']:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+  """What makes an image upright; None where its EXIF does not say or is broken."""
+  try:
+    orientation = image.getexif().get(_ORIENTATION)
+  except Exception:
+    # Cameras and tools write EXIF that breaks its reader; the pixels are fine.
+    return None
+  return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _turned(
+  photo: UInt8[np.ndarray, 'h w 3'], turn: Image.Transpose | None
+) -> UInt8[np.ndarray, 'h2 w2 3']:
+  if turn is None:
+    return photo
+  return np.asarray(Image.fromarray(photo).transpose(turn))
+
+
+def _deep_pixels(image: Image.Image) -> Num[np.ndarray, 'h w c'] | None:
+  """Colours of 16 bits, of which Pillow would keep the upper 8; None for others."""
+  if image.mode not in ('RGB', 'RGBA') or getattr(image, 'fp', None) is None:
+    return None
+  if not any('16' in str(part.args) for part in image.tile) or image.tell():
+    return None
+  image.fp.seek(0)
+  content = np.frombuffer(image.fp.read(), np.uint8)
+  # Pillow sees damage that OpenCV passes over.
+  image.load()
+  pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+  if pixels is None or pixels.dtype == np.uint8 or pixels.ndim != 3:
+    return None
+  return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def check_white(white: float | None) -> None:
+  """Raises ValueError unless this can be the number that is white, or is None."""
+  number = isinstance(white, int | float | np.number) and not isinstance(white, bool)
+  if white is not None and not (number and 0 < white < np.inf):
+    raise ValueError(f'white must be a positive number, not {white!r}')
+
+
+def photo_from_array(
+  array: Num[np.ndarray, '...'], white: float | None = None, name: str = 'the photo'
+) -> UInt8[np.ndarray, 'h w 3']:
   """An array as RGB, 0..255.
 
   Args:
-    array: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, wider integers holding 16
-      bits, or floats in 0..1.
+    array: (h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, wider integers, or floats
+      in 0..1. What numpy makes an array of will do: lists, tensors.
+    white: the number that stands for white, in all but uint8 and bool; larger ones are
+      white too. By default 1 of floats, and of integers the largest number of 8, 10,
+      12, 14 or 16 bits that the photo does not exceed, which a `PhotoWarning` tells
+      where it is a guess.
+    name: what to call the photo in a message.
 
   Raises:
-    ValueError: another shape, an empty image, NaN, or floats beyond 0..1.
+    ValueError: another shape or type, an empty image, NaN, or numbers out of range.
   """
-  array = np.asarray(array)
-  if array.ndim == 3 and array.shape[-1] == 1:
-    array = array[..., 0]
-  if (
-    array.ndim not in (2, 3)
-    or 0 in array.shape
-    or array.shape[2:]
-    not in (
-      (),
-      (3,),
-      (4,),
-    )
-  ):
-    raise ValueError(
-      f'an image must be (height, width) or (height, width, 3 or 4), not {array.shape}'
-    )
-  if np.issubdtype(array.dtype, np.floating):
-    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-      raise ValueError('a float image must be finite and within 0..1')
-    array = np.round(array * 255).astype(np.uint8)
-  elif array.dtype == bool:
+  array = _numbers(array, name)
+  if array.dtype == bool:
     array = array.astype(np.uint8) * 255
   elif array.dtype != np.uint8:
-    if array.min() < 0 or array.max() > 65535:
-      raise ValueError(
-        f'an integer image must be within 0..255 (uint8) or 0..65535, not '
-        f'{array.min()}..{array.max()}'
-      )
-    array = np.round(array.astype(np.float32) / 257).astype(np.uint8)
+    colours, alpha = (array, None) if array.ndim == 2 else np.split(array, [3], -1)
+    scaled = _scaled(colours, white, name)
+    if array.shape[2:] == (4,):
+      with warnings.catch_warnings():
+        warnings.simplefilter('ignore', PhotoWarning)
+        scaled = np.concatenate([scaled, _scaled(alpha, None, name)], -1)
+    array = scaled
   if array.ndim == 2:
     return np.repeat(array[..., None], 3, axis=-1)
   if array.shape[-1] == 4:
-    return photo_from_pil(Image.fromarray(array, 'RGBA'))
+    image = Image.fromarray(np.ascontiguousarray(array), 'RGBA')
+    return _pixels(image)[0]
   return array
+
+
+def _numbers(array: Num[np.ndarray, '...'], name: str) -> Num[np.ndarray, '...']:
+  """Real numbers in the shape of a photo: (h, w), (h, w, 3) or (h, w, 4)."""
+  if hasattr(array, 'detach'):
+    array = array.detach().cpu()
+  try:
+    array = np.asarray(array)
+  except (TypeError, ValueError, RuntimeError) as error:
+    raise ValueError(f'{name} is not an array of numbers: {error}') from None
+  # bfloat16 and its like are no numbers to numpy, but can be cast to one.
+  if array.dtype.isbuiltin == 2 and np.can_cast(array.dtype, np.float32):
+    array = array.astype(np.float32)
+  if array.dtype.kind not in 'biuf':
+    raise ValueError(f'{name} must be of numbers, not of {array.dtype}')
+  if array.ndim == 3 and array.shape[-1] == 1:
+    array = array[..., 0]
+  channels = array.shape[2:]
+  if array.ndim not in (2, 3) or 0 in array.shape or channels not in ((), (3,), (4,)):
+    raise ValueError(
+      f'{name} must be (height, width) or (height, width, 3 or 4), not {array.shape}'
+    )
+  return array
+
+
+def _scaled(
+  array: Num[np.ndarray, '...'], white: float | None, name: str
+) -> UInt8[np.ndarray, '...']:
+  """Integers or floats as 0..255."""
+  check_white(white)
+  lowest, highest = array.min(), array.max()
+  if not np.isfinite([lowest, highest]).all():
+    raise ValueError(f'{name} has numbers that are not finite')
+  floats = array.dtype.kind == 'f'
+  margin = _ROUNDING if floats else 0.0
+  largest = 1 if floats else _largest(array.dtype, int(highest), name, white is None)
+  limit = white or largest
+  if lowest < -margin * limit or (white is None and highest > limit + margin):
+    expected = '0..1' if floats else '0..255 or 0..65535'
+    raise ValueError(
+      f'{name} has {"floats" if floats else "integers"} from {lowest} to {highest}, '
+      f'expected within {expected}: bring them there, or set white to the number that '
+      'is white'
+    )
+  scaled = np.multiply(array, np.float32(255 / limit), dtype=np.float32)
+  return np.round(scaled.clip(0, 255)).astype(np.uint8)
+
+
+def _largest(dtype: np.dtype, highest: int, name: str, tell: bool) -> int:
+  """The largest number of the depth that integers seem to have."""
+  bits = next((bits for bits in _DEPTHS if highest < 2**bits), _DEPTHS[-1])
+  largest = 2**bits - 1
+  # In a wide type 0..255 is plain; in 16 bits it may be an almost black picture.
+  if tell and bits < 16 and highest > 0 and (bits > 8 or dtype.itemsize == 2):
+    warnings.warn(
+      f'{name} has integers up to {highest} in {8 * dtype.itemsize} bits, so '
+      f'{largest} was taken for white: set white where it is another number',
+      PhotoWarning,
+      stacklevel=2,
+    )
+  return largest
 
 
 def find_photos(names: list[str]) -> list[pathlib.Path]:

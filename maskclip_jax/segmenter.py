@@ -9,11 +9,11 @@ lie on canvases of a few sizes, words are padded to a bucket.
 """
 
 import concurrent.futures
-import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
-from maskclip_jax import photos, postprocess, zoo
+from maskclip_jax import photos, plain, postprocess, zoo
 from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
@@ -247,9 +247,11 @@ class Segmenter:
     Args:
       photo: a path, a Pillow image, or an array (h, w), (h, w, 3) or (h, w, 4).
       vocabulary: words, a file or a named vocabulary; see `Vocabulary.parse`.
-      task: 'panoptic', 'semantic', 'instance', or several of them.
+      task: 'panoptic', 'semantic', 'instance', or several of them: a list, or one text
+        with commas.
       **choices: fields of `Preprocessing`, `PostprocessConfig` and, where the system
-        reads them, `Scores` to change, such as object_threshold=0.5 or short_edge=640.
+        reads them, `Scores` to change, such as object_threshold=0.5 or short_edge=640;
+        and white=4095 for photos of 12 bits, see `photos.photo_from_array`.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with the input, in one line.
@@ -263,29 +265,32 @@ class Segmenter:
     task: str | Sequence[str] = 'panoptic',
     *,
     on_error: Callable[[Photo, Exception], None] | None = None,
+    white: float | None = None,
     **choices,
   ) -> Iterator[tuple[Photo, Prediction]]:
     """Segments photos one after another, reading the next while one is computed.
 
     Args:
       photo_list: any iterable of what a call takes.
-      vocabulary, task, **choices: as for a call.
+      vocabulary, task, white, **choices: as for a call.
       on_error: is told of a photo that cannot be read, which is then left out; without
         it the error is raised.
 
     Yields:
       Each photo and its prediction, in order.
+
+    Raises:
+      FileNotFoundError, ValueError: as for a call; or one photo instead of a list.
     """
-    tasks = (task,) if isinstance(task, str) else tuple(task)
-    if not tasks or set(tasks) - set(postprocess.TASKS):
-      raise ValueError(
-        f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}'
-      )
+    _check_list(photo_list)
+    photos.check_white(white)
+    tasks = _tasks(task)
     words = self.vocabulary(vocabulary)
     preprocessing, config, scores = self._choices(choices)
     bank = self.text_bank(words)
+    read = functools.partial(_read, preprocessing=preprocessing, white=white)
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
-      for photo, reading in _ahead(reader, photo_list, preprocessing):
+      for photo, reading in _ahead(reader, photo_list, read):
         try:
           pixels = reading.result()
           yield photo, self._segment(*pixels, words, bank, tasks, config, scores)
@@ -305,8 +310,12 @@ class Segmenter:
         f'unknown choice {", ".join(unknown)}: choose among '
         f'{", ".join(sorted(set().union(*known)))}'
       )
+    choices = {
+      name: value.item() if isinstance(value, np.generic) else value
+      for name, value in choices.items()
+    }
     return (
-      dataclasses.replace(part, **{k: v for k, v in choices.items() if k in names})
+      plain.change(part, {k: v for k, v in choices.items() if k in names}, 'choice')
       for part, names in zip(parts, known, strict=True)
     )
 
@@ -347,26 +356,69 @@ class Segmenter:
     )
 
 
-def _ahead(reader, photo_list, preprocessing):
+def _check_list(photo_list: Iterable[Photo]) -> None:
+  """Refuses one photo in place of several: its rows would be taken for photos."""
+  one = isinstance(photo_list, str | bytes | os.PathLike | Image.Image | Mapping)
+  if isinstance(photo_list, list | tuple) and photo_list:
+    shape = _shape(photo_list[0])
+    one = len(shape) == 1 or shape[1:] in ((3,), (4,))
+  elif not one and hasattr(photo_list, 'shape'):
+    one = len(photo_list.shape) in (0, 2, 3)
+  if one or not isinstance(photo_list, Iterable):
+    raise ValueError(
+      'predict takes a list of photos: write predict([photo], ...), or call the '
+      'segmenter itself with one photo'
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+  """The shape of an array or of nested lists; empty for anything else."""
+  if not isinstance(value, list | tuple) and not hasattr(value, 'shape'):
+    return ()
+  try:
+    return tuple(np.shape(value))
+  except ValueError:
+    return ()
+
+
+def _tasks(task: str | Sequence[str]) -> tuple[str, ...]:
+  """The tasks of a text with commas, or of a list, each once."""
+  names = task.split(',') if isinstance(task, str) else task
+  try:
+    tasks = tuple(dict.fromkeys(name.strip() for name in names))
+  except (AttributeError, TypeError):
+    tasks = ()
+  if not tasks or set(tasks) - set(postprocess.TASKS):
+    raise ValueError(f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}')
+  return tasks
+
+
+def _ahead(reader, photo_list, read):
   """Each photo and the reading of it, which begins one photo ahead."""
   pending = None
-  for photo in photo_list:
-    following = photo, reader.submit(_read, photo, preprocessing)
+  try:
+    for photo in photo_list:
+      following = photo, reader.submit(read, photo)
+      if pending is not None:
+        yield pending
+      pending = following
+  except Exception:
+    # The source of the photos failed: what it gave before is not lost.
     if pending is not None:
       yield pending
-    pending = following
+    raise
   if pending is not None:
     yield pending
 
 
-def _read(photo: Photo, preprocessing: Preprocessing):
+def _read(photo: Photo, preprocessing: Preprocessing, white: float | None):
   """The pixels of a photo, as given and as the network sees them."""
   if isinstance(photo, Image.Image):
-    pixels = photos.photo_from_pil(photo)
+    pixels = photos.photo_from_pil(photo, white)
   elif isinstance(photo, str | os.PathLike):
-    pixels = photos.read_photo(photo)
+    pixels = photos.read_photo(photo, white)
   else:
-    pixels = photos.photo_from_array(photo)
+    pixels = photos.photo_from_array(photo, white)
   size = shortest_edge(
     pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
   )

@@ -1,6 +1,7 @@
 """The Segmenter: every system by words, and what must not compile again."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -105,6 +106,8 @@ def test_any_image_object(segmenter):
     Image.fromarray(pixels),
     np.dstack([pixels, np.full((40, 50), 255, np.uint8)]),
     pixels.astype(np.uint16) * 257,
+    pixels.astype(np.int64),
+    pixels.tolist(),
     pixels / 255,
   ):
     np.testing.assert_array_equal(
@@ -129,11 +132,65 @@ def test_thresholds_are_the_callers_choice(segmenter):
     ({'vocabulary': 'cat', 'object_threshold': 2.0}, r'in \[0, 1\]'),
     ({'vocabulary': 'cat', 'treshold': 0.5}, 'unknown choice treshold'),
     ({'vocabulary': 'cat', 'short_edge': 0}, 'must be positive'),
+    ({'vocabulary': 'cat', 'short_edge': 2.5}, 'short_edge must be int, not 2.5'),
+    ({'vocabulary': 'cat', 'long_edge': 10**9}, 'at most 16384'),
+    ({'vocabulary': 'cat', 'top_k': 2.5}, 'top_k must be int, not 2.5'),
+    ({'vocabulary': 'cat', 'object_threshold': '0.5'}, "must be float, not '0.5'"),
+    ({'vocabulary': 'cat', 'task': 5}, 'task must be among'),
+    ({'vocabulary': 'cat', 'white': 0}, 'white must be a positive number'),
   ],
 )
 def test_bad_requests(segmenter, arguments, message):
   with pytest.raises(ValueError, match=message):
     segmenter(photo(20, 20), **arguments)
+
+
+def test_tasks_in_one_text_and_numbers_of_numpy(segmenter):
+  found = segmenter(photo(20, 20), 'cat', 'panoptic, semantic', top_k=np.int64(3))
+  assert found.tasks == ('panoptic', 'semantic')
+
+
+@pytest.mark.parametrize(
+  'one',
+  [
+    'photo.png',
+    pathlib.Path('photo.png'),
+    photo(20, 30),
+    photo(20, 30)[..., 0],
+    photo(20, 30).tolist(),
+    photo(20, 30)[..., 0].tolist(),
+    list(photo(20, 30)),
+    Image.fromarray(photo(20, 30)),
+    {'a': photo(20, 30)},
+    None,
+  ],
+)
+def test_one_photo_is_not_taken_for_a_list(segmenter, one):
+  with pytest.raises(ValueError, match='predict takes a list of photos'):
+    list(segmenter.predict(one, 'cat'))
+
+
+def test_lists_of_photos_of_any_kind(segmenter):
+  pixels = photo(20, 30)
+  for photos in (
+    [pixels.tolist()],
+    np.stack([pixels]),
+    iter([pixels[..., 0]]),
+    (pixels[..., :1],),
+  ):
+    assert len(list(segmenter.predict(photos, 'cat'))) == 1
+  assert not list(segmenter.predict([], 'cat'))
+
+
+def test_what_came_before_a_failing_source_is_delivered(segmenter):
+  def camera():
+    yield photo(20, 30)
+    raise OSError('the camera is gone')
+
+  results = segmenter.predict(camera(), 'cat')
+  assert next(results)[1].size == (20, 30)
+  with pytest.raises(OSError, match='the camera is gone'):
+    next(results)
 
 
 def test_models_that_cannot_segment_say_so():

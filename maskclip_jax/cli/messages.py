@@ -10,6 +10,11 @@ def note(text: str) -> None:
   print(f'{PROGRAM}: {text}', file=sys.stderr)
 
 
+def show_warning(message: Warning, *where) -> None:
+  """Prints a warning as a note, in place of Python's form with file and code."""
+  note(f'note: {" ".join(str(message).split())}')
+
+
 def one_line(error: Exception) -> str:
   """The text of an error in one line; for errors of the system, with the path."""
   if isinstance(error, OSError) and error.strerror:

@@ -19,6 +19,7 @@ _CHOICES = (
   'top_k',
   'short_edge',
   'long_edge',
+  'white',
 )
 
 
@@ -48,6 +49,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--top_k', type=int, help='most instances per photo')
   parser.add_argument('--short_edge', type=int, help='resize the short side to this')
   parser.add_argument('--long_edge', type=int, help='but the long side at most to this')
+  parser.add_argument(
+    '--white', type=float, help='number that is white in photos of more than 8 bits'
+  )
   add_model_flags(parser)
 
 
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
       raise FileNotFoundError(f'{file} does not exist: give the path of an image file')
   atomic.check_place(arguments.out / files[0].name)
   if len(files) == 1:
-    photos.read_photo(files[0])  # Fails before the model is loaded.
+    photos.read_photo(files[0], arguments.white)  # Fails before the model is loaded.
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
   if arguments.vocabulary is not None:
@@ -97,7 +101,7 @@ def _predict_files(segmenter, files, arguments) -> int:
     predictions = segmenter.predict(
       files,
       arguments.vocabulary,
-      tuple(arguments.task.split(',')),
+      arguments.task,
       on_error=on_error,
       **choices,
     )

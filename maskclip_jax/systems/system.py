@@ -21,6 +21,9 @@ from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores
 
+# No device holds the features of a larger photo, in pixels.
+LONGEST_EDGE = 16384
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -40,10 +43,10 @@ class Preprocessing:
   def __post_init__(self):
     if self.resample not in ('pillow', 'opencv'):
       raise ValueError(f"resample must be 'pillow' or 'opencv', not {self.resample!r}")
-    if not 0 < self.short_edge <= self.long_edge:
+    if not 0 < self.short_edge <= self.long_edge <= LONGEST_EDGE:
       raise ValueError(
         f'short_edge {self.short_edge} must be positive and at most long_edge '
-        f'{self.long_edge}'
+        f'{self.long_edge}, and that at most {LONGEST_EDGE}'
       )
 
 

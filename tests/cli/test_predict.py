@@ -134,6 +134,20 @@ def test_every_kind_of_image_file(run, tmp_path, mode):
   assert status == 0, err
 
 
+def test_a_photo_of_twelve_bits_is_told_and_can_be_set(run, tmp_path):
+  grey = np.asarray(Image.open(photo(tmp_path / 'a.png')).convert('L'))
+  path = tmp_path / 'deep.png'
+  Image.fromarray(grey.astype(np.uint16) * 16).save(path)
+  status, _, err, _ = run(path, task='semantic')
+  assert status == 0
+  assert 'note: ' in err
+  assert 'deep.png has integers up to' in err
+  assert '4095 was taken for white' in err
+  status, _, err, _ = run(path, task='semantic', white=4095)
+  assert status == 0
+  assert 'white' not in err
+
+
 def test_a_bad_photo_among_good_ones(run, tmp_path):
   photo(tmp_path / 'a.png')
   (tmp_path / 'b.png').write_text('text')
