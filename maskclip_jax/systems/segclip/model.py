@@ -208,37 +208,38 @@ class SegCLIP(nnx.Module):
       text: class vectors.
       scores: has the threshold.
     """
-    window, batch = self.config.clip.image_size, len(images.pixels)
-    placed = photo_windows.place_windows(images, window, self.config.step)
+    config, batch = self.config, len(images.pixels)
+    window, groups = config.clip.image_size, config.centres
+    placed = photo_windows.place_windows(images, window, config.step)
 
     def encode(photo, start):
       pixels = photo_windows.cut_windows(images, photo, start, window)
       found = self.encode(normalize_pixels(pixels))
-      return found.image, found.vectors, found.groups.soft
+      vectors = jnp.concatenate([found.image[:, None], found.vectors], axis=1)
+      return vectors, found.groups.soft
 
-    image, vectors, soft = photo_windows.over_real(encode, placed)
-    scale = capped_scale(self.clip.logit_scale[...], LARGEST_SCALE)
-    # A window without content would divide zero by zero.
-    image, vectors = (
-      jnp.where(placed.real[..., None, None], x, 1.0)
-      for x in (image[:, :, None], vectors)
+    vectors, soft = photo_windows.over_real(encode, placed)
+    # The vectors of windows that no photo has are zero and cannot be normalised.
+    vectors = jnp.where(placed.real[..., None, None], vectors, 1.0)
+    similarity = class_similarity(
+      vectors.reshape(batch, -1, vectors.shape[-1]),
+      text,
+      capped_scale(self.clip.logit_scale[...], LARGEST_SCALE),
     )
-    class_logits = jax.vmap(
-      lambda image, vectors: window_classes(
-        class_similarity(image, text, scale)[:, 0],
-        class_similarity(vectors, text, scale),
-        text,
-        (scores or Scores()).background_threshold,
-        self.config.top_classes,
-      )
-    )(image, vectors)
-    objectness = jax.nn.logsumexp(class_logits, axis=-1)
-    objectness = jnp.where(placed.real[..., None], objectness, -jnp.inf)
+    similarity = similarity.reshape(-1, 1 + groups, similarity.shape[-1])
+    class_logits = window_classes(
+      similarity[:, 0],
+      similarity[:, 1:],
+      text,
+      (scores or Scores()).background_threshold,
+      config.top_classes,
+    ).reshape(batch, -1, similarity.shape[-1])
+    real = jnp.repeat(placed.real, groups, axis=1)
     winner = photo_windows.winners(soft, images, placed, window)
     return Outputs(
-      photo_windows.mask_logits(winner, placed, self.config.centres),
-      class_logits.reshape(batch, -1, class_logits.shape[-1]),
-      objectness.reshape(batch, -1),
+      photo_windows.mask_logits(winner, placed, groups),
+      class_logits,
+      jnp.where(real, jax.nn.logsumexp(class_logits, axis=-1), -jnp.inf),
       images.input_hw,
     )
 
