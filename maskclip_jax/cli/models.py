@@ -1,6 +1,8 @@
 """`python -m maskclip_jax models list`."""
 
 import argparse
+import dataclasses
+import json
 
 NAME, HELP = 'models', 'List the models that have a name.'
 
@@ -8,20 +10,31 @@ NAME, HELP = 'models', 'List the models that have a name.'
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `models`."""
   parser.add_argument('action', choices=['list'])
+  parser.add_argument('--json', action='store_true', help='for programs, not people')
 
 
 def run(arguments: argparse.Namespace) -> int:
-  """Prints the table of models."""
-  import rich.console
-  import rich.table
+  """Prints the models: first those that work at once, last parts without masks.
 
+  Names and links stand on lines of their own, so that they can be copied.
+  """
   from maskclip_jax import zoo
 
-  table = rich.table.Table(title='Models', show_lines=True)
-  for heading in ('name', 'what it is', 'weights', 'licence of the weights', 'numbers'):
-    table.add_column(heading, overflow='fold')
-  for name in zoo.list_models():
-    card = zoo.cards()[name]
-    table.add_row(name, card.summary, card.weights, card.licence, card.numbers)
-  rich.console.Console().print(table)
+  cards = zoo.cards()
+  if arguments.json:
+    print(json.dumps({n: dataclasses.asdict(c) for n, c in cards.items()}, indent=2))
+    return 0
+  for name, card in cards.items():
+    print(f'{name}{"  (works at once)" if card.shipped else ""}')
+    for label, text in (
+      ('', card.summary),
+      ('weights: ', card.weights),
+      ('', card.url),
+      ('licence: ', card.licence),
+      ('numbers: ', card.numbers),
+    ):
+      if text:
+        print(f'  {label}{text}')
+    print()
+  print('A published model is fetched by hand and converted: convert FILE --to DIR.')
   return 0

@@ -104,6 +104,7 @@ class Card:
     numbers: published results, each with its protocol; '' where there are none.
     shipped: the bundle's directory inside this package; '' if the weights are
       elsewhere.
+    url: where to fetch them by hand; '' where there is nothing to fetch.
   """
 
   summary: str
@@ -111,6 +112,7 @@ class Card:
   licence: str
   numbers: str = ''
   shipped: str = ''
+  url: str = ''
 
 
 def _never(config: Any) -> bool:

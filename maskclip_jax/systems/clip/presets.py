@@ -18,6 +18,7 @@ CARDS = {
     f'CLIP {size.replace("_", " ")}',
     f'timm/vit_{name}.openai on the Hugging Face hub, safetensors',
     'MIT (OpenAI CLIP)',
+    url=f'https://huggingface.co/timm/vit_{name}.openai',
   )
   for size, name in _REPOSITORIES.items()
 }

@@ -42,5 +42,6 @@ CARDS = {
     'crops every proposal and classifies the crop by CLIP; slow',
     'proposals of MasQCLIP, and CLIP',
     'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)',
+    url='https://drive.google.com/drive/folders/1wGpl9k7lEYigvSiI2IMx_V_TBGrzfVNl',
   ),
 }

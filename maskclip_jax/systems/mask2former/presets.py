@@ -72,10 +72,12 @@ CARDS = {
     'github.com/facebookresearch/Mask2Former model zoo, detectron2 files',
     'CC BY-NC 4.0 (model zoo)',
     'Mask2Former model zoo: COCO PQ 51.9, AP 41.7, mIoU 61.7',
+    url='https://github.com/facebookresearch/Mask2Former/blob/main/MODEL_ZOO.md',
   ),
   'proposals_r50': Card(
     'class-agnostic proposals: MasQCLIP teacher or student',
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files',
     'CC BY-NC 4.0 (authors)',
+    url='https://drive.google.com/drive/folders/1wGpl9k7lEYigvSiI2IMx_V_TBGrzfVNl',
   ),
 }

@@ -47,11 +47,13 @@ CARDS = {
     'github.com/mlpc-ucsd/MaskCLIP, PyTorch files; text tower from CLIP',
     _LICENCE,
     'MasQCLIP paper Table 1: ADE20K-150 PQ 15.1, mIoU 23.7; A-847 8.2, PC-59 45.9',
+    url='https://drive.google.com/file/d/1fzf4y-l-BwhBkxambk_yS4yrCwHOKij7',
   ),
   'maskclip_freeze_r50_vit_l14_336': Card(
     'MaskCLIP without relative mask attention: nothing trained on CLIP',
     'proposals of MaskCLIP or MasQCLIP, and CLIP',
     _LICENCE,
     'MasQCLIP paper Table 5 ("freeze", with object score): ADE20K-150 PQ 10.7',
+    url='https://drive.google.com/file/d/1NdXOUzJVQUdl0V0HkQ0yFMUa2MJQojiv',
   ),
 }

@@ -32,6 +32,7 @@ CARDS = {
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files; text tower from CLIP',
     'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)',
     'paper Table 1: ADE20K-150 PQ 23.3, mIoU 30.4; A-847 10.7, PC-59 57.8, PC-459 18.2',
+    url='https://drive.google.com/drive/folders/1wGpl9k7lEYigvSiI2IMx_V_TBGrzfVNl',
   ),
   'masqclip_r50_vit_b16': Card(
     'MasQCLIP on the smaller CLIP ViT-B/16, for training and for trying out',

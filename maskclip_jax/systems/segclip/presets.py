@@ -43,5 +43,6 @@ CARDS = {
     'github.com/ArrowLuo/SegCLIP, release checkpoint_v0, segclip.bin',
     'none stated (authors), on MIT (OpenAI CLIP)',
     'paper: mIoU with background, VOC 52.6, PASCAL Context 24.7, COCO-Object 26.5',
+    url='https://github.com/ArrowLuo/SegCLIP/releases/download/checkpoint_v0/segclip.bin',
   ),
 }

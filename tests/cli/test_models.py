@@ -1,0 +1,33 @@
+"""`models list`: what there is, in a form that can be copied."""
+
+import json
+import pathlib
+
+from maskclip_jax import zoo
+from maskclip_jax.__main__ import main
+
+README = pathlib.Path(__file__).parents[2] / 'README.md'
+
+
+def test_names_and_links_stand_alone_on_their_lines(capsys):
+  assert main(['models', 'list']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  for name, card in zoo.cards().items():
+    assert any(line.split()[:1] == [name] for line in lines), name
+    assert not card.url or f'  {card.url}' in lines
+  assert lines[0] == f'{next(iter(zoo.shipped()))}  (works at once)'
+
+
+def test_programs_read_json(capsys):
+  assert main(['models', 'list', '--json']) == 0
+  listed = json.loads(capsys.readouterr().out)
+  assert list(listed) == zoo.list_models()
+  assert listed['masqclip_r50_vit_l14_336']['licence'].startswith('CC BY-NC')
+
+
+def test_readme_names_the_file_of_every_published_system():
+  text = README.read_text()
+  wanted = {
+    c.url for n, c in zoo.cards().items() if c.url and not n.startswith('clip_')
+  }
+  assert {url for url in wanted if url not in text} == set()
