@@ -28,7 +28,7 @@ from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
-from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, Scores, TextBank
 from maskclip_jax.systems.system import Preprocessing, Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -203,25 +203,15 @@ class Segmenter:
     if key not in self._banks:
       if self.preset.vocabulary is not None:
         columns = len(vocabulary) + 1
-        vectors, void, buckets = np.zeros((columns, 0)), True, (columns,)
+        self._banks[key] = TextBank.build(
+          np.zeros((columns, 0)), vocabulary.things, void_last=True, buckets=(columns,)
+        )
       else:
         vectors = class_vectors(vocabulary, self.encode_text, self._cache)
-        void, buckets = vocabulary.void is not None, BUCKETS
-      self._banks[key] = TextBank.build(
-        vectors,
-        vocabulary.things,
-        void_last=void,
-        seen=self._seen(vocabulary),
-        buckets=buckets,
-      )
+        training = self.preset.training
+        seen = training and vocabulary.seen_in(Vocabulary.named(training))
+        self._banks[key] = TextBank.build(vectors, **vocabulary.columns(), seen=seen)
     return self._banks[key]
-
-  def _seen(self, vocabulary: Vocabulary) -> list[bool] | None:
-    """Which classes share a word with the vocabulary of the model's training."""
-    if self.preset.training is None:
-      return None
-    seen, _ = vocabulary.overlap(Vocabulary.named(self.preset.training))
-    return [category.name in seen for category in vocabulary.classes]
 
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""

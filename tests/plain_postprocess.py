@@ -4,9 +4,11 @@
 was decided by less than float32 rounding, and they are counted.
 """
 
+import golden
 import numpy as np
 
 from maskclip_jax.postprocess.class_scores import ClassScores
+from maskclip_jax.postprocess.instances import instances
 from maskclip_jax.postprocess.tiles import Geometry
 
 # Float32 rounding of scores in [0, 1]: what another order of summation may change.
@@ -131,3 +133,40 @@ GEOMETRIES = {
   'fine_masks': Geometry((72, 72), (32, 64), (30, 50), (60, 100)),
   'long': Geometry((160, 8), (640, 32), (640, 4), (2000, 10)),
 }
+
+
+def assert_same_instances(masks, scores, thing, geometry, recorded, prefix, **choices):
+  """The official detections, whose order and whose choice among ties are open.
+
+  Each must be one of ours, mask for mask, and each of ours that scores more than the
+  last one of the `top_k` must be among them.
+  """
+  top_k, packed = choices.pop('top_k'), choices.pop('packed', True)
+  ours = instances(masks, scores, thing, geometry, top_k=10_000, **choices)
+  limited = instances(masks, scores, thing, geometry, top_k=top_k, **choices)
+  official_masks = recorded[f'{prefix}/pred_masks{"_packed" if packed else ""}']
+  if packed:
+    official_masks = golden.unpack(official_masks, geometry.original[1])
+  p = np.asarray(scores.probabilities)
+  cut = np.sort(p.ravel())[-top_k]
+  left = set(range(len(ours)))
+  official = zip(
+    recorded[f'{prefix}/scores'],
+    recorded[f'{prefix}/pred_classes'],
+    official_masks,
+    strict=True,
+  )
+  for score, label, mask in official:
+    match = [
+      i
+      for i in left
+      if ours.classes[i] == label
+      and np.isclose(ours.scores[i], score, rtol=golden.TOLERANCE, atol=1e-7)
+      and np.array_equal(ours.mask(i), mask)
+    ]
+    assert match, f'{prefix}: no detection of class {label} with score {score}'
+    left.remove(match[0])
+  missed = [i for i in left if p[ours.queries[i], ours.classes[i]] > cut * (1 + 1e-5)]
+  assert not missed
+  tied = (p == cut).sum() > 1
+  assert tied or len(limited) == len(official_masks)

@@ -31,12 +31,14 @@ class Sources:
     clip: the CLIP beside it, likewise; None if the system needs none.
     main_part: the prefix of the paths that the main file gives, where it is not a file
       of this system; '' if it gives all of them.
+    held: the paths that the main file gives, where it is one of this system.
   """
 
   system: System
   main: Checkpoint
   clip: Checkpoint | None
   main_part: str
+  held: frozenset[str] = frozenset()
 
   @classmethod
   def of(cls, main: Checkpoint, clip: Checkpoint | None, system: System) -> 'Sources':
@@ -44,7 +46,7 @@ class Sources:
     if clip is not None:
       clip = clip.as_part('', f'{CLIP}/')
     if main.kind == system.name:
-      return cls(system, main, clip, '')
+      return cls(system, main, clip, '', frozenset(main.known_paths()))
     theirs = {kind: f'{part}/' for part, kind in find_system(main.kind).parts.items()}
     if system.name in theirs:
       return cls(system, main.as_part(theirs[system.name], ''), clip, '')
@@ -56,7 +58,19 @@ class Sources:
     """Whether the main file gives a parameter of the system."""
     if self.main.kind != self.system.name:
       return path.startswith(self.main_part)
-    return not path.startswith(self.system.format.left_out)
+    form = self.system.format
+    if self.clip is not None and path.startswith(form.may_lack):
+      return path in self.held
+    return not path.startswith(form.left_out)
+
+  def lacking(self) -> tuple[str, ...]:
+    """Prefixes of our paths that the main file lacks and others of its kind hold."""
+    may_lack = self.system.format.may_lack if self.system.format else ()
+    return tuple(
+      prefix
+      for prefix in may_lack
+      if not any(path.startswith(prefix) for path in self.held)
+    )
 
   def found(self) -> Found:
     """What the files tell about the sizes of the model."""

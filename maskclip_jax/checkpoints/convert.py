@@ -17,7 +17,6 @@ import numpy as np
 from maskclip_jax.checkpoints import bundle, params, restore
 from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
-from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, OPENAI_CLIP_REPOSITORIES
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
 from maskclip_jax.systems import system_names
@@ -72,7 +71,7 @@ def convert_checkpoint(
   sources = Sources.of(main, second, chosen_system)
   name, chosen = choose_preset(sources, preset)
   flat = _gather(sources, chosen)
-  origin = _provenance(main, second)
+  origin = _provenance(sources)
   card = model_card(name, chosen, origin, params.count(flat))
   bundle.save(to, chosen.to_dict(), flat, source=origin, card=card)
   notes = _notes(main, second, chosen)
@@ -84,8 +83,8 @@ def _possible(kind: str) -> tuple[str, ...]:
   can be made of its proposals and a CLIP."""
   if kind not in system_names():
     return ()
-  parts = find_system(kind).parts.values()
-  proposals = [part for part in parts or (kind,) if part != CLIP]
+  parts = find_system(kind).parts
+  proposals = [system for part, system in parts.items() if part != CLIP] or [kind]
   made = (
     system.name
     for system in all_systems()
@@ -123,18 +122,26 @@ def _choose_system(
 def _choose_clip(
   main: Checkpoint, system: System, clip: str | os.PathLike | None
 ) -> Checkpoint | None:
-  whole = main.kind == system.name and not system.format.left_out
-  if whole or CLIP not in system.parts.values():
+  kind, form = system.parts.get(CLIP), system.format
+  own = main.kind == system.name
+  if kind is None or (own and not form.left_out + form.may_lack):
     if clip is not None:
       raise ValueError(f'--clip is not used for {system.name}: leave it out')
     return None
-  if clip is None:
-    size, where = list(OPENAI_CLIP_REPOSITORIES.items())[-1]
-    raise ValueError(
-      f"{main.path} does not hold CLIP's text tower: name the CLIP it was trained with "
-      f'by --clip FILE (the published models: {size}, {OPENAI_CLIP_FILE} of {where})'
-    )
-  return open_clip(clip)
+  if clip is not None:
+    return open_clip(clip, kind)
+  if own and not form.left_out:
+    # It may hold all; if not, reading it tells.
+    return None
+  raise ValueError(
+    f"{main.path} does not hold CLIP's text tower: name the CLIP it was trained with "
+    f'by --clip FILE (the published models: {_published_clip(kind)})'
+  )
+
+
+def _published_clip(kind: str) -> str:
+  """Where the CLIP is that the published models of the systems stand on."""
+  return list(find_system(kind).cards.values())[-1].weights
 
 
 def _notes(
@@ -166,6 +173,7 @@ def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
     own,
     partial=main.kind != preset.system or sources.system.takes_part(preset.config),
     source=str(main.path),
+    hint=_hint(sources),
   )
   if second is not None:
     # One matrix is read twice, to see that both files hold the same CLIP.
@@ -183,6 +191,16 @@ def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
       _check_same_clip(flat[witness], others[witness], main, second)
     flat = others | flat
   return {path: flat[path] for path in expected}
+
+
+def _hint(sources: Sources) -> str:
+  """What to do where the main file lacks tensors."""
+  system = sources.system
+  lacking = sources.clip is None and sources.main.kind == system.name
+  if not (lacking and system.format.may_lack):
+    return ''
+  where = _published_clip(system.parts[CLIP])
+  return f'what is missing of its CLIP comes from --clip FILE ({where})'
 
 
 def _witness(own: Mapping[str, Any]) -> str | None:
@@ -204,8 +222,9 @@ def _check_same_clip(
     )
 
 
-def _provenance(main: Checkpoint, second: Checkpoint | None) -> dict[str, Any]:
+def _provenance(sources: Sources) -> dict[str, Any]:
   """Where the weights come from, for the bundle's config and card."""
+  main, second = sources.main, sources.clip
   files = [main] if second is None else [main, second]
   criterion = main.shapes().get('criterion.empty_weight')
   return {
@@ -220,6 +239,8 @@ def _provenance(main: Checkpoint, second: Checkpoint | None) -> dict[str, Any]:
     ],
     # The length of a buffer that official code insists on; nothing else tells it.
     'criterion_classes': criterion[0] - 1 if criterion else None,
+    # What the main file left to the other one, and an export of it leaves out again.
+    'left_out': list(sources.lacking()),
   }
 
 

@@ -16,7 +16,7 @@ from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
 from maskclip_jax.systems.system import all_systems, find_system
 
-# The system whose checkpoints `--clip` takes, and the part of the others that it is.
+# The part of a system whose checkpoint `--clip` takes.
 CLIP = 'clip'
 # What the shapes of a CLIP leave open.
 _UNTOLD = ('activation', 'vision_heads', 'text_heads')
@@ -88,6 +88,10 @@ class Checkpoint:
     """Our path -> shape, of those tensors whose layout needs no head count."""
     return rules.known_shapes(self.rules, self.shapes())
 
+  def known_paths(self) -> set[str]:
+    """Our paths that the file gives."""
+    return rules.known_paths(self.rules, self.tensors)
+
   def as_part(self, inside: str, ours: str) -> 'Checkpoint':
     """The same file, its rules those of one part below another prefix."""
     return dataclasses.replace(self, rules=rules.part_of(self.rules, inside, ours))
@@ -118,7 +122,8 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
   path = bundle.locate(path)
   if bundle.is_bundle(path):
     opened = _open_bundle(path)
-    if find_system(opened.kind).parts or opened.kind == CLIP:
+    system = find_system(opened.kind)
+    if system.parts or not system.segments:
       raise ValueError(f'{path} is a bundle, converted already: give it to --model')
     return opened
   tensors = read_checkpoint(path)
@@ -135,32 +140,47 @@ def _open_bundle(path: pathlib.Path) -> Checkpoint:
   return Checkpoint(path, opened.parameters, kind, 'bundle', table)
 
 
-def open_clip(path: str | os.PathLike) -> Checkpoint:
+def open_clip(path: str | os.PathLike, kind: str) -> Checkpoint:
   """Opens a CLIP: an official file, or a bundle that holds one.
 
+  Args:
+    path: the file or the bundle.
+    kind: the system that the CLIP is.
+
   Raises:
-    FileNotFoundError, ValueError: see `open_checkpoint`; or it is not a CLIP.
+    FileNotFoundError, ValueError: see `open_checkpoint`; or it is not such a CLIP.
   """
   path = bundle.locate(path)
   if not bundle.is_bundle(path):
     checkpoint = open_checkpoint(path)
-    if checkpoint.kind != CLIP:
+    if checkpoint.kind != kind and find_system(checkpoint.kind).segments:
       raise ValueError(
         f'{path} is a {checkpoint.title} checkpoint and holds no text tower: '
         '--clip takes a whole CLIP'
       )
+    _check_kind(path, checkpoint.kind, kind)
     return checkpoint
   checkpoint = _open_bundle(path)
-  inside = '' if checkpoint.kind == CLIP else f'{CLIP}/'
+  system = find_system(checkpoint.kind)
+  inside = '' if checkpoint.kind == kind else f'{CLIP}/'
   if f'{inside}logit_scale' not in checkpoint.tensors:
     raise ValueError(f'{path} is a bundle without a CLIP')
+  _check_kind(path, system.parts.get(CLIP, system.name), kind)
   config = bundle.load(path).config['config']
   config = config[CLIP] if inside else config
   return dataclasses.replace(
     checkpoint.as_part(inside, ''),
-    kind=CLIP,
-    beside={name: config[name] for name in _UNTOLD},
+    kind=kind,
+    beside={name: config[name] for name in _UNTOLD if name in config},
   )
+
+
+def _check_kind(path: pathlib.Path, found: str, wanted: str) -> None:
+  if found != wanted:
+    raise ValueError(
+      f'{path} holds a {title_of(found)} and a {title_of(wanted)} is needed: take the '
+      'CLIP that the checkpoint was trained with'
+    )
 
 
 def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:

@@ -52,7 +52,7 @@ def export_official(
   preset = Preset.from_dict(opened.config)
   system = find_system(preset.system)
   table = _table(system, preset.config, layout, opened.source)
-  left_out = system.format.left_out
+  left_out = (*system.format.left_out, *opened.source.get('left_out', ()))
   stored = [path for path in opened.parameters if not path.startswith(left_out)]
   tensors = rules.invert({path: opened.parameters[path] for path in stored}, table)
   with atomic.file(to) as partial:

@@ -25,6 +25,8 @@ class Format:
       length of a buffer that official code insists on); None if no file is written.
     licence: the terms of the published weights, for model cards.
     left_out: prefixes of our paths that no official file holds.
+    may_lack: prefixes of our paths that some official files hold and others leave to
+      the file of that part.
     includes: systems whose signatures these files bear too: this format wins.
     wrapper: the entry of a `.pth` file that holds the state dict; '' for none.
     beside: fields of the config that a file beside the weights tells.
@@ -36,6 +38,7 @@ class Format:
   write: Callable[[Any, str, int], Rules] | None = None
   licence: str = ''
   left_out: tuple[str, ...] = ()
+  may_lack: tuple[str, ...] = ()
   includes: tuple[str, ...] = ()
   wrapper: str = ''
   beside: Callable[[pathlib.Path], Mapping[str, Any]] = _nothing_beside

@@ -297,6 +297,23 @@ def _renamed(name: str, aliases: Iterable[tuple[re.Pattern, str]]) -> str:
   return name
 
 
+def known_paths(rules: Rules, official: Iterable[str]) -> set[str]:
+  """Our paths that a file's keys give."""
+  templates = [
+    (_regex(pattern), rule.paths)
+    for rule in rules
+    if isinstance(rule, Rule)
+    for pattern in (rule.pattern, *rule.aliases)
+  ]
+  return {
+    path.format(**match.groupdict())
+    for name in official
+    for regex, paths in templates
+    if (match := regex.fullmatch(name))
+    for path in paths
+  }
+
+
 def known_shapes(
   rules: Rules, official: Mapping[str, Shape]
 ) -> dict[str, tuple[int, ...]]:

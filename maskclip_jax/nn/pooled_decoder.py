@@ -57,7 +57,8 @@ class PooledDecoder(MaskedDecoder):
     super().__init__(None, width=width, mask_dim=width, dtype=dtype, rngs=rngs, **sizes)
     self.pool_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
     self.pool_proj = linear(width, width, dtype=dtype, rngs=rngs)
-    self.class_embed = MLP(width, embed_dim, dtype=dtype, rngs=rngs)
+    # `data` because the decoder without classes declares it empty.
+    self.class_embed = nnx.data(MLP(width, embed_dim, dtype=dtype, rngs=rngs))
     self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), jnp.float32))
 
   def predict(

@@ -106,6 +106,9 @@ class Images:
 class TextBank:
   """Class vectors of a vocabulary, padded to a bucket.
 
+  Classes are columns, vectors are rows. Most systems have one row a class; where every
+  word of a class keeps a vector of its own, the best of its rows counts.
+
   Attributes:
     embeddings: unit vectors; zero in the padding, and for a class that no word stands
       for (see `Scores.background_threshold`).
@@ -115,13 +118,16 @@ class TextBank:
       never a result.
     seen: classes that the training of the model named; some systems trust CLIP less
       for these.
+    columns: the column of each row, beyond the last one for padding; None if row i is
+      column i.
   """
 
-  embeddings: Float[Array, 'k d']
+  embeddings: Float[Array, 'r d']
   valid: Bool[Array, ' k']
   thing: Bool[Array, ' k']
   void: Bool[Array, ' k']
   seen: Bool[Array, ' k']
+  columns: Int[Array, ' r'] | None = None
 
   @classmethod
   def build(
@@ -129,48 +135,67 @@ class TextBank:
     embeddings: Float[np.ndarray, 'n d'],
     thing: Bool[np.ndarray, ' n'] | Sequence[bool],
     *,
-    void_last: bool,
+    void_last: bool = False,
+    learned_void: bool = False,
+    rows: Sequence[int] | None = None,
     seen: Bool[np.ndarray, ' n'] | Sequence[bool] | None = None,
     buckets: Sequence[int] = BUCKETS,
   ) -> 'TextBank':
     """Normalises and pads class vectors.
 
     Args:
-      embeddings: one row per class, then the void row if `void_last`.
+      embeddings: the rows of each class, then the void row if `void_last`.
       thing: one flag per class (not for the void row).
       void_last: whether the last row is the void column.
+      learned_void: whether there is a void column without a row: the model has its
+        vector.
+      rows: how many rows each class has; one by default.
       seen: one flag per class (not for the void row); none is seen by default.
-      buckets: sizes to pad to, ascending.
+      buckets: sizes to pad rows and columns to, ascending.
 
     Raises:
       ValueError: no classes, too many for the largest bucket, or flags that do not fit.
     """
     embeddings = np.asarray(embeddings, np.float32)
-    rows = len(embeddings)
-    classes = rows - void_last
+    classes, given = len(thing), len(embeddings)
     seen = [False] * classes if seen is None else seen
-    if classes < 1 or len(thing) != classes or len(seen) != classes:
+    needed = (classes if rows is None else sum(rows)) + void_last
+    if not classes or given != needed or len(seen) != classes:
       raise ValueError(
-        f'{rows} text vectors (void column: {void_last}), {len(thing)} thing flags and '
+        f'{given} text vectors (void column: {void_last}), {classes} thing flags and '
         f'{len(seen)} seen flags do not fit: give one flag per class and at least one '
         'class'
       )
-    if rows > max(buckets):
-      raise ValueError(f'{rows} classes exceed the largest text bank ({max(buckets)})')
-    size = next(bucket for bucket in buckets if bucket >= rows)
+    real = classes + (void_last or learned_void)
+    size, height = (_bucket(n, buckets) for n in (real, given))
+    if rows is None:
+      height = size
     norm = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    padded = np.zeros((size, embeddings.shape[1]), np.float32)
-    padded[:rows] = embeddings / np.maximum(norm, 1e-12)
+    padded = np.zeros((height, embeddings.shape[1]), np.float32)
+    padded[:given] = embeddings / np.maximum(norm, 1e-12)
     index = np.arange(size)
     flags = np.zeros((2, size), bool)
     flags[:, :classes] = thing, seen
+    columns = None
+    if rows is not None:
+      columns = np.full(height, size, np.int32)
+      counts = [*rows, *[1] * void_last]
+      columns[:given] = np.repeat(np.arange(len(counts)), counts)
     return cls(
       jnp.asarray(padded),
-      jnp.asarray(index < rows),
+      jnp.asarray(index < real),
       jnp.asarray(flags[0]),
-      jnp.asarray((index == rows - 1) & bool(void_last)),
+      jnp.asarray((index == classes) & (real > classes)),
       jnp.asarray(flags[1]),
+      None if columns is None else jnp.asarray(columns),
     )
+
+
+def _bucket(rows: int, buckets: Sequence[int]) -> int:
+  """The smallest bucket that holds some rows."""
+  if rows > max(buckets):
+    raise ValueError(f'{rows} classes exceed the largest text bank ({max(buckets)})')
+  return next(bucket for bucket in buckets if bucket >= rows)
 
 
 @_pytree
@@ -189,6 +214,10 @@ class Scores:
       without a vector, if the bank has one.
     void_weight: how much the void column lowers the scores of classes; 0 for not at
       all.
+    skip_empty: CLIP has no say on masks that cover no position of its map; otherwise
+      its answer to nothing counts, which is the same for all of them.
+    coat: how much CLIP's best probability of a class lowers that of void; 0 for not at
+      all.
   """
 
   seen_weight: float | Float[Array, ''] = 0.0
@@ -196,6 +225,8 @@ class Scores:
   mask_threshold: float | Float[Array, ''] = 0.5
   background_threshold: float | Float[Array, ''] = 0.0
   void_weight: float | Float[Array, ''] = 0.0
+  skip_empty: bool | Bool[Array, ''] = False
+  coat: float | Float[Array, ''] = 0.0
 
 
 @_pytree

@@ -85,6 +85,25 @@ def class_similarity(
   vectors: Float[Array, 'b q d'],
   text: TextBank,
   scale: float | Float[Array, ''] = LOGIT_SCALE,
+  *,
+  void_vector: Float[Array, ' d'] | None = None,
 ) -> Float[Array, 'b q k']:
-  """Scaled cosine of region vectors and class vectors, float32."""
-  return scale * jnp.einsum('bqd,kd->bqk', unit(vectors), text.embeddings)
+  """Scaled cosine of region vectors and class vectors, float32.
+
+  Args:
+    vectors: of the regions.
+    text: class vectors; a class with several counts by the best of them.
+    scale: the temperature.
+    void_vector: what the void column is compared with, where the model learned it.
+  """
+  vectors = unit(vectors)
+  cosine = jnp.einsum('bqd,rd->bqr', vectors, text.embeddings)
+  if text.columns is not None:
+    by_row = jnp.moveaxis(cosine, -1, 0)
+    best = jax.ops.segment_max(by_row, text.columns, num_segments=len(text.valid))
+    # Columns without a row would be minus infinity.
+    cosine = jnp.maximum(jnp.moveaxis(best, 0, -1), -1.0)
+  if void_vector is not None:
+    other = jnp.einsum('bqd,d->bq', vectors, unit(void_vector))
+    cosine = jnp.where(text.void, other[..., None], cosine)
+  return scale * cosine

@@ -62,7 +62,8 @@ def class_vectors(
     cache: vectors that are known already; takes the new ones.
 
   Returns:
-    float32 unit rows: one per class, then the void column if there is one.
+    float32 unit rows, those of `Vocabulary.pool`; `Vocabulary.columns` tells which
+    belong to which class.
 
   Raises:
     ValueError: `encode` does not return one finite vector per prompt.

@@ -10,7 +10,7 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from maskclip_jax.names import unknown
 
@@ -30,6 +30,9 @@ def systems() -> tuple[str, ...]:
   return tuple(_read('treatments.json'))
 
 
+Synonyms = Literal['mean', 'max']
+
+
 @dataclasses.dataclass(frozen=True)
 class Treatment:
   """How the words of a class become its vector.
@@ -43,9 +46,13 @@ class Treatment:
       average is normalised in any case.
     wordless: name of a class that no word stands for, if the vocabulary has it. Its
       vector is zero; what all words fit too little belongs to it.
+    synonyms: what several words of a class become: 'mean', one vector; or 'max', a
+      vector each, of which the one that fits a region best counts.
+    learned_void: whether the model has a vector of its own for the extra last column.
 
   Raises:
-    ValueError: an unknown template set, or a template without exactly one '{}'.
+    ValueError: an unknown template set, a template without exactly one '{}', an unknown
+      rule for synonyms, or a void word beside a learned vector.
   """
 
   system: str = 'clean'
@@ -53,6 +60,8 @@ class Treatment:
   templates: str | Sequence[str] = ('{}',)
   normalise_first: bool = False
   wordless: str | None = None
+  synonyms: Synonyms = 'mean'
+  learned_void: bool = False
 
   def __post_init__(self):
     templates = self.templates
@@ -70,6 +79,12 @@ class Treatment:
       raise ValueError("no templates: give at least '{}'")
     if self.void is not None and not self.void.strip():
       raise ValueError('the void word is empty: give a word, or None for no column')
+    if self.void is not None and self.learned_void:
+      raise ValueError(f'the void column is {self.void!r} or learned, not both')
+    if self.synonyms not in get_args(Synonyms):
+      raise ValueError(
+        f'synonyms must be one of {get_args(Synonyms)}, not {self.synonyms!r}'
+      )
     object.__setattr__(self, 'templates', templates)
 
   @classmethod
@@ -81,14 +96,9 @@ class Treatment:
     """
     if system not in systems():
       raise unknown('treatment', system, systems())
-    entry = _read('treatments.json')[system]
-    return cls(
-      system,
-      entry['void'],
-      entry['templates'],
-      normalise_first=entry['normalise_first'],
-      wordless=entry.get('wordless'),
-    )
+    fields = dict(_read('treatments.json')[system])
+    del fields['about']
+    return cls(system, **fields)
 
   @classmethod
   def from_json(cls, data: str | Mapping[str, Any]) -> 'Treatment':

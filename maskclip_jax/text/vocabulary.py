@@ -206,24 +206,55 @@ class Vocabulary:
     """The word of the extra last column, or None if there is no such column."""
     return self.treatment.void if self.treatment else None
 
-  def prompts(self) -> tuple[list[str], list[tuple[int, ...]]]:
-    """What to encode: distinct prompts, and the prompts of each class (then void).
-
-    Raises:
-      ValueError: the only class is one without words.
-    """
+  def _words(self) -> list[tuple[str, ...]]:
+    """The words of each class, as the treatment reads them; none for the class that
+    stands for what the others leave over."""
     treatment = self.treatment or Treatment()
-    words = [
+    return [
       ()
       if normal(category.name) == treatment.wordless
       else category.words_for(treatment.system)
       for category in self.classes
     ]
+
+  def columns(self) -> dict[str, Any]:
+    """What a text bank must know of the vectors of `pool`, by argument of its builder:
+    thing flags, how many rows a class has, and where its void column comes from."""
+    treatment = self.treatment or Treatment()
+    rows = None
+    if treatment.synonyms == 'max':
+      rows = [max(1, len(words)) for words in self._words()]
+    return {
+      'thing': self.things,
+      'rows': rows,
+      'void_last': treatment.void is not None,
+      'learned_void': treatment.learned_void,
+    }
+
+  def seen_in(self, training: 'Vocabulary') -> Bool[np.ndarray, ' k']:
+    """Which classes have a word of a training vocabulary, letter by letter, both as
+    this vocabulary's treatment reads them [fcclip 4]."""
+    system = (self.treatment or Treatment()).system
+    known = {word for one in training.classes for word in one.words_for(system)}
+    return np.array(
+      [not known.isdisjoint(one.words_for(system)) for one in self.classes]
+    )
+
+  def prompts(self) -> tuple[list[str], list[tuple[int, ...]]]:
+    """What to encode: distinct prompts, and the prompts of each row of `pool`.
+
+    Raises:
+      ValueError: the only class is one without words.
+    """
+    treatment = self.treatment or Treatment()
+    words = self._words()
     if not any(words):
       raise ValueError(
         f'{treatment.wordless!r} is what other classes leave over: name one, such as '
         f"'{treatment.wordless}; cat'"
       )
+    if treatment.synonyms == 'max':
+      words = [row for some in words for row in ([(w,) for w in some] or [()])]
     if treatment.void is not None:
       words.append((treatment.void,))
     rows: dict[str, int] = {}
@@ -237,8 +268,9 @@ class Vocabulary:
     """Class vectors from the vectors of `prompts()`.
 
     Returns:
-      float32 unit rows: one per class, then the void column if there is one. The row of
-      a class without words is zero.
+      float32 unit rows: one per class, or per word of each class if the treatment keeps
+      synonyms apart; then the void word if there is one. The row of a class without
+      words is zero.
 
     Raises:
       ValueError: not one vector per prompt.

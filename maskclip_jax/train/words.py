@@ -56,7 +56,7 @@ def make_text_bank(
     return encode_prompts(prompts, tower, config.context_length, truncate=False)
 
   vectors = class_vectors(words, encode)
-  return TextBank.build(vectors, words.things, void_last=words.void is not None)
+  return TextBank.build(vectors, **words.columns())
 
 
 def _tower(config: CLIPConfig, values: Mapping[str, np.ndarray]) -> Tower:

@@ -7,7 +7,6 @@ import plain_postprocess as plain
 import pytest
 
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
-from maskclip_jax.postprocess.instances import instances
 from maskclip_jax.postprocess.panoptic import panoptic
 from maskclip_jax.postprocess.semantic import semantic, semantic_scores
 from maskclip_jax.postprocess.tiles import Geometry
@@ -21,43 +20,6 @@ def unit_case():
   scores = ClassScores(p, np.zeros(len(p), np.float32), np.ones(p.shape[1], bool))
   thing = np.isin(np.arange(7), THINGS)
   return recorded, recorded['in/unit/mask_pred'], scores, thing, Geometry.same(48, 60)
-
-
-def assert_same_instances(masks, scores, thing, geometry, recorded, prefix, **choices):
-  """The official detections, whose order and whose choice among ties are open.
-
-  Each must be one of ours, mask for mask, and each of ours that scores more than the
-  last one of the `top_k` must be among them.
-  """
-  top_k, packed = choices.pop('top_k'), choices.pop('packed', True)
-  ours = instances(masks, scores, thing, geometry, top_k=10_000, **choices)
-  limited = instances(masks, scores, thing, geometry, top_k=top_k, **choices)
-  official_masks = recorded[f'{prefix}/pred_masks{"_packed" if packed else ""}']
-  if packed:
-    official_masks = golden.unpack(official_masks, geometry.original[1])
-  p = np.asarray(scores.probabilities)
-  cut = np.sort(p.ravel())[-top_k]
-  left = set(range(len(ours)))
-  official = zip(
-    recorded[f'{prefix}/scores'],
-    recorded[f'{prefix}/pred_classes'],
-    official_masks,
-    strict=True,
-  )
-  for score, label, mask in official:
-    match = [
-      i
-      for i in left
-      if ours.classes[i] == label
-      and np.isclose(ours.scores[i], score, rtol=golden.TOLERANCE, atol=1e-7)
-      and np.array_equal(ours.mask(i), mask)
-    ]
-    assert match, f'{prefix}: no detection of class {label} with score {score}'
-    left.remove(match[0])
-  missed = [i for i in left if p[ours.queries[i], ours.classes[i]] > cut * (1 + 1e-5)]
-  assert not missed
-  tied = (p == cut).sum() > 1
-  assert tied or len(limited) == len(official_masks)
 
 
 def test_official_semantic():
@@ -92,7 +54,7 @@ def test_official_panoptic(case):
 def test_official_instances(things_only):
   recorded, masks, scores, thing, geometry = unit_case()
   # The recording was made with 12 detections per image.
-  assert_same_instances(
+  plain.assert_same_instances(
     masks,
     scores,
     thing,
@@ -126,7 +88,7 @@ def test_official_masqclip_evaluation(image):
   prefix = f'out/eval_crafted/img{image}'
   maps = semantic_scores(masks, scores, geometry)
   golden.assert_close(maps[:7], recorded[f'{prefix}/sem_seg'], name='semantic')
-  assert_same_instances(
+  plain.assert_same_instances(
     masks, scores, thing, geometry, recorded, f'{prefix}/instances', top_k=12
   )
   logits = plain.full_logits(masks, geometry)
@@ -161,7 +123,7 @@ def test_official_maskclip_evaluation():
   geometry = Geometry((32, 32), (128, 160), (121, 150), (96, 118))
   maps = semantic_scores(masks, scores, geometry)
   golden.assert_close(maps[:7], recorded[f'out/{run}/sem_seg'], name='semantic')
-  assert_same_instances(
+  plain.assert_same_instances(
     masks, scores, thing, geometry, recorded, f'out/{run}/instances', top_k=100
   )
   ids, segments = panoptic(

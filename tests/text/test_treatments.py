@@ -16,12 +16,15 @@ from maskclip_jax.text.vocabulary import Vocabulary
 SIZES = {
   'ade20k-150': 150,
   'ade20k-847': 847,
+  'cityscapes-19': 19,
   'coco-base48': 48,
   'coco-instances65': 65,
   'coco-instances80': 80,
   'coco-novel17': 17,
   'coco-panoptic-133': 133,
   'coco-stuff-171': 171,
+  'lvis-1203': 1203,
+  'mapillary-65': 65,
   'miniature-116': 116,
   'miniature-base': 80,
   'miniature-base-things': 72,
@@ -258,6 +261,7 @@ def test_template_sets_and_systems():
     'ovseg',
     'segclip',
     'segclip_word',
+    'fcclip',
   )
 
 
@@ -316,3 +320,46 @@ def test_errors_in_treatments(fields, message):
 def test_braces_in_a_word_are_letters():
   vocabulary = Vocabulary.parse('cat {0}; dog').treated('segclip')
   assert vocabulary.prompts()[0][0] == 'a photo of a cat {0}.'
+
+
+# How many classes FC-CLIP's training named, of COCO panoptic [fcclip 4]; and how many
+# words the lists have.
+FCCLIP = {
+  'ade20k-150': (64, 402),
+  'ade20k-847': (101, 1341),
+  'cityscapes-19': (17, 60),
+  'coco-panoptic-133': (133, 254),
+  'mapillary-65': (26, 152),
+  'pascal-context-459': (85, 559),
+  'pascal-context-59': (51, 160),
+  'voc-20': (20, 79),
+}
+
+
+@pytest.mark.parametrize('name', FCCLIP)
+def test_fcclip_reads_lists_of_its_own(name):
+  vocabulary = Vocabulary.parse(name, 'fcclip')
+  training = Vocabulary.named('coco-panoptic-133')
+  rows = vocabulary.columns()['rows']
+  assert (vocabulary.seen_in(training).sum(), sum(rows)) == FCCLIP[name]
+  prompts, groups = vocabulary.prompts()
+  assert len(groups) == sum(rows)
+  assert all(len(group) == 14 for group in groups)
+  vectors = np.random.default_rng(0).standard_normal((len(prompts), 4))
+  assert vocabulary.pool(vectors).shape == (sum(rows), 4)
+
+
+def test_fcclip_keeps_synonyms_apart():
+  vocabulary = Vocabulary.parse('sofa, couch; cat', 'fcclip')
+  prompts, groups = vocabulary.prompts()
+  assert prompts[0] == 'a photo of a sofa.'
+  assert groups == [tuple(range(14 * i, 14 * i + 14)) for i in range(3)]
+  assert vocabulary.columns()['rows'] == [2, 1]
+  assert vocabulary.void is None
+
+
+def test_treatments_that_contradict_themselves():
+  with pytest.raises(ValueError, match=r"synonyms must be one of .*, not 'median'"):
+    Treatment(synonyms='median')
+  with pytest.raises(ValueError, match="the void column is 'other' or learned"):
+    Treatment(void='other', learned_void=True)

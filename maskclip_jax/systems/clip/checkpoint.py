@@ -182,11 +182,27 @@ _HEAD_WIDTH = 64
 TEXT_TOWER = ('clip/text/', 'clip/logit_scale')
 
 
+def text_sizes(found: Found, width: int, heads: int) -> dict[str, int | None]:
+  """The sizes of a text tower, by field of the config.
+
+  Args:
+    found: sizes of a CLIP.
+    width: of the preset's text tower.
+    heads: of the preset's text tower, which its width is for.
+  """
+  there = found.size('text/token_embedding/embedding', 1)
+  return {
+    'text_width': there,
+    'text_layers': found.layers('text/transformer/resblocks/{i}/ln_1/scale'),
+    'text_heads': _heads(there, width, heads),
+    'context_length': found.size('text/positional_embedding', 0),
+    'vocab_size': found.size('text/token_embedding/embedding', 0),
+  }
+
+
 def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
   """A CLIP of the sizes found, and with what the file beside its weights tells."""
-  block = 'transformer/resblocks/{i}/ln_1/scale'
   width = found.size('visual/class_embedding', 0)
-  text_width = found.size('text/token_embedding/embedding', 1)
   patch = found.size('visual/conv1/kernel', 0)
   tokens = found.size('visual/positional_embedding', 0)
   config = resized(
@@ -195,13 +211,9 @@ def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
     patch_size=patch,
     image_size=patch and tokens and patch * math.isqrt(tokens - 1),
     vision_width=width,
-    vision_layers=found.layers(f'visual/{block}'),
+    vision_layers=found.layers('visual/transformer/resblocks/{i}/ln_1/scale'),
     vision_heads=_heads(width, config.vision_width, config.vision_heads),
-    text_width=text_width,
-    text_layers=found.layers(f'text/{block}'),
-    text_heads=_heads(text_width, config.text_width, config.text_heads),
-    context_length=found.size('text/positional_embedding', 0),
-    vocab_size=found.size('text/token_embedding/embedding', 0),
+    **text_sizes(found, config.text_width, config.text_heads),
   )
   return resized(config, **found.clip)
 

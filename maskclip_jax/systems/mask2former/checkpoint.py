@@ -57,15 +57,16 @@ PIXEL_DECODER = (
   *conv('mask_features', 'mask_features'),
 )
 
-PREDICTOR = (
+# The masked decoder without a class head.
+QUERIES = (
   *_decoder_layer(),
   *norm('decoder_norm', 'decoder_norm'),
   Rule('query_feat.weight', 'query_feat/embedding', aliases=('static_query.weight',)),
   Rule('query_embed.weight', 'query_embed/embedding'),
   Rule('level_embed.weight', 'level_embed/embedding'),
-  *dense('class_embed', 'class_embed'),
   *dense('mask_embed.layers.{i}', 'mask_embed/layers/{i}'),
 )
+PREDICTOR = (*QUERIES, *dense('class_embed', 'class_embed'))
 
 # What a MaskCLIP or MasQCLIP file holds too.
 NETWORK = (
@@ -92,11 +93,26 @@ RULES = rules()
 _POINTS = 12
 
 
-def sized(config: Mask2FormerConfig, found: Found) -> Mask2FormerConfig:
-  """A proposal network of the sizes found."""
+def decoder_sizes(found: Found) -> dict[str, int | None]:
+  """The sizes of a pixel decoder and a masked decoder, by field of the config."""
   encoder = 'pixel_decoder/transformer/encoder/layers/{i}/'
   first = encoder.format(i=0)
   offsets = found.size(f'{first}self_attn/attention_weights/bias', 0)
+  return {
+    'hidden': found.size('predictor/query_feat/embedding', 1),
+    'heads': offsets and offsets // _POINTS,
+    'encoder_layers': found.layers(encoder + 'linear1/kernel'),
+    'encoder_ffn': found.size(f'{first}linear1/kernel', -1),
+    'decoder_layers': found.layers(
+      'predictor/transformer_ffn_layers/{i}/linear1/kernel'
+    ),
+    'decoder_ffn': found.size('predictor/transformer_ffn_layers/0/linear1/kernel', -1),
+    'queries': found.size('predictor/query_feat/embedding', 0),
+  }
+
+
+def sized(config: Mask2FormerConfig, found: Found) -> Mask2FormerConfig:
+  """A proposal network of the sizes found."""
   classes = found.size('predictor/class_embed/bias', 0)
   blocks = found.layers('backbone/res4/{i}/conv1/kernel')
   config = resized(
@@ -104,14 +120,8 @@ def sized(config: Mask2FormerConfig, found: Found) -> Mask2FormerConfig:
     depth=next((d for d, n in BLOCKS.items() if n[2] == blocks), None),
     stem=found.size('backbone/stem/conv1/kernel', -1),
     width=found.size('backbone/res2/0/conv3/kernel', -1),
-    hidden=found.size('predictor/query_feat/embedding', 1),
     mask_dim=found.size('pixel_decoder/mask_features/kernel', -1),
-    heads=offsets and offsets // _POINTS,
-    encoder_layers=found.layers(encoder + 'linear1/kernel'),
-    encoder_ffn=found.size(f'{first}linear1/kernel', -1),
-    decoder_layers=found.layers('predictor/transformer_ffn_layers/{i}/linear1/kernel'),
-    decoder_ffn=found.size('predictor/transformer_ffn_layers/0/linear1/kernel', -1),
-    queries=found.size('predictor/query_feat/embedding', 0),
+    **decoder_sizes(found),
   )
   # No class head is a size too: None is what the file says, not what it leaves open.
   return dataclasses.replace(

@@ -12,11 +12,13 @@ UNUSED = ('clip/text', 'clip/logit_scale')
 
 def to_constants(bank: TextBank) -> Flat:
   """A text bank by path."""
-  fields = dataclasses.fields(bank)
-  return {f'{_PREFIX}{field.name}': getattr(bank, field.name) for field in fields}
+  fields = {f.name: getattr(bank, f.name) for f in dataclasses.fields(bank)}
+  return {f'{_PREFIX}{name}': x for name, x in fields.items() if x is not None}
 
 
 def from_constants(constants: Flat) -> TextBank:
   """The inverse of `to_constants`."""
   names = [field.name for field in dataclasses.fields(TextBank)]
-  return TextBank(**{name: constants[f'{_PREFIX}{name}'] for name in names})
+  return TextBank(
+    **{n: constants[_PREFIX + n] for n in names if _PREFIX + n in constants}
+  )

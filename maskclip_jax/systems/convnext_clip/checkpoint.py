@@ -1,0 +1,47 @@
+"""CLIPs with a ConvNeXt in open_clip's layout [fcclip 2.4].
+
+Our paths are those of `nn.convnext.ConvNeXtCLIP`.
+"""
+
+from maskclip_jax.mapping import convnext
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.rules import prefixed
+from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIPConfig
+from maskclip_jax.systems.clip import checkpoint as clip
+
+# Keys of the text tower have no prefix.
+RULES = (
+  *prefixed(convnext.TOWER, 'visual.', 'visual/'),
+  *prefixed(clip.TEXT, ours='text/'),
+  clip.SCALE,
+)
+
+
+def sized(config: ConvNeXtCLIPConfig, found: Found) -> ConvNeXtCLIPConfig:
+  """A CLIP of the sizes found, and with what the file beside its weights tells."""
+  trunk = 'visual/trunk'
+  depths = [found.layers(f'{trunk}/{stage}/{{i}}/gamma') for stage in STAGES]
+  widths = [found.size(f'{trunk}/{stage}/0/gamma', 0) for stage in STAGES]
+  single = found.size('visual/head/proj/kernel', 1)
+  double = found.size('visual/head/mlp/fc2/kernel', 1)
+  config = resized(
+    config,
+    embed_dim=single or double,
+    depths=tuple(depths) if all(depths) else None,
+    widths=tuple(widths) if all(widths) else None,
+    head='linear' if single else 'mlp' if double else None,
+    **clip.text_sizes(found, config.text_width, config.text_heads),
+  )
+  return resized(config, **found.clip)
+
+
+FORMAT = Format(
+  title='ConvNeXt-CLIP',
+  signatures={'open_clip': ('visual.trunk.stem.0.weight',)},
+  read=lambda layout, keys: RULES,
+  write=lambda config, layout, classes: RULES,
+  licence="MIT by the model cards of LAION's weights",
+  includes=('clip',),
+  beside=clip.beside,
+)

@@ -1,0 +1,58 @@
+"""Two classifiers of one region, joined per class [fcclip 6].
+
+One was trained with the masks and knows the words of its training; the other is CLIP
+as it came, which knows all words less exactly.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from maskclip_jax.systems.contract import Scores, TextBank
+
+# Added to probabilities before the logarithm.
+_EPS = 1e-8
+
+
+def geometric_ensemble(
+  trained: Float[Array, '*b k'],
+  general: Float[Array, '*b k'],
+  text: TextBank,
+  scores: Scores,
+  *,
+  empty: Bool[Array, '*b'] | None = None,
+) -> Float[Array, '*b k']:
+  """Log-probabilities over classes and void of two classifiers.
+
+  Classes compete without void. Their probabilities are p^(1 - w) * q^w, normalised,
+  times 1 - p(void); the weight w depends on whether training named the class.
+
+  Args:
+    trained: logits of the trained classifier, the void column among them.
+    general: logits of the general classifier; its void column is not read.
+    text: says which columns are classes and which were seen in training.
+    scores: weights.
+    empty: regions without a pixel of the general classifier's map.
+
+  Returns:
+    Logarithms of numbers that add to 1 up to 1e-8 a column; columns that are not
+    `valid` hold numbers to be ignored.
+  """
+  classes = text.valid & ~text.void
+  trained, general = (x.astype(jnp.float32) for x in (trained, general))
+  log_p, log_q = (
+    jnp.where(classes, jax.nn.log_softmax(jnp.where(classes, x, -jnp.inf)), 0.0)
+    for x in (trained, general)
+  )
+  everything = jax.nn.softmax(jnp.where(text.valid, trained, -jnp.inf))
+  void = jnp.where(text.void, everything, 0.0).sum(-1, keepdims=True)
+  weight = jnp.where(text.seen, scores.seen_weight, scores.unseen_weight)
+  if empty is not None:
+    ignored = empty & scores.skip_empty
+    weight = jnp.where(ignored[..., None], 0.0, weight)
+  # In logarithms no power of a probability that underflows can make a NaN.
+  joint = (1 - weight) * log_p + weight * log_q
+  joint = jax.nn.softmax(jnp.where(classes, joint, -jnp.inf))
+  surest = jnp.where(classes, jnp.exp(log_q), 0.0).max(-1, keepdims=True)
+  void = void * (1 - scores.coat * surest)
+  return jnp.log(jnp.where(text.void, void, joint * (1 - void)) + _EPS)

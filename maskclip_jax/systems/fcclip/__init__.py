@@ -1,0 +1,19 @@
+"""FC-CLIP (Yu et al., NeurIPS 2023)."""
+
+from maskclip_jax.systems.fcclip.checkpoint import FORMAT, sized
+from maskclip_jax.systems.fcclip.model import FCCLIP, FCCLIPConfig
+from maskclip_jax.systems.fcclip.presets import CARDS, PRESETS
+from maskclip_jax.systems.system import System
+
+SYSTEM = System(
+  name='fcclip',
+  title='FC-CLIP',
+  model=FCCLIP,
+  config=FCCLIPConfig,
+  presets=PRESETS,
+  cards=CARDS,
+  sized=sized,
+  format=FORMAT,
+  parts={'clip': 'convnext_clip'},
+  reads_scores=True,
+)

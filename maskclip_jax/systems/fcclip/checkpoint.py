@@ -1,0 +1,56 @@
+"""FC-CLIP's checkpoints [fcclip 11].
+
+They hold what was trained: pixel decoder, masked decoder and void vector. The frozen
+CLIP comes from open_clip's file, unless a descendant has trained it further: then its
+tensors are in the same file. Our paths are those of `systems.fcclip.model.FCCLIP`.
+"""
+
+import dataclasses
+
+from maskclip_jax.mapping.formats import Format
+from maskclip_jax.mapping.layers import dense, norm
+from maskclip_jax.mapping.rules import Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
+from maskclip_jax.systems.convnext_clip import checkpoint as clip
+from maskclip_jax.systems.fcclip.model import FCCLIPConfig
+from maskclip_jax.systems.mask2former import checkpoint as mask2former
+
+_PREDICTOR = (
+  *mask2former.QUERIES,
+  *norm('_mask_pooling_proj.0', 'pool_norm'),
+  *dense('_mask_pooling_proj.1', 'pool_proj'),
+  *dense('class_embed.layers.{i}', 'class_embed/layers/{i}'),
+  SCALE,
+)
+
+
+def rules(classes: int = 133) -> Rules:
+  """The table; `classes` sizes the criterion's buffer on export."""
+  return (
+    *prefixed(clip.RULES, 'backbone.clip_model.', 'clip/'),
+    *prefixed(
+      mask2former.PIXEL_DECODER, 'sem_seg_head.pixel_decoder.', 'pixel_decoder/'
+    ),
+    *prefixed(_PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
+    Rule('void_embedding.weight', 'void_embedding/embedding'),
+    *mask2former.criterion(classes),
+  )
+
+
+def sized(config: FCCLIPConfig, found: Found) -> FCCLIPConfig:
+  """An FC-CLIP of the sizes found."""
+  config = resized(config, **mask2former.decoder_sizes(found))
+  return dataclasses.replace(config, clip=clip.sized(config.clip, found.below('clip')))
+
+
+FORMAT = Format(
+  title='FC-CLIP',
+  signatures={'official': ('sem_seg_head.predictor._mask_pooling_proj.0.weight',)},
+  read=lambda layout, keys: rules(),
+  write=lambda config, layout, classes: rules(classes),
+  licence='Apache-2.0 by the repository of the authors, on MIT (LAION CLIP)',
+  may_lack=('clip/visual/trunk/', 'clip/visual/head/', *TEXT_TOWER),
+  includes=('mask2former',),
+  wrapper='model',
+)

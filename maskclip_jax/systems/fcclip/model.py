@@ -1,0 +1,221 @@
+"""FC-CLIP (Yu et al., NeurIPS 2023): masks and words from one frozen ConvNeXt-CLIP.
+
+A Mask2Former stands on the feature maps of CLIP's image tower. Its masks are classified
+twice: by the mask features inside them, which training saw, and by CLIP's own features
+inside them, which know all words. Both are joined per class, by whether training named
+it. Source: [fcclip 1, 5, 6].
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.nn.canvas import inside
+from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
+from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
+from maskclip_jax.nn.mask_decoder import MASK_STRIDE, Prediction
+from maskclip_jax.nn.pixel_decoder import PixelDecoder
+from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
+from maskclip_jax.ops.resize import resize
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  RegionVectors,
+  Scores,
+  TextBank,
+)
+from maskclip_jax.systems.ensemble import geometric_ensemble
+
+_LARGEST_SCALE = 100.0
+# How much CLIP counts beside the trained classifier [fcclip 6].
+SCORES = Scores(seen_weight=0.4, unseen_weight=0.8)
+
+
+@dataclasses.dataclass(frozen=True)
+class FCCLIPConfig:
+  """Sizes of an FC-CLIP; the defaults are the published model's.
+
+  Attributes:
+    clip: the CLIP that is its backbone and its classifier.
+    hidden: channels of the pixel decoder, of the queries and of the mask features.
+    heads: attention heads of both decoders.
+    encoder_layers: deformable layers of the pixel decoder.
+    encoder_ffn: hidden width of their feed-forward networks.
+    decoder_layers: layers of the masked decoder.
+    decoder_ffn: hidden width of their feed-forward networks.
+    queries: learned queries, one mask each.
+    remat: recompute blocks in the backward pass: less memory, a third more time.
+  """
+
+  clip: ConvNeXtCLIPConfig = dataclasses.field(default_factory=ConvNeXtCLIPConfig)
+  hidden: int = 256
+  heads: int = 8
+  encoder_layers: int = 6
+  encoder_ffn: int = 1024
+  decoder_layers: int = 9
+  decoder_ffn: int = 2048
+  queries: int = 250
+  remat: bool = False
+
+
+class FCCLIP(nnx.Module):
+  """CLIP, pixel decoder, masked decoder and the void vector.
+
+  Args:
+    config: sizes.
+    dtype: compute type of CLIP and of the masked decoder's linear layers.
+    pixel_dtype: compute type of the pixel decoder, which the published models keep in
+      float32 whatever the rest does.
+    rngs: seeds of the initialisation.
+  """
+
+  def __init__(
+    self,
+    config: FCCLIPConfig,
+    *,
+    dtype=jnp.float32,
+    pixel_dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    common = {'heads': config.heads, 'remat': config.remat, 'rngs': rngs}
+    self.clip = ConvNeXtCLIP(config.clip, remat=config.remat, dtype=dtype, rngs=rngs)
+    self.pixel_decoder = PixelDecoder(
+      dict(zip(STAGES, config.clip.widths, strict=True)),
+      width=config.hidden,
+      mask_dim=config.hidden,
+      ffn=config.encoder_ffn,
+      layers=config.encoder_layers,
+      dtype=pixel_dtype,
+      **common,
+    )
+    self.predictor = PooledDecoder(
+      config.clip.embed_dim,
+      width=config.hidden,
+      ffn=config.decoder_ffn,
+      layers=config.decoder_layers,
+      queries=config.queries,
+      dtype=dtype,
+      **common,
+    )
+    self.void_embedding = nnx.Embed(
+      1,
+      config.clip.embed_dim,
+      embedding_init=nnx.initializers.normal(1.0),
+      rngs=rngs,
+    )
+    self.config = config
+
+  def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
+    """CLIP's maps: 'res2' (stride 4) to 'res5' (stride 32)."""
+    mean, std = (tuple(255 * x for x in v) for v in (PIXEL_MEAN, PIXEL_STD))
+    pixels = images.standardised(mean, std)
+    return self.clip.visual.trunk(pixels, images.padded_hw)
+
+  def class_logits(
+    self,
+    vectors: Float[Array, 'b q d'],
+    text: TextBank,
+    log_scale: Float[Array, ''],
+  ) -> Float[Array, 'b q k']:
+    """Scaled cosines of vectors and classes, and of vectors and the void vector."""
+    scale = jnp.minimum(jnp.exp(log_scale), _LARGEST_SCALE)
+    return regions.class_similarity(
+      vectors, text, scale, void_vector=self.void_embedding.embedding[0]
+    )
+
+  def propose(
+    self,
+    images: Images,
+    features: dict[str, Float[Array, 'b h w c']],
+    text: TextBank,
+    *,
+    aux: bool = False,
+  ) -> Outputs:
+    """Masks, and class logits of the classifier that was trained with them.
+
+    Args:
+      images: photos on their canvas.
+      features: of CLIP.
+      text: class vectors.
+      aux: also return the outputs of the initial queries and of every earlier layer.
+    """
+    pixel = self.pixel_decoder(features, images.padded_hw)
+    predictions = self.predictor(pixel, images.padded_hw, aux=aux)
+    scale = self.predictor.logit_scale[...]
+    mask_hw = images.input_hw // MASK_STRIDE
+
+    def outputs(prediction: Prediction) -> Outputs:
+      logits = self.class_logits(prediction.class_vectors, text, scale)
+      return Outputs(prediction.mask_logits, logits, None, mask_hw)
+
+    *earlier, last = map(outputs, predictions)
+    return dataclasses.replace(last, aux=tuple(earlier))
+
+  def pooling_masks(
+    self,
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+    padded_hw: Int[Array, 'b 2'],
+    shape: tuple[int, int],
+  ) -> Bool[Array, 'b q h w']:
+    """Which positions of CLIP's last map, of a given shape, each mask covers."""
+    hw = padded_hw // STAGES['res5']
+    small = jax.vmap(lambda m, a, b: resize(m, shape, in_hw=a, out_hw=b))(
+      mask_logits, mask_hw, hw
+    )
+    return (small > 0) & inside(hw, shape)[:, None]
+
+  def pool(
+    self,
+    images: Images,
+    dense: Float[Array, 'b h w c'],
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+  ) -> RegionVectors:
+    """CLIP's vectors of masks: its last map, averaged over each and put through its
+    head. A mask that covers no position of the map gets the head's vector of zeros."""
+    covered = self.pooling_masks(
+      mask_logits, mask_hw, images.input_hw, dense.shape[1:3]
+    )
+    vectors = self.clip.visual.head(pool_masks(dense, covered))
+    return RegionVectors(vectors, (), ~covered.any((-2, -1)))
+
+  def encode_masks(
+    self,
+    images: Images,
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+  ) -> RegionVectors:
+    """CLIP vectors (not normalised) of arbitrary masks, any number of them.
+
+    Args:
+      images: photos on their canvas.
+      mask_logits: positive inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+    """
+    return self.pool(images, self.features(images)['res5'], mask_logits, mask_hw)
+
+  def __call__(
+    self, images: Images, text: TextBank, scores: Scores = SCORES
+  ) -> Outputs:
+    """Masks at a quarter of the canvas, and the joint log-probabilities of classes.
+
+    The void column holds the probability that a query is no class.
+
+    Args:
+      images: photos on their canvas.
+      text: class vectors, with `seen` as training named the classes.
+      scores: how both classifiers are joined; the published way by default.
+    """
+    features = self.features(images)
+    found = self.propose(images, features, text)
+    clip = self.pool(images, features['res5'], found.mask_logits, found.mask_hw)
+    known = self.class_logits(clip.vectors, text, self.clip.logit_scale[...])
+    joint = geometric_ensemble(
+      found.class_logits, known, text, scores, empty=clip.empty
+    )
+    return dataclasses.replace(found, class_logits=joint)

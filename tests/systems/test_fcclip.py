@@ -1,0 +1,436 @@
+"""FC-CLIP against the official code, stage by stage, and its properties."""
+
+import dataclasses
+import functools
+
+import fcclip_golden
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import official
+import plain_postprocess as plain
+import pytest
+import seeded
+from flax import nnx
+
+from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
+from maskclip_jax.nn.pooled_decoder import pool_masks
+from maskclip_jax.postprocess import TASKS
+from maskclip_jax.postprocess.class_scores import class_probabilities
+from maskclip_jax.postprocess.panoptic import panoptic
+from maskclip_jax.postprocess.semantic import semantic_scores
+from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import Images, Scores, TextBank
+from maskclip_jax.systems.ensemble import geometric_ensemble
+from maskclip_jax.systems.fcclip.model import SCORES, FCCLIPConfig
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.vocabulary import Vocabulary
+
+BANKS = {'official_text': 'out/text/bank', 'crafted': 'in/crafted_bank'}
+MASK_HW = jnp.array([[24, 32]] * 2)
+
+
+def run(method, *arguments):
+  return official.run(fcclip_golden.model(), *arguments, method=method)
+
+
+def recorded(name: str):
+  return golden.load('fcclip')[name]
+
+
+@functools.cache
+def bank(key: str = 'in/crafted_bank') -> TextBank:
+  return fcclip_golden.bank(recorded(key))
+
+
+# Words.
+
+
+def toy_of(names: list[str]) -> Vocabulary:
+  """A vocabulary of the recordings, as FC-CLIP reads it."""
+  classes = [
+    {'name': text.split(',')[0], 'words': [word.strip() for word in text.split(',')]}
+    for text in names
+  ]
+  return Vocabulary.from_json({'classes': classes}).treated('fcclip')
+
+
+def toy(key: str) -> Vocabulary:
+  return toy_of(recorded(key).tolist())
+
+
+def test_words_become_the_official_vectors():
+  vocabulary = toy('in/test_names')
+  prompts, groups = vocabulary.prompts()
+  assert prompts[:28] == recorded('out/text/prompts_first_class').tolist()
+  tokens = tokenizer.tokenize(prompts)
+  np.testing.assert_array_equal(tokens, recorded('out/text/tokens'))
+  raw = official.run(fcclip_golden.model().clip.text, jnp.asarray(tokens))
+  golden.assert_close(raw, recorded('out/text/raw'), name='prompt vectors')
+  assert len(groups) == 10
+  golden.assert_close(
+    vocabulary.pool(raw), recorded('out/text/bank'), name='word vectors'
+  )
+  columns = vocabulary.columns()
+  assert columns['rows'] == recorded('out/text/num_names_per_class').tolist()
+  assert columns['learned_void']
+  assert not columns['void_last']
+
+
+def test_seen_classes_share_a_word_with_training():
+  seen = toy('in/test_names').seen_in(toy('in/train_names'))
+  np.testing.assert_array_equal(seen, recorded('out/text/overlap').astype(bool))
+
+
+def test_the_void_vector():
+  void = fcclip_golden.model().void_embedding.embedding[...]
+  golden.assert_close(regions.unit(void), recorded('out/text/void'), name='void')
+
+
+# Stages.
+
+
+@functools.cache
+def proposals(canvas: tuple[int, int] | None = None):
+  """Features, predictions and their class logits, by the parts of the model."""
+  graphdef, state = nnx.split(fcclip_golden.model())
+
+  @jax.jit
+  def stages(state, images, text):
+    model = nnx.merge(graphdef, state)
+    pixel = model.pixel_decoder(model.features(images), images.padded_hw)
+    predictions = model.predictor(pixel, images.padded_hw, aux=True)
+    scale = model.predictor.logit_scale[...]
+    logits = [model.class_logits(p.class_vectors, text, scale) for p in predictions]
+    return pixel, predictions, logits
+
+  return stages(state, fcclip_golden.images(canvas), bank('out/text/bank'))
+
+
+@pytest.mark.parametrize('canvas', [None, (128, 192)])
+def test_every_prediction_is_the_official_one(canvas):
+  """Also on a larger canvas, whose rest no pooling must see."""
+  pixel, predictions, logits = proposals(canvas)
+  features = pixel.mask_features[:, :24, :32]
+  golden.assert_close(
+    jnp.moveaxis(features, -1, 1),
+    recorded('out/pixel_decoder/mask_features'),
+    name='mask features',
+  )
+  assert len(predictions) == 5
+  for number, (prediction, found) in enumerate(zip(predictions, logits, strict=True)):
+    layer = f'out/decoder/layer{number}'
+    golden.assert_close(found[..., :8], recorded(f'{layer}/pred_logits'), name=layer)
+    if number in (0, 4):
+      golden.assert_close(
+        prediction.mask_logits[:, :, :24, :32],
+        recorded(f'{layer}/pred_masks'),
+        name=f'{layer} masks',
+      )
+      golden.assert_close(
+        prediction.class_vectors, recorded(f'{layer}/class_embed'), name=f'{layer} e'
+      )
+
+
+def test_pooling_by_recorded_masks():
+  features = jnp.moveaxis(recorded('out/pixel_decoder/mask_features'), 1, -1)
+  predictor = fcclip_golden.model().predictor
+  for layer in ('out/decoder/layer0', 'out/decoder/layer4'):
+    pooled = pool_masks(features, recorded(f'{layer}/pred_masks') > 0)
+    golden.assert_close(pooled, recorded(f'{layer}/pooled'), name='pooled')
+    projected = predictor.pool_proj(predictor.pool_norm(pooled))
+    golden.assert_close(projected, recorded(f'{layer}/pooled_proj'), name='projected')
+
+
+def test_clips_vectors_of_recorded_masks():
+  for prefix, masks in (
+    ('out', recorded('out/decoder/layer4/pred_masks')),
+    ('out/proposals', recorded('in/proposals/pred_masks')),
+  ):
+    found = run('encode_masks', fcclip_golden.images(), jnp.asarray(masks), MASK_HW)
+    golden.assert_close(
+      found.vectors, recorded(f'{prefix}/clip_pooled_embedding'), name='vectors'
+    )
+  np.testing.assert_array_equal(found.empty, (masks <= 0).all((-2, -1)))
+
+
+def test_masks_that_clips_map_covers():
+  model = fcclip_golden.model()
+  masks = jnp.asarray(recorded('out/decoder/layer4/pred_masks'))
+  covered = model.pooling_masks(masks, MASK_HW, jnp.array([[96, 128]] * 2), (3, 4))
+  np.testing.assert_array_equal(covered, recorded('out/pool_mask'))
+
+
+def test_a_mask_of_the_whole_photo_has_clips_image_vector():
+  images = Images.from_arrays([golden.photo('coffee.png', (96, 64))])
+  found = run('encode_masks', images, jnp.ones((1, 1, 16, 24)), jnp.array([[16, 24]]))
+  clip = fcclip_golden.model().clip
+  mean, std = (tuple(255 * x for x in v) for v in (PIXEL_MEAN, PIXEL_STD))
+  vector = official.run(clip.visual, images.standardised(mean, std))
+  np.testing.assert_allclose(found.vectors[:, 0], vector, rtol=1e-4, atol=1e-5)
+
+
+# Scores.
+
+
+def joined(prefix: str, trained, key: str, scores: Scores = SCORES, empty=None):
+  """The rule on recorded logits of both classifiers."""
+  text = bank(key)
+  room = ((0, 0), (0, 0), (0, len(text.valid) - 8))
+  trained, general = (
+    jnp.pad(x, room) for x in (trained, recorded(f'{prefix}/out_vocab_logits'))
+  )
+  return geometric_ensemble(trained, general, text, scores, empty=empty)[..., :8]
+
+
+CASES = {
+  'official_text': ('out/decoder/layer4/pred_logits', 'out/text/bank'),
+  'crafted': ('out/crafted/pred_logits', 'in/crafted_bank'),
+  'proposals': ('in/proposals/pred_logits', 'in/proposals/bank'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_both_classifiers_joined(case):
+  trained, key = CASES[case]
+  prefix = f'out/{case}'
+  ours = joined(prefix, recorded(trained), key)
+  golden.assert_close(ours, recorded(f'{prefix}/ensemble_log'), name=case)
+  scores = class_probabilities(ours[0], void=np.arange(8) == 7)
+  expected = jax.nn.softmax(recorded(f'{prefix}/ensemble_log')[0])
+  golden.assert_close(scores.void, expected[:, 7], name='void')
+
+
+@pytest.mark.parametrize('seen', [0.0, 1.0])
+def test_other_weights(seen):
+  scores = Scores(seen_weight=seen, unseen_weight=0.0)
+  name = f'out/crafted_alpha{seen:.0f}_beta0/ensemble_log'
+  trained, key = CASES['crafted']
+  ours = joined('out/crafted', recorded(trained), key, scores)
+  golden.assert_close(ours, recorded(name), name=name)
+
+
+def test_clip_has_no_say_on_empty_masks_if_so_wanted():
+  masks = recorded('in/proposals/pred_masks')
+  found = run('encode_masks', fcclip_golden.images(), jnp.asarray(masks), MASK_HW)
+  assert found.empty.any()
+  trained, key = CASES['proposals']
+  wanted = dataclasses.replace(SCORES, skip_empty=True)
+  ours = joined('out/proposals', recorded(trained), key, wanted, found.empty)
+  golden.assert_close(ours, recorded('out/proposals_valid/ensemble_log'), name='valid')
+  without = joined('out/proposals', recorded(trained), key, SCORES, found.empty)
+  golden.assert_close(without, recorded('out/proposals/ensemble_log'), name='plain')
+
+
+def test_probabilities_that_underflow_make_no_nan():
+  text = bank()
+  trained = jnp.zeros((1, 1, len(text.valid))).at[..., 0].set(1e4)
+  found = geometric_ensemble(trained, -trained, text, SCORES)
+  assert jnp.isfinite(found).all()
+  np.testing.assert_allclose(jnp.exp(found[..., :8]).sum(), 1, atol=1e-5)
+
+
+def test_a_synonym_more_that_is_the_same_changes_nothing():
+  vectors = recorded('in/crafted_bank')
+  rows = recorded('out/text/num_names_per_class').tolist()
+  again = np.concatenate([vectors[:1], vectors])
+  choices = {'thing': [True] * 7, 'learned_void': True}
+  one = TextBank.build(vectors, rows=rows, **choices)
+  two = TextBank.build(again, rows=[rows[0] + 1, *rows[1:]], **choices)
+  regions_ = jax.random.normal(jax.random.key(0), (1, 5, 32))
+  void = jnp.ones(32)
+  ours = [
+    regions.class_similarity(regions_, text, 100.0, void_vector=void)
+    for text in (one, two)
+  ]
+  np.testing.assert_array_equal(*ours)
+
+
+# Photo to result.
+
+
+@functools.cache
+def outputs(key: str, canvas: tuple[int, int] | None):
+  return run('__call__', fcclip_golden.images(canvas), bank(key), SCORES)
+
+
+@pytest.mark.parametrize('canvas', [None, (128, 192)])
+@pytest.mark.parametrize('name', BANKS)
+def test_photo_to_scores(name, canvas):
+  found = outputs(BANKS[name], canvas)
+  golden.assert_close(
+    found.class_logits[..., :8], recorded(f'out/{name}/ensemble_log'), name=name
+  )
+  assert found.mask_hw.tolist() == [[24, 32]] * 2
+  assert found.objectness is None
+
+
+THING = np.isin(np.arange(64), recorded('in/test_things'))
+
+
+MASKS = {'proposals': 'in/proposals/pred_masks'}
+
+
+def result_of(name: str, image: int, *, of_model: bool = False):
+  """Masks, scores and geometry: the recorded ones, or the model's own."""
+  if of_model:
+    found = outputs(BANKS[name], (128, 192))
+    masks, logits = found.mask_logits, found.class_logits
+  else:
+    masks = recorded(MASKS.get(name, 'out/decoder/layer4/pred_masks'))
+    logits = recorded(f'out/{name}/ensemble_log').astype(np.float32)
+    logits = np.pad(logits, ((0, 0), (0, 0), (0, 56)))
+  text = bank()
+  scores = class_probabilities(logits[image], text.valid, text.void)
+  photo_hw = recorded(f'in/img{image}_uint8').shape[:2]
+  original = tuple(recorded('in/out_hw')[image].tolist())
+  masks = jnp.asarray(masks[image], jnp.float32)
+  return masks, scores, Geometry((24, 32), (96, 128), photo_hw, original)
+
+
+THRESHOLDS = {
+  'official_text': ('official_text', (0.0, 0.8)),
+  'crafted': ('crafted', (0.0, 0.8)),
+  'proposals': ('proposals', (0.0, 0.8)),
+  **{
+    f'{name}_thr{i}': (
+      name,
+      tuple(recorded(f'meta/{name}_thr{i}_object_overlap_thresholds').tolist()),
+    )
+    for name, count in (('crafted', 3), ('proposals', 2))
+    for i in range(count)
+  },
+}
+
+
+def panoptic_of(run: str, image: int, **choices):
+  name, (object_threshold, overlap_threshold) = THRESHOLDS[run]
+  masks, scores, geometry = result_of(name, image, **choices)
+  ids, segments = panoptic(
+    masks,
+    scores,
+    THING,
+    geometry,
+    object_threshold=object_threshold,
+    overlap_threshold=overlap_threshold,
+    reject_void=True,
+  )
+  prefix = f'out/{run}/img{image}'
+  rows = [[s.id, int(s.thing), s.class_index] for s in segments]
+  assert rows == recorded(f'{prefix}/segments_info').tolist()
+  return ids, recorded(f'{prefix}/panoptic_seg')
+
+
+@pytest.mark.parametrize('image', [0, 1])
+@pytest.mark.parametrize('run', THRESHOLDS)
+def test_panoptic(run, image):
+  np.testing.assert_array_equal(*panoptic_of(run, image))
+
+
+@pytest.mark.parametrize('image', [0, 1])
+@pytest.mark.parametrize('run', [r for r, (n, _) in THRESHOLDS.items() if n in BANKS])
+def test_photo_to_panoptic(run, image):
+  ids, official_ids = panoptic_of(run, image, of_model=True)
+  differ = int((ids != official_ids).sum())
+  print(f'parity {run}, image {image}: {differ} of {ids.size} pixels differ')
+  # A mask may be undecided at a pixel, to float32 rounding of the network.
+  assert differ <= ids.size // 10_000
+
+
+@pytest.mark.parametrize('image', [0, 1])
+@pytest.mark.parametrize('name', ['official_text', 'crafted', 'proposals'])
+def test_instances(name, image):
+  masks, scores, geometry = result_of(name, image)
+  plain.assert_same_instances(
+    masks,
+    scores,
+    THING,
+    geometry,
+    golden.load('fcclip'),
+    f'out/{name}/img{image}/instances',
+    top_k=20,
+  )
+
+
+@pytest.mark.parametrize('order', ['masks_first', 'scores_first'])
+def test_semantic_scores(order):
+  masks, scores, geometry = result_of('crafted', 0, of_model=True)
+  maps = semantic_scores(masks, scores, geometry, order=order)[:7]
+  suffix = '_semantic_only' if order == 'scores_first' else ''
+  golden.assert_close(maps, recorded(f'out/crafted{suffix}/img0/sem_seg'), name=order)
+
+
+def test_published_counts():
+  """Of the whole, and of what trains [fcclip 1]."""
+  flat = params.flatten(restore.abstract_model('fcclip', FCCLIPConfig()))
+  count = lambda prefix: params.count(
+    {path: leaf for path, leaf in flat.items() if path.startswith(prefix)}
+  )
+  assert count('') == 372_494_210
+  assert count('clip/') == 351_772_609
+  assert count('clip/visual/') == 199_770_816
+  assert count('pixel_decoder/') == 5_790_144
+  assert count('predictor/') == 14_930_689
+
+
+@pytest.mark.full_size
+def test_full_size():
+  """ConvNeXt-L with seeded weights gives the recorded outputs."""
+  record = golden.full_size('fcclip')
+  shapes = {k: row['shape'] for k, row in record['state_dict'].items()}
+  del shapes['criterion.empty_weight']
+  model = fcclip_golden.load(FCCLIPConfig(), seeded.seeded_state_dict(shapes))
+  outputs = record['outputs']['256x320']
+  words = {key: toy_of(outputs[f'{key}_names']) for key in ('test', 'train')}
+  prompts, _ = words['test'].prompts()
+  raw = official.run(model.clip.text, jnp.asarray(tokenizer.tokenize(prompts)))
+  vectors = words['test'].pool(raw)
+  golden.assert_matches_samples(vectors, outputs['text_bank'], name='words')
+  columns = words['test'].columns() | {
+    'thing': np.isin(np.arange(7), outputs['test_things'])
+  }
+  text = TextBank.build(vectors, **columns, seen=words['test'].seen_in(words['train']))
+  images = Images.from_arrays([golden.photo('coffee.png', (320, 256))])
+  found = official.run(model, images, text, SCORES)
+  golden.assert_matches_samples(found.mask_logits, outputs['pred_masks'], name='masks')
+  golden.assert_matches_samples(
+    found.class_logits[..., :8], outputs['ensemble_log'], name='scores'
+  )
+  scores = class_probabilities(found.class_logits[0], text.valid, text.void)
+  maps = semantic_scores(
+    found.mask_logits[0], scores, Geometry((64, 80), *((256, 320),) * 3)
+  )
+  golden.assert_matches_samples(maps[:7], outputs['sem_seg'], name='semantic scores')
+
+
+# As users meet it.
+
+
+@functools.cache
+def segmenter() -> Segmenter:
+  return Segmenter.from_preset('fcclip_tiny', seed=1)
+
+
+def test_words_and_weights_are_data():
+  """All three tasks, other words, synonyms and score weights run the same programs."""
+  photo = golden.photo('coffee.png', (150, 100))
+  first = segmenter()(photo, 'cup, mug; spoon; stuff:table', TASKS)
+  assert first.panoptic.shape == (100, 150)
+  programs = segmenter().compilations()
+  for words, choices in (
+    ('cup, mug, coffee cup; stuff:wall', {}),
+    ('cup', {'coat': 0.5, 'seen_weight': 1.0, 'skip_empty': True}),
+  ):
+    segmenter()(photo, words, TASKS, **choices)
+  assert segmenter().compilations() == programs
+
+
+def test_a_class_counts_as_seen_by_its_words():
+  bank = segmenter().text_bank(segmenter().vocabulary('person; dragon; mist, clouds'))
+  assert bank.seen[:3].tolist() == [True, False, True]
+  assert bank.void.nonzero()[0].tolist() == [3]
+  assert bank.columns[:5].tolist() == [0, 1, 2, 2, 64]
