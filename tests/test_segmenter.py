@@ -13,7 +13,7 @@ from maskclip_jax import zoo
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.system import Preset
 
-OPEN = ('masqclip_tiny', 'maskclip_tiny', 'clip_baseline_tiny')
+OPEN = ('masqclip_tiny', 'maskclip_tiny', 'clip_baseline_tiny', 'ovseg_tiny')
 # Random weights are sure of nothing.
 LOOSE = {'object_threshold': 0.0, 'overlap_threshold': 0.0}
 

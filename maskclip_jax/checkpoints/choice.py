@@ -32,13 +32,15 @@ class Sources:
     main_part: the prefix of the paths that the main file gives, where it is not a file
       of this system; '' if it gives all of them.
     held: the paths that the main file gives, where it is one of this system.
+    replaced: prefixes of those that the CLIP gives instead.
   """
 
   system: System
   main: Checkpoint
   clip: Checkpoint | None
-  main_part: str
+  main_part: str = ''
   held: frozenset[str] = frozenset()
+  replaced: tuple[str, ...] = ()
 
   @classmethod
   def of(cls, main: Checkpoint, clip: Checkpoint | None, system: System) -> 'Sources':
@@ -46,10 +48,11 @@ class Sources:
     if clip is not None:
       clip = clip.as_part('', f'{CLIP}/')
     if main.kind == system.name:
-      return cls(system, main, clip, '', frozenset(main.known_paths()))
+      held = frozenset(main.known_paths())
+      return cls(system, main, clip, '', held, _replaced(system, clip))
     theirs = {kind: f'{part}/' for part, kind in find_system(main.kind).parts.items()}
     if system.name in theirs:
-      return cls(system, main.as_part(theirs[system.name], ''), clip, '')
+      return cls(system, main.as_part(theirs[system.name], ''), clip)
     part, kind = next(iter(system.parts.items()))
     inside = theirs.get(kind, '')
     return cls(system, main.as_part(inside, f'{part}/'), clip, f'{part}/')
@@ -61,7 +64,7 @@ class Sources:
     form = self.system.format
     if self.clip is not None and path.startswith(form.may_lack):
       return path in self.held
-    return not path.startswith(form.left_out)
+    return not path.startswith(form.left_out + self.replaced)
 
   def lacking(self) -> tuple[str, ...]:
     """Prefixes of our paths that the main file lacks and others of its kind hold."""
@@ -83,6 +86,15 @@ class Sources:
     }
     told = (self.clip or self.main).beside
     return Found(shapes, frozenset(self.main.tensors), told)
+
+
+def _replaced(system: System, clip: Checkpoint | None) -> tuple[str, ...]:
+  """Prefixes of what a CLIP gives in place of a file that holds it too."""
+  allowed = system.format.may_replace if system.format else ()
+  if clip is None or not allowed:
+    return ()
+  held = find_system(clip.kind).format.only.get(clip.layout, ('',))
+  return tuple(prefix + part for prefix in allowed for part in held)
 
 
 def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, Preset]:
@@ -114,7 +126,7 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
     if not _differences(base.config, chosen.config):
       return name, chosen
   for name, (base, chosen) in candidates.items():
-    if _same_vocabulary(base, chosen):
+    if _same_vocabulary(base, chosen) and _same_parts(base.config, chosen.config):
       return f'{system.name} of its own sizes, otherwise {name}', chosen
   raise ValueError(
     f'{path} has a class head of its own, which no preset has names for: name a '
@@ -129,13 +141,25 @@ def _same_vocabulary(base: Preset, sized: Preset) -> bool:
   return sized.config.num_classes in (base.config.num_classes, None)
 
 
+def _same_parts(base: Any, sized: Any) -> bool:
+  """False where one config has a part, such as a backbone, that the other lacks."""
+  for field in dataclasses.fields(base):
+    ours, theirs = getattr(base, field.name), getattr(sized, field.name)
+    parts = [dataclasses.is_dataclass(part) for part in (ours, theirs)]
+    if any(parts) and not (all(parts) and _same_parts(ours, theirs)):
+      return False
+  return True
+
+
 def _differences(base: Any, sized: Any) -> list[str]:
   """Fields that differ, as 'patch_size is 14, not 16'; a class head may be extra."""
   lines = []
   for field in dataclasses.fields(base):
     ours, theirs = getattr(base, field.name), getattr(sized, field.name)
-    if dataclasses.is_dataclass(ours):
+    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
       lines += _differences(ours, theirs)
+    elif dataclasses.is_dataclass(ours) or dataclasses.is_dataclass(theirs):
+      lines.append(f'there is {"no" if theirs is None else "a"} {field.name}')
     elif ours != theirs and (field.name, ours) != ('num_classes', None):
       lines.append(f'{field.name} is {theirs}, not {ours}')
   return lines

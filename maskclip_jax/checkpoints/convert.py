@@ -1,8 +1,9 @@
 """Official checkpoints to bundles and back.
 
 A system's parameters come from one or two files: the official checkpoints of MaskCLIP
-and MasQCLIP leave out CLIP's text tower, so that one comes from a CLIP the user names.
-The proposal network can be taken out of any of them.
+and MasQCLIP leave out CLIP's text tower, so that one comes from a CLIP the user names;
+in those of OVSeg a CLIP that was tuned on masked crops can take the place of the one
+inside. A proposal network, or a whole CLIP, can be taken out.
 """
 
 import dataclasses
@@ -59,7 +60,8 @@ def convert_checkpoint(
       file say.
     preset: thresholds and what shapes do not tell; by default the published one of
       these sizes.
-    clip: the CLIP (an official file or a bundle) a system was trained with.
+    clip: the CLIP (an official file or a bundle) a system was trained with, where its
+      file lacks some of it; or what replaces the CLIP inside, or its mask prompts.
 
   Raises:
     FileNotFoundError, ValueError: what is wrong with which file, and what to do.
@@ -83,14 +85,20 @@ def _possible(kind: str) -> tuple[str, ...]:
   can be made of its proposals and a CLIP."""
   if kind not in system_names():
     return ()
-  parts = find_system(kind).parts
+  parts, form = find_system(kind).parts, find_system(kind).format
   proposals = [system for part, system in parts.items() if part != CLIP] or [kind]
+  lacking = form.left_out + form.may_lack if form else (f'{CLIP}/',)
+  clips = [
+    system
+    for part, system in parts.items()
+    if part == CLIP and not any(prefix.startswith(f'{CLIP}/') for prefix in lacking)
+  ]
   made = (
     system.name
     for system in all_systems()
     if system.from_parts and set(proposals) & set(system.parts.values())
   )
-  return tuple(dict.fromkeys((kind, *proposals, *made)))
+  return tuple(dict.fromkeys((kind, *proposals, *clips, *made)))
 
 
 def _choose_system(
@@ -124,7 +132,7 @@ def _choose_clip(
 ) -> Checkpoint | None:
   kind, form = system.parts.get(CLIP), system.format
   own = main.kind == system.name
-  if kind is None or (own and not form.left_out + form.may_lack):
+  if kind is None or (own and not form.left_out + form.may_lack + form.may_replace):
     if clip is not None:
       raise ValueError(f'--clip is not used for {system.name}: leave it out')
     return None
@@ -149,7 +157,8 @@ def _notes(
 ) -> tuple[str, ...]:
   notes = [str(main)]
   if main.kind != preset.system:
-    notes.append(f'took the proposal network out of {main.path.name}')
+    taken = 'CLIP' if preset.system == CLIP else 'proposal network'
+    notes.append(f'took the {taken} out of {main.path.name}')
   if second is not None:
     notes.append(str(second))
   clip = main if second is None else second
@@ -171,26 +180,31 @@ def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
     main.tensors,
     main.rules,
     own,
-    partial=main.kind != preset.system or sources.system.takes_part(preset.config),
+    partial=main.kind != preset.system
+    or bool(sources.replaced)
+    or sources.system.takes_part(preset.config),
     source=str(main.path),
     hint=_hint(sources),
   )
   if second is not None:
-    # One matrix is read twice, to see that both files hold the same CLIP.
-    witness = _witness(own)
-    rest = {p: x for p, x in expected.items() if p not in own or p == witness}
-    others = rules.convert(
-      second.tensors,
-      second.rules,
-      rest,
-      partial=True,
-      source=str(second.path),
-      hint=f'is it the CLIP that {main.path.name} was trained with?',
-    )
-    if witness is not None:
-      _check_same_clip(flat[witness], others[witness], main, second)
-    flat = others | flat
+    rest = {path: leaf for path, leaf in expected.items() if path not in own}
+    hint = f'is it the CLIP that {main.path.name} was trained with?'
+    # One matrix is read of both, to see that they hold the same CLIP.
+    if (witness := _witness(own, rest, sources)) is not None:
+      only = {witness: expected[witness]}
+      ours, theirs = _read(main, only), _read(second, only, hint)
+      _check_same_clip(ours[witness], theirs[witness], sources)
+    flat = _read(second, rest, hint) | flat
   return {path: flat[path] for path in expected}
+
+
+def _read(
+  file: Checkpoint, wanted: Mapping[str, Any], hint: str = ''
+) -> dict[str, np.ndarray]:
+  """Some of the parameters that a file holds."""
+  return rules.convert(
+    file.tensors, file.rules, wanted, partial=True, source=str(file.path), hint=hint
+  )
 
 
 def _hint(sources: Sources) -> str:
@@ -203,22 +217,33 @@ def _hint(sources: Sources) -> str:
   return f'what is missing of its CLIP comes from --clip FILE ({where})'
 
 
-def _witness(own: Mapping[str, Any]) -> str | None:
-  """A matrix of CLIP's image tower that the main file holds; None if it holds none."""
+def _witness(
+  own: Mapping[str, Any], rest: Mapping[str, Any], sources: Sources
+) -> str | None:
+  """A matrix that both files hold alike if their CLIPs go together.
+
+  One of the image tower that the main file gives. Where the CLIP replaces the one
+  inside, one of the text tower: tuning on masked crops leaves that as it was, and the
+  proposals were trained with its words. None if there is no such matrix.
+  """
+  if sources.replaced:
+    text = f'{CLIP}/text/text_projection/kernel'
+    return text if text in rest else None
   tower = f'{CLIP}/visual/'
   return next(
     (p for p in own if p.startswith(tower) and p.endswith('/proj/kernel')), None
   )
 
 
-def _check_same_clip(
-  ours: np.ndarray, theirs: np.ndarray, main: Checkpoint, second: Checkpoint
-) -> None:
+def _check_same_clip(ours: np.ndarray, theirs: np.ndarray, sources: Sources) -> None:
   # Written so that NaN in either file counts as a difference.
   if not np.abs(ours - theirs).max() <= _SAME * np.abs(ours).max():
+    compared, other = 'image', 'text'
+    if sources.replaced:
+      compared, other = other, compared
     raise ValueError(
-      f'{second.path} is not the CLIP that {main.path} was trained with: their image '
-      'towers differ, so its text tower would not fit'
+      f'{sources.clip.path} is not the CLIP that {sources.main.path} was trained with: '
+      f'their {compared} towers differ, so its {other} tower would not fit'
     )
 
 

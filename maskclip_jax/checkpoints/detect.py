@@ -44,7 +44,7 @@ _FOREIGN = (
   ),
   (
     'backbone.layers.0.blocks.0.attn.qkv.weight',
-    None,
+    'clip_adapter.non_object_embedding',
     'a detector with a Swin backbone, which is not supported',
   ),
   ('proposals/backbone/stem/conv1/kernel', None, _CONVERTED),

@@ -16,9 +16,6 @@ from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
 from maskclip_jax.systems.system import Preset, System, find_system
 
-# COCO panoptic, what the published systems were trained on: sizes a loss buffer when
-# the bundle was not converted from a file that holds it.
-_CLASSES = 133
 _TORCH = ('.pth', '.pt', '.bin')
 
 
@@ -53,7 +50,14 @@ def export_official(
   system = find_system(preset.system)
   table = _table(system, preset.config, layout, opened.source)
   left_out = (*system.format.left_out, *opened.source.get('left_out', ()))
-  stored = [path for path in opened.parameters if not path.startswith(left_out)]
+  only = system.format.only.get(layout, '')
+  stored = [
+    path
+    for path in opened.parameters
+    if path.startswith(only) and not path.startswith(left_out)
+  ]
+  if not stored:
+    raise ValueError(f'{model} has nothing of what a file of {layout} holds')
   tensors = rules.invert({path: opened.parameters[path] for path in stored}, table)
   with atomic.file(to) as partial:
     if to.suffix in _TORCH:
@@ -78,7 +82,7 @@ def _table(
   if layout not in form.signatures:
     known = ', '.join(form.signatures)
     raise ValueError(f'layout must be one of {known}: {layout!r}')
-  return form.write(config, layout, source.get('criterion_classes') or _CLASSES)
+  return form.write(config, layout, source.get('criterion_classes') or form.classes)
 
 
 def _write_torch(

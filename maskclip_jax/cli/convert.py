@@ -19,7 +19,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     '--preset', help='a name of `models list`; guessed where possible'
   )
   parser.add_argument(
-    '--clip', help='CLIP checkpoint, for the text tower that system files leave out'
+    '--clip',
+    help='CLIP checkpoint: for the text tower that system files leave out, or to '
+    'replace the CLIP of an OVSeg',
   )
 
 

@@ -27,7 +27,12 @@ class Format:
     left_out: prefixes of our paths that no official file holds.
     may_lack: prefixes of our paths that some official files hold and others leave to
       the file of that part.
+    may_replace: prefixes of our paths that official files hold, and that a file of that
+      part may give instead.
     includes: systems whose signatures these files bear too: this format wins.
+    only: by layout, prefixes of our paths for files that hold nothing else.
+    classes: length of the buffer of training classes where no file tells it; that of
+      COCO panoptic by default.
     wrapper: the entry of a `.pth` file that holds the state dict; '' for none.
     beside: fields of the config that a file beside the weights tells.
   """
@@ -39,7 +44,10 @@ class Format:
   licence: str = ''
   left_out: tuple[str, ...] = ()
   may_lack: tuple[str, ...] = ()
+  may_replace: tuple[str, ...] = ()
   includes: tuple[str, ...] = ()
+  only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  classes: int = 133
   wrapper: str = ''
   beside: Callable[[pathlib.Path], Mapping[str, Any]] = _nothing_beside
 

@@ -97,13 +97,13 @@ class Ignore:
   Attributes:
     pattern: official key; `{i}` stands for an integer.
     why: what it is, for readers of the table.
-    restore: float32 values written on export where the official code insists on the
-      key (constant buffers); None leaves it out.
+    restore: written on export where the official code insists on the key (constant
+      buffers), as an array or as float32 values; None leaves it out.
   """
 
   pattern: str
   why: str
-  restore: tuple[float, ...] | None = None
+  restore: tuple[float, ...] | np.ndarray | None = None
 
 
 Rules = Sequence[Rule | Ignore]
@@ -227,7 +227,9 @@ def invert(flat: Mapping[str, np.ndarray], rules: Rules) -> dict[str, np.ndarray
   }
   for rule in rules:
     if isinstance(rule, Ignore) and rule.restore is not None:
-      state_dict[rule.pattern] = np.asarray(rule.restore, np.float32)
+      values = rule.restore
+      stored = isinstance(values, np.ndarray)
+      state_dict[rule.pattern] = values if stored else np.float32(values)
   return state_dict
 
 

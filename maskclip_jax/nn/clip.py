@@ -46,6 +46,11 @@ class CLIPConfig:
     context_length: most tokens of a prompt.
     vocab_size: number of token ids.
     activation: 'quick_gelu' for OpenAI's weights; 'gelu' for most open_clip ones.
+    prompt_depth: blocks of the image tower before which learned prompts replace the
+      patches that a mask hides [ovseg 3]; 0 for a CLIP without mask prompts.
+
+  Raises:
+    ValueError: sizes that do not fit, or an unknown activation.
   """
 
   embed_dim: int
@@ -60,6 +65,7 @@ class CLIPConfig:
   context_length: int = 77
   vocab_size: int = 49408
   activation: Activation = 'quick_gelu'
+  prompt_depth: int = 0
 
   def __post_init__(self):
     if self.image_size % self.patch_size:
@@ -70,6 +76,11 @@ class CLIPConfig:
     if self.activation not in ACTIVATIONS:
       raise ValueError(
         f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'
+      )
+    if not 0 <= self.prompt_depth <= self.vision_layers:
+      raise ValueError(
+        f'prompt_depth must be in 0..{self.vision_layers}, the blocks of the image '
+        f'tower, not {self.prompt_depth}'
       )
 
   @property
@@ -239,6 +250,11 @@ class VisionTower(nnx.Module):
     )
     self.class_embedding = _normal(rngs, (width,), width**-0.5)
     self.positional_embedding = _normal(rngs, (config.grid**2 + 1, width), width**-0.5)
+    if config.prompt_depth:
+      shape = (config.prompt_depth, config.grid**2, width)
+      self.mask_prompts = _normal(rngs, shape, 0.02)
+    else:
+      self.mask_prompts = None
     self.ln_pre = LayerNorm(width, dtype=dtype, rngs=rngs)
     self.transformer = Transformer(
       width,
@@ -253,10 +269,13 @@ class VisionTower(nnx.Module):
       width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
     )
 
-  def embed(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
-    """[class, patches] plus positions, before `ln_pre`; patches row by row."""
+  def patch_tokens(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
+    """The patches row by row, without positions."""
     patches = self.conv1(pixels)
-    patches = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    return patches.reshape(patches.shape[0], -1, patches.shape[-1])
+
+  def with_class_token(self, patches: Float[Array, 'b n w']) -> Float[Array, 'b m w']:
+    """[class, patches] plus positions, before `ln_pre`."""
     first = jnp.broadcast_to(
       self.class_embedding[...].astype(patches.dtype),
       (patches.shape[0], 1, patches.shape[-1]),
@@ -264,14 +283,40 @@ class VisionTower(nnx.Module):
     tokens = jnp.concatenate([first, patches], axis=1)
     return tokens + self.positional_embedding[...].astype(tokens.dtype)
 
+  def embed(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
+    """[class, patches] of pixels plus positions, before `ln_pre`."""
+    return self.with_class_token(self.patch_tokens(pixels))
+
   def project(self, tokens: Float[Array, '*b w']) -> Float[Array, '*b d']:
     """Final norm and projection into the joint space; not normalised, float32."""
     return self.proj(self.ln_post(tokens)).astype(jnp.float32)
 
-  def __call__(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b d']:
-    """Image vectors (not normalised) of normalised square pixels."""
-    tokens = self.transformer(self.ln_pre(self.embed(pixels)))
-    return self.project(tokens[:, 0])
+  def __call__(
+    self,
+    pixels: Float[Array, 'b r r 3'],
+    kept: Bool[Array, 'b n'] | None = None,
+  ) -> Float[Array, 'b d']:
+    """Image vectors (not normalised) of normalised square pixels.
+
+    Args:
+      pixels: CLIP-normalised.
+      kept: patches that are seen as they are; the others become mask prompts, which
+        the tower must have. None keeps all.
+    """
+    if kept is None:
+      x = self.transformer(self.ln_pre(self.embed(pixels)))
+      return self.project(x[:, 0])
+    patches, kept = self.patch_tokens(pixels), kept[..., None]
+    prompts = self.mask_prompts[...].astype(patches.dtype)
+    x = self.with_class_token(jnp.where(kept, patches, prompts[0]))
+    x = self.ln_pre(x)
+    for done, block in enumerate(self.transformer.resblocks, start=1):
+      x = block(x)
+      if done < len(prompts):
+        # Later prompts enter without positions and without a norm [ovseg 3.3].
+        patches = jnp.where(kept, x[:, 1:], prompts[done])
+        x = jnp.concatenate([x[:, :1], patches], axis=1)
+    return self.project(x[:, 0])
 
 
 class TextSizes(Protocol):

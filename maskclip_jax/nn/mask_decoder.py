@@ -73,7 +73,8 @@ def linear(in_width: int, out_width: int, *, kernel_init=None, dtype, rngs: nnx.
   )
 
 
-def _attention(width: int, heads: int, *, dtype, rngs: nnx.Rngs) -> MultiHeadAttention:
+def attention(width: int, heads: int, *, dtype, rngs: nnx.Rngs) -> MultiHeadAttention:
+  """Attention with PyTorch's initialisation of its packed projection."""
   return MultiHeadAttention(
     width,
     heads,
@@ -88,7 +89,7 @@ class CrossAttentionLayer(nnx.Module):
   """Queries read from the pyramid: attention, sum, norm."""
 
   def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs):
-    self.multihead_attn = _attention(width, heads, dtype=dtype, rngs=rngs)
+    self.multihead_attn = attention(width, heads, dtype=dtype, rngs=rngs)
     self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
   def __call__(
@@ -107,7 +108,7 @@ class SelfAttentionLayer(nnx.Module):
   """Queries read from each other: attention, sum, norm."""
 
   def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs):
-    self.self_attn = _attention(width, heads, dtype=dtype, rngs=rngs)
+    self.self_attn = attention(width, heads, dtype=dtype, rngs=rngs)
     self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
   def __call__(
@@ -130,11 +131,21 @@ class FFNLayer(nnx.Module):
 
 
 class MLP(nnx.Module):
-  """Three linear layers with ReLUs between."""
+  """Linear layers with ReLUs between: three as wide as the input, or others."""
 
-  def __init__(self, width: int, out_width: int, *, dtype, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    width: int,
+    out_width: int,
+    *,
+    hidden: int | None = None,
+    layers: int = 3,
+    dtype,
+    rngs: nnx.Rngs,
+  ):
+    widths = (width, *(hidden or width,) * (layers - 1), out_width)
     self.layers = nnx.List(
-      [linear(width, out, dtype=dtype, rngs=rngs) for out in (width, width, out_width)]
+      [linear(*pair, dtype=dtype, rngs=rngs) for pair in itertools.pairwise(widths)]
     )
 
   def __call__(self, x: Float[Array, '*b c']) -> Float[Array, '*b d']:

@@ -135,6 +135,29 @@ def resize(
   return jnp.einsum('ij,...jk->...ik', rows, x, precision=highest)
 
 
+def crop_matrix(
+  out_length: int,
+  in_length: int,
+  start: Size,
+  size: Int[Array, ''],
+  method: Method,
+) -> Float[Array, 'out in']:
+  """Matrix that crops [start, start + size) of an axis and resizes it.
+
+  Args:
+    out_length: samples of the result.
+    in_length: samples of the source axis.
+    start: first sample of the crop; may be traced and negative.
+    size: samples in the crop; may be traced. What of it lies beyond the axis counts as
+      zero.
+    method: one of `Method`.
+  """
+  if method == 'bicubic_antialiased':
+    return antialiased_matrix(out_length, in_length, start, size)
+  taps, weights = resize_taps(jnp.arange(out_length), size, out_length, method)
+  return taps_matrix(start + taps, weights, in_length)
+
+
 def antialiased_matrix(
   out_length: int,
   in_length: int,

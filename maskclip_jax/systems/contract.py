@@ -218,6 +218,10 @@ class Scores:
       its answer to nothing counts, which is the same for all of them.
     coat: how much CLIP's best probability of a class lowers that of void; 0 for not at
       all.
+    drop_empty: masks that have no pixel to cut out are no result; otherwise the
+      proposal network alone scores them.
+    mask_prompts: learned prompts stand in for what a mask hides, where a system has
+      them.
   """
 
   seen_weight: float | Float[Array, ''] = 0.0
@@ -227,6 +231,8 @@ class Scores:
   void_weight: float | Float[Array, ''] = 0.0
   skip_empty: bool | Bool[Array, ''] = False
   coat: float | Float[Array, ''] = 0.0
+  drop_empty: bool | Bool[Array, ''] = False
+  mask_prompts: bool | Bool[Array, ''] = True
 
 
 @_pytree

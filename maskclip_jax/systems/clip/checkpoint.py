@@ -96,6 +96,8 @@ _SIZES = tuple(
 
 OPENAI = (
   *prefixed(VISUAL, 'visual.', 'visual/'),
+  # Of a mask-adapted CLIP [ovseg 3.1].
+  Rule('visual.mask_embedding', 'visual/mask_prompts'),
   *prefixed(TEXT, ours='text/'),
   SCALE,
   *_SIZES,
@@ -176,6 +178,11 @@ LAYOUTS: dict[str, Rules] = {
   'hugging_face': HUGGING_FACE,
   'scenic': SCENIC,
 }
+# A file of mask prompts alone, to put into a CLIP [ovseg 3.1].
+_MASK_PROMPTS = (
+  Rule('visual.mask_embedding', 'visual/mask_prompts', aliases=('mask_embedding',)),
+)
+_TABLES = LAYOUTS | {'mask_prompts': _MASK_PROMPTS}
 
 _HEAD_WIDTH = 64
 # What the official files of the systems leave out of their CLIP.
@@ -215,7 +222,9 @@ def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
     vision_heads=_heads(width, config.vision_width, config.vision_heads),
     **text_sizes(found, config.text_width, config.text_heads),
   )
-  return resized(config, **found.clip)
+  # No prompts is a size too: 0 is what the file says, not what it leaves open.
+  depth = found.size('visual/mask_prompts', 0) or 0
+  return resized(config, prompt_depth=depth, **found.clip)
 
 
 def _heads(width: int | None, base_width: int, base_heads: int) -> int | None:
@@ -265,9 +274,12 @@ FORMAT = Format(
       'params/text/token_embedding/embedding',
       'text/transformer/resblocks.0/ln_1/scale',
     ),
+    # Whole files may hold prompts too: they come first.
+    'mask_prompts': ('visual.mask_embedding', 'mask_embedding'),
   },
-  read=lambda layout, keys: LAYOUTS[layout],
-  write=lambda config, layout, classes: LAYOUTS[layout],
+  read=lambda layout, keys: _TABLES[layout],
+  write=lambda config, layout, classes: _TABLES[layout],
+  only={'mask_prompts': ('visual/mask_prompts',)},
   licence="MIT (OpenAI's CLIP; other trainings of CLIP have terms of their own)",
   beside=beside,
 )

@@ -1,0 +1,160 @@
+"""MaskFormer's transformer: queries read the coarsest features [ovseg 1.5].
+
+DETR's decoder (Carion et al., ECCV 2020) without an encoder. Each query ends as a mask
+and as a vector to compare with words; there are no classes in the weights.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from maskclip_jax.nn.canvas import ValidHW, inside
+from maskclip_jax.nn.layers import LayerNorm, in_turn, recompute
+from maskclip_jax.nn.mask_decoder import MLP, Prediction, attention, linear
+from maskclip_jax.nn.pixel_decoder import Conv
+from maskclip_jax.nn.positions import sine_positions
+
+# Of the map that queries read, and the width of the class head's hidden layer.
+_STRIDE = 32
+_CLASS_HIDDEN = 1024
+
+_xavier = nnx.initializers.xavier_uniform()
+_normal = nnx.initializers.normal(1.0)
+
+
+class DecoderLayer(nnx.Module):
+  """Queries read each other, then the image, and digest; each step is added and
+  normalised."""
+
+  def __init__(self, width: int, heads: int, ffn: int, *, dtype, rngs: nnx.Rngs):
+    common = {'dtype': dtype, 'rngs': rngs}
+    self.self_attn = attention(width, heads, **common)
+    self.multihead_attn = attention(width, heads, **common)
+    self.linear1 = linear(width, ffn, kernel_init=_xavier, **common)
+    self.linear2 = linear(ffn, width, kernel_init=_xavier, **common)
+    self.norm1 = LayerNorm(width, **common)
+    self.norm2 = LayerNorm(width, **common)
+    self.norm3 = LayerNorm(width, **common)
+
+  def __call__(
+    self,
+    x: Float[Array, 'b q c'],
+    positions: Float[Array, 'q c'],
+    keys: Float[Array, 'b s c'],
+    values: Float[Array, 'b s c'],
+    mask: Bool[Array, 'b 1 1 s'] | None,
+  ) -> Float[Array, 'b q c']:
+    """Updates the queries; `keys` are `values` with their place."""
+    placed = x + positions
+    x = self.norm1(x + self.self_attn(placed, placed, x))
+    x = self.norm2(x + self.multihead_attn(x + positions, keys, values, mask))
+    return self.norm3(x + self.linear2(nnx.relu(self.linear1(x))))
+
+
+class Decoder(nnx.Module):
+  """The layers, and the norm that the heads see each of them through."""
+
+  def __init__(
+    self, layers: int, width: int, heads: int, ffn: int, *, dtype, rngs: nnx.Rngs
+  ):
+    self.layers = nnx.List(
+      [DecoderLayer(width, heads, ffn, dtype=dtype, rngs=rngs) for _ in range(layers)]
+    )
+    self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+
+
+class DETRDecoder(nnx.Module):
+  """The decoder with its heads.
+
+  Args:
+    in_channels: channels of res5.
+    embed_dim: width of the vectors that words are compared with.
+    width: channels of the queries.
+    mask_dim: channels of the mask features.
+    heads: attention heads.
+    ffn: hidden width of the feed-forward networks.
+    class_hidden: hidden width of the class head.
+    layers: decoder layers.
+    queries: learned queries.
+    remat: recompute each layer in the backward pass instead of storing it.
+    dtype: compute type; predictions are float32.
+    rngs: seeds of the initialisation.
+  """
+
+  def __init__(
+    self,
+    in_channels: int,
+    embed_dim: int,
+    *,
+    width: int = 256,
+    mask_dim: int = 256,
+    heads: int = 8,
+    ffn: int = 2048,
+    class_hidden: int = _CLASS_HIDDEN,
+    layers: int = 6,
+    queries: int = 100,
+    remat: bool = False,
+    dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    common = {'dtype': dtype, 'rngs': rngs}
+    self.input_proj = Conv(in_channels, width, **common)
+    self.decoder = Decoder(layers, width, heads, ffn, **common)
+    self.query_embed = nnx.Embed(queries, width, embedding_init=_normal, rngs=rngs)
+    self.mask_embed = MLP(width, mask_dim, **common)
+    self.class_embed = MLP(width, embed_dim, hidden=class_hidden, layers=2, **common)
+    self.remat = remat
+    self.dtype = dtype
+
+  def predict(
+    self, x: Float[Array, 'b q c'], mask_features: Float[Array, 'b h w d']
+  ) -> Prediction:
+    """Applies both heads to the queries; float32."""
+    x = self.decoder.norm(x)
+    masks = jnp.einsum(
+      'bqd,bhwd->bqhw',
+      self.mask_embed(x).astype(jnp.float32),
+      mask_features.astype(jnp.float32),
+    )
+    return Prediction(None, masks, self.class_embed(x).astype(jnp.float32))
+
+  def __call__(
+    self,
+    res5: Float[Array, 'b h w c'],
+    mask_features: Float[Array, 'b h4 w4 d'],
+    padded_hw: ValidHW = None,
+    *,
+    aux: bool = False,
+  ) -> tuple[Prediction, ...]:
+    """Predicts from the coarsest features and those of the pixel decoder.
+
+    Args:
+      res5: backbone features at stride 32.
+      mask_features: at stride 4.
+      padded_hw: the real part of the pixels, or None if all is real.
+      aux: also return the predictions of every earlier layer, in order, before the last
+        one.
+    """
+    batch, *shape, _ = res5.shape
+    hw = None if padded_hw is None else padded_hw // _STRIDE
+    memory = self.input_proj(res5)
+    places = sine_positions(tuple(shape), memory.shape[-1], hw)
+    keys = memory + places.astype(memory.dtype)
+    keys, values = (m.reshape(batch, -1, m.shape[-1]) for m in (keys, memory))
+    mask = None
+    if hw is not None:
+      mask = inside(hw, tuple(shape)).reshape(batch, 1, 1, -1)
+    positions = self.query_embed.embedding[...].astype(self.dtype)
+    x = jnp.zeros((batch, *positions.shape), self.dtype)
+
+    def run(layer: DecoderLayer, x: jax.Array):
+      layer = functools.partial(layer, keys=keys, values=values, mask=mask)
+      x = recompute(layer, self.remat)(x, positions)
+      return x, x
+
+    _, outputs = in_turn(run, self.decoder.layers, x)
+    shown = outputs if aux else outputs[-1:]
+    return tuple(self.predict(x, mask_features) for x in shown)

@@ -1,0 +1,19 @@
+"""OVSeg (CVPR 2023)."""
+
+from maskclip_jax.systems.ovseg.checkpoint import FORMAT, sized
+from maskclip_jax.systems.ovseg.model import OVSeg, OVSegConfig
+from maskclip_jax.systems.ovseg.presets import CARDS, PRESETS
+from maskclip_jax.systems.system import System
+
+SYSTEM = System(
+  name='ovseg',
+  title='OVSeg',
+  model=OVSeg,
+  config=OVSegConfig,
+  presets=PRESETS,
+  cards=CARDS,
+  sized=sized,
+  format=FORMAT,
+  parts={'clip': 'clip'},
+  reads_scores=True,
+)

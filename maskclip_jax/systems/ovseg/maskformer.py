@@ -1,0 +1,148 @@
+"""OVSeg's proposals: a MaskFormer whose queries end as vectors, not as classes.
+
+Cheng et al., "Per-Pixel Classification is Not All You Need", NeurIPS 2021, as modified
+by OVSeg [ovseg 1].
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from maskclip_jax.nn.canvas import ValidHW
+from maskclip_jax.nn.detr_decoder import DETRDecoder
+from maskclip_jax.nn.fpn import FPN
+from maskclip_jax.nn.mask_decoder import Prediction
+from maskclip_jax.nn.resnet import ResNet
+from maskclip_jax.nn.swin import Swin, SwinConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabConfig:
+  """Sizes of DeepLab's residual network [ovseg 1.3].
+
+  Attributes:
+    depth: 26, 50 or 101.
+    stem: channels of the first convolution.
+    width: channels of res2; later stages double them.
+  """
+
+  depth: int = 101
+  stem: int = 64
+  width: int = 256
+
+  @property
+  def channels(self) -> dict[str, int]:
+    """Channels of each feature map."""
+    return {f'res{i + 2}': self.width * 2**i for i in range(4)}
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskFormerConfig:
+  """Sizes of a MaskFormer; the defaults are those of the published Swin-B.
+
+  Attributes:
+    swin: the backbone, or None for a residual network.
+    deeplab: the backbone, or None for a Swin.
+    hidden: channels of the pixel decoder and of the queries.
+    mask_dim: channels of the mask features.
+    heads: attention heads of the decoder.
+    decoder_layers: its layers.
+    decoder_ffn: hidden width of their feed-forward networks.
+    class_hidden: hidden width of the head that makes the vectors.
+    queries: learned queries, one mask each.
+    remat: recompute blocks in the backward pass: less memory, a third more time.
+    pixel_mean: RGB mean, 0..255.
+    pixel_std: RGB standard deviation, 0..255.
+
+  Raises:
+    ValueError: no backbone, or two.
+  """
+
+  swin: SwinConfig | None = dataclasses.field(default_factory=SwinConfig)
+  deeplab: DeepLabConfig | None = None
+  hidden: int = 256
+  mask_dim: int = 256
+  heads: int = 8
+  decoder_layers: int = 6
+  decoder_ffn: int = 2048
+  class_hidden: int = 1024
+  queries: int = 100
+  remat: bool = False
+  pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+  pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+  def __post_init__(self):
+    if (self.swin is None) == (self.deeplab is None):
+      raise ValueError('a MaskFormer has one backbone: give either swin or deeplab')
+
+  @property
+  def channels(self) -> dict[str, int]:
+    """Channels of the backbone's feature maps."""
+    return (self.swin or self.deeplab).channels
+
+
+class MaskFormer(nnx.Module):
+  """Backbone, feature pyramid and transformer decoder.
+
+  Args:
+    config: sizes.
+    embed_dim: width of the vectors that words are compared with.
+    dtype: compute type of the backbone and of the decoder's linear layers.
+    pixel_dtype: compute type of the feature pyramid, float32 in the published models.
+    rngs: seeds of the initialisation.
+  """
+
+  def __init__(
+    self,
+    config: MaskFormerConfig,
+    embed_dim: int,
+    *,
+    dtype=jnp.float32,
+    pixel_dtype=jnp.float32,
+    rngs: nnx.Rngs,
+  ):
+    common = {'remat': config.remat, 'dtype': dtype, 'rngs': rngs}
+    if config.swin is not None:
+      self.backbone = Swin(config.swin, **common)
+    else:
+      sizes = dataclasses.asdict(config.deeplab)
+      self.backbone = ResNet(**sizes, deeplab=True, **common)
+    self.pixel_decoder = FPN(
+      config.channels,
+      width=config.hidden,
+      mask_dim=config.mask_dim,
+      dtype=pixel_dtype,
+      rngs=rngs,
+    )
+    self.predictor = DETRDecoder(
+      config.channels['res5'],
+      embed_dim,
+      width=config.hidden,
+      mask_dim=config.mask_dim,
+      heads=config.heads,
+      ffn=config.decoder_ffn,
+      class_hidden=config.class_hidden,
+      layers=config.decoder_layers,
+      queries=config.queries,
+      **common,
+    )
+
+  def __call__(
+    self,
+    pixels: Float[Array, 'b h w 3'],
+    padded_hw: ValidHW = None,
+    *,
+    aux: bool = False,
+  ) -> tuple[Prediction, ...]:
+    """Proposes masks at a quarter of the canvas, each with a vector.
+
+    Args:
+      pixels: standardised RGB, zero beyond the photo.
+      padded_hw: the real part of the canvas, or None if all is real.
+      aux: also return the predictions of every earlier layer, before the last.
+    """
+    features = self.backbone(pixels, padded_hw)
+    mask_features = self.pixel_decoder(features, padded_hw)
+    return self.predictor(features['res5'], mask_features, padded_hw, aux=aux)

@@ -1,0 +1,156 @@
+"""OVSeg (Liang et al., CVPR 2023): proposals named by words and by a CLIP that knows
+masked crops.
+
+Each query of a MaskFormer is compared with words directly; each mask is also cut out of
+the photo, what it hides is blanked, and a CLIP that was tuned on such crops is asked.
+Learned prompts stand in for the blank patches. The two opinions are joined by a
+geometric mean. Source: [ovseg 1-3].
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from maskclip_jax.nn.clip import CLIP, CLIPConfig, unit
+from maskclip_jax.nn.mask_decoder import MASK_STRIDE
+from maskclip_jax.systems import regions
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  RegionVectors,
+  Scores,
+  TextBank,
+)
+from maskclip_jax.systems.crops import Crop, CropRule, encode_crops
+from maskclip_jax.systems.ovseg.maskformer import MaskFormer, MaskFormerConfig
+
+# The tight box, stretched to a square, resized by PyTorch [ovseg 2.4].
+RULE = CropRule(fill='mean', square='squash', method='bicubic')
+# What the published models are evaluated with on ADE20K [ovseg 7.4].
+SCORES = Scores(seen_weight=0.7, unseen_weight=0.7, mask_threshold=0.4)
+
+
+@dataclasses.dataclass(frozen=True)
+class OVSegConfig:
+  """Sizes of an OVSeg.
+
+  Attributes:
+    proposals: the proposal network.
+    clip: the CLIP that sees the crops, with or without mask prompts, and reads the
+      words.
+  """
+
+  proposals: MaskFormerConfig
+  clip: CLIPConfig
+
+
+class OVSeg(nnx.Module):
+  """Proposals, and the CLIP that was tuned on masked crops."""
+
+  def __init__(self, config: OVSegConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    clip = config.clip
+    self.proposals = MaskFormer(
+      config.proposals, clip.embed_dim, dtype=dtype, rngs=rngs
+    )
+    self.clip = CLIP(clip, dtype=dtype, rngs=rngs)
+    init = nnx.initializers.normal(clip.text_width**-0.5)
+    self.non_object_embedding = nnx.Param(init(rngs.params(), (1, clip.embed_dim)))
+    self.config = config
+
+  def word_logits(
+    self, vectors: Float[Array, '*b q d'], text: TextBank
+  ) -> Float[Array, '*b q k+1']:
+    """What the proposal network itself says of words; the last column is 'no object'.
+
+    Args:
+      vectors: of the queries.
+      text: the words; columns that are not `valid` get minus infinity.
+    """
+    words = jnp.concatenate([text.embeddings, unit(self.non_object_embedding[...])])
+    logits = regions.LOGIT_SCALE * jnp.einsum('...qd,kd->...qk', unit(vectors), words)
+    return jnp.where(jnp.append(text.valid, True), logits, -jnp.inf)
+
+  def encode_crop(
+    self, crops: Crop, prompted: bool | Bool[Array, ''] = True
+  ) -> Float[Array, 'n d']:
+    """CLIP's vectors (not normalised) of crops [ovseg 3.3].
+
+    Args:
+      crops: on CLIP's square.
+      prompted: False for the plain tower on the same blanked pixels.
+    """
+    if not self.config.clip.prompt_depth:
+      return self.clip.visual(crops.pixels)
+    # A patch is kept if the mask covers any pixel of it [ovseg 3.2].
+    kept = regions.patches_of(crops.mask, self.config.clip.patch_size).any(-1)
+    return self.clip.visual(crops.pixels, kept | ~jnp.asarray(prompted))
+
+  def encode_masks(
+    self,
+    images: Images,
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+    scores: Scores = SCORES,
+  ) -> RegionVectors:
+    """CLIP vectors of the crops of arbitrary masks, any number of them.
+
+    Args:
+      images: photos on their canvas.
+      mask_logits: high inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: from which probability on a pixel belongs to a mask.
+    """
+    return encode_crops(
+      images,
+      mask_logits,
+      mask_hw,
+      lambda crops: self.encode_crop(crops, scores.mask_prompts),
+      size=self.config.clip.image_size,
+      rule=RULE,
+      threshold=scores.mask_threshold,
+    )
+
+  def __call__(
+    self, images: Images, text: TextBank, scores: Scores = SCORES
+  ) -> Outputs:
+    """Masks at a quarter of the canvas and the scores of words [ovseg 2.6].
+
+    Scores are not normalised: p^(1 - w) q^w of the proposals' and CLIP's
+    probabilities, q being 1 for masks without a pixel above the threshold. So
+    `objectness` is the logarithm of a query's sum over words, which may be positive,
+    and `class_logits` are logarithms of scores.
+    """
+    config = self.config.proposals
+    pixels = images.standardised(config.pixel_mean, config.pixel_std)
+    (found,) = self.proposals(pixels, images.padded_hw)
+    mask_hw = images.input_hw // MASK_STRIDE
+    encoded = self.encode_masks(images, found.mask_logits, mask_hw, scores)
+    joint = self.join(found.class_vectors, encoded, text, scores)
+    total = jax.nn.logsumexp(joint, axis=-1, where=text.valid)
+    dropped = encoded.empty & jnp.asarray(scores.drop_empty)
+    return Outputs(
+      found.mask_logits, joint, jnp.where(dropped, -jnp.inf, total), mask_hw
+    )
+
+  def join(
+    self,
+    vectors: Float[Array, 'b q d'],
+    encoded: RegionVectors,
+    text: TextBank,
+    scores: Scores,
+  ) -> Float[Array, 'b q k']:
+    """Logarithms of the joined scores; zero in columns that are not `valid`.
+
+    The proposals' probabilities leave room for 'no object', CLIP's do not [ovseg 2.5].
+    """
+    by_query = jax.nn.log_softmax(self.word_logits(vectors, text))[..., :-1]
+    by_crop = regions.class_similarity(encoded.vectors, text)
+    by_crop = jax.nn.log_softmax(jnp.where(text.valid, by_crop, -jnp.inf))
+    by_crop = jnp.where(encoded.empty[..., None], 0.0, by_crop)
+    # Where there is no word, no power of zero is taken.
+    by_query, by_crop = (jnp.where(text.valid, x, 0.0) for x in (by_query, by_crop))
+    weight = jnp.where(text.seen, scores.seen_weight, scores.unseen_weight)
+    return (1 - weight) * by_query + weight * by_crop
