@@ -2,7 +2,8 @@
 
 Published numbers move with the protocol, so a number is named after it: 'ade150/PQ',
 'pc459/mIoU_gt_or_pred'. Where systems were run differently on the same benchmark, the
-difference is a `Settings` here; what neither changes comes from the model's preset.
+difference is in the presets of a system (`BENCHMARKS`); what neither changes comes
+from the model's preset.
 Sources: [masqclip 7.4, 8.4, 9], [ovseg 7], [segclip 4].
 """
 
@@ -12,42 +13,11 @@ from collections.abc import Mapping
 from maskclip_jax.data.views import BACKGROUND, View, find_view
 from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import PostprocessConfig, Task
-from maskclip_jax.postprocess.tiles import Order
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
-from maskclip_jax.systems.system import Preprocessing, Preset
+from maskclip_jax.systems.system import Preprocessing, Preset, all_systems, find_system
 from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """How one system was run on one benchmark; None leaves the model's own value.
-
-  Attributes:
-    short_edge: the short side of a photo is resized to this many pixels,
-    long_edge: unless the long side would exceed this many.
-    object_threshold: see `PostprocessConfig`.
-    overlap_threshold: see `PostprocessConfig`.
-    tasks: those that the system can do, or did; None for all of the protocol.
-    semantic_order: see `PostprocessConfig`. None: as the official code, by whether only
-      semantic output is asked for.
-    view: another order or choice of classes of the same ground truth.
-    training: vocabulary of the system's training, which splits the classes into seen
-      and unseen; None reports no split.
-    scores: fields of `Scores` that the benchmark was run with.
-    options: what only this system knows and its weights were made for.
-  """
-
-  short_edge: int | None = None
-  long_edge: int | None = None
-  object_threshold: float | None = None
-  overlap_threshold: float | None = None
-  tasks: tuple[Task, ...] | None = None
-  semantic_order: Order | None = None
-  view: str | None = None
-  training: str | None = None
-  scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  options: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +29,8 @@ class Protocol:
     about: what it is, for people.
     truth: by task, the view of the dataset that is the ground truth. The classes of the
       first are the vocabulary; those of the others must be its first classes.
-    settings: by system; '' for the others.
+    settings: how systems are run that have no settings of their own for it
+      (`System.benchmarks`).
     headline: the metrics that the literature quotes.
     groups: by group, the vocabulary that lists its classes; ':things' or ':stuff'
       behind it leaves out the others. Every task reports its numbers by group, over
@@ -70,14 +41,15 @@ class Protocol:
   name: str
   about: str
   truth: Mapping[Task, str]
-  settings: Mapping[str, Settings]
+  settings: BenchmarkSettings
   headline: tuple[str, ...]
   groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
   split: str = 'val'
 
   def for_system(self, system: str) -> 'Run':
     """The protocol as it is run with a system."""
-    return Run(self, self.settings.get(system, self.settings['']))
+    own = find_system(system).benchmarks
+    return Run(self, own.get(self.name, self.settings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +62,7 @@ class Run:
   """
 
   protocol: Protocol
-  settings: Settings
+  settings: BenchmarkSettings
 
   @property
   def views(self) -> dict[Task, View]:
@@ -177,27 +149,34 @@ def _group_names(listed: str) -> tuple[str, ...]:
   )
 
 
-def _replaced(config, settings: Settings, names: tuple[str, ...]):
+def _replaced(config, settings: BenchmarkSettings, names: tuple[str, ...]):
   values = {name: getattr(settings, name) for name in names}
   return dataclasses.replace(
     config, **{name: value for name, value in values.items() if value is not None}
   )
 
 
+def _groups() -> dict[str, tuple[str, ...]]:
+  """Names that stand for several protocols: a system's, for those of its papers."""
+  own = {system.name: tuple(system.benchmarks) for system in all_systems()}
+  return {**BUNDLES, **{name: members for name, members in own.items() if members}}
+
+
 def protocol_names() -> tuple[str, ...]:
-  """Everything that `find_protocols` knows: protocols, and bundles of them."""
-  return (*PROTOCOLS, *BUNDLES)
+  """Everything that `find_protocols` knows: protocols, and groups of them."""
+  return (*PROTOCOLS, *_groups())
 
 
 def find_protocols(names: str) -> tuple[Protocol, ...]:
-  """The protocols that 'ade150,pc59' names; a bundle stands for several.
+  """The protocols that 'ade150,pc59' names; a group stands for several.
 
   Raises:
     ValueError: there is none of a name.
   """
   found: dict[str, Protocol] = {}
+  groups = _groups()
   for name in filter(None, (part.strip() for part in names.split(','))):
-    for member in BUNDLES.get(name, (name,)):
+    for member in groups.get(name, (name,)):
       if member not in PROTOCOLS:
         raise unknown('evaluation', name, protocol_names())
       found[member] = PROTOCOLS[member]
@@ -213,38 +192,13 @@ _BASE_NOVEL = ('[base]', '[base_things]', '[novel]')
 
 def _masks(
   short_edge: int, long_edge: int, training: str | None = _PANOPTIC, **changes
-) -> Settings:
+) -> BenchmarkSettings:
   """Settings of MaskCLIP, MasQCLIP and the baselines [masqclip 7.4, 8.4]."""
-  return Settings(short_edge, long_edge, training=training, **changes)
-
-
-def _ovseg(weight: float, **changes) -> Settings:
-  """OVSeg: sizes and mask threshold belong to the model, the weight to the data.
-
-  The weights are those of the released instructions; the paper states 0.6 for voc20.
-  """
-  return Settings(
-    tasks=('semantic',),
-    semantic_order='scores_first',
-    training='coco-stuff-171',
-    scores={'seen_weight': weight, 'unseen_weight': weight},
-    **changes,
-  )
-
-
-def _segclip(background_threshold: float) -> Settings:
-  """SegCLIP: photos as small as a window, the background by a threshold [segclip 4]."""
-  return Settings(
-    224,
-    2048,
-    tasks=('semantic',),
-    scores={'background_threshold': background_threshold},
-    options={'top_classes': 5},
-  )
+  return BenchmarkSettings(short_edge, long_edge, training=training, **changes)
 
 
 def _semantic(
-  name: str, about: str, view: str, settings: dict[str, Settings]
+  name: str, about: str, view: str, settings: BenchmarkSettings
 ) -> Protocol:
   return Protocol(name, about, {'semantic': view}, settings, _MIOU)
 
@@ -263,7 +217,7 @@ def _miniature(name: str, split: str, about: str) -> Protocol:
       'semantic': 'miniature/semantic',
       'instance': 'miniature/instances',
     },
-    {'': Settings()},
+    BenchmarkSettings(),
     (
       *(f'PQ{part}' for part in ('', 'th', 'st', *_BASE_NOVEL)),
       *(f'mIoU_gt{part}' for part in ('', *_BASE_NOVEL)),
@@ -293,54 +247,50 @@ _TABLE = (
     'ade150',
     'ADE20K-150 val, 2000 photos, the panoptic configuration of both mask systems',
     _ADE_TRUTH,
-    {
-      '': _masks(640, 2560, object_threshold=0.3, overlap_threshold=0.3),
-      'maskclip': _masks(640, 2560, object_threshold=0.3, overlap_threshold=0.5),
-      'ovseg': _ovseg(0.7),
-    },
+    _masks(640, 2560, object_threshold=0.3, overlap_threshold=0.3),
     ('PQ', *_MIOU, 'AP'),
   ),
   _semantic(
     'ade150_semantic',
     'ADE20K-150 val by the semantic configuration: smaller photos, scores resized last',
     'ade20k_150/semantic',
-    {'': _SMALL, 'ovseg': _ovseg(0.7)},
+    _SMALL,
   ),
   _semantic(
     'ade847',
     'ADE20K-847 val, 2000 photos reduced to a short side of 512 when built',
     'ade20k_847/semantic',
-    {'': _SMALL, 'ovseg': _ovseg(0.7)},
+    _SMALL,
   ),
   _semantic(
     'pc59',
     'PASCAL Context val, the 59 frequent classes; everything else is ignored',
     'pascal_context/59',
-    {'': _SMALL, 'ovseg': _ovseg(0.6, view='pascal_context/59_ovseg')},
+    _SMALL,
   ),
   _semantic(
     'pc60',
     'PASCAL Context val, 59 classes and background, nothing ignored',
     'pascal_context/60',
-    {'': _SMALL, 'segclip': _segclip(0.25)},
+    _SMALL,
   ),
   _semantic(
     'pc459',
     'PASCAL Context val, all 459 classes',
     'pascal_context/459',
-    {'': _SMALL, 'ovseg': _ovseg(0.6)},
+    _SMALL,
   ),
   _semantic(
     'voc20',
     'PASCAL VOC 2012 val, 1449 photos, background ignored (PAS-20)',
     'voc2012/20',
-    {'': _SMALL, 'ovseg': _ovseg(0.45)},
+    _SMALL,
   ),
   _semantic(
     'voc21',
     'PASCAL VOC 2012 val with background as a class (PAS-21)',
     'voc2012/21',
-    {'': _SMALL, 'segclip': _segclip(0.80)},
+    _SMALL,
   ),
   Protocol(
     'coco_panoptic',
@@ -350,34 +300,28 @@ _TABLE = (
       'semantic': 'coco/semantic',
       'instance': 'coco/instances80',
     },
-    {
-      '': _masks(800, 1333, None, object_threshold=0.3, overlap_threshold=0.3),
-      'maskclip': _masks(800, 1333, None, object_threshold=0.5, overlap_threshold=0.5),
-      'mask2former': _masks(
-        800, 1333, None, object_threshold=0.8, overlap_threshold=0.8
-      ),
-    },
+    _masks(800, 1333, None, object_threshold=0.3, overlap_threshold=0.3),
     ('PQ', *_MIOU, 'AP'),
   ),
   Protocol(
     'coco_instance48_17_base',
     'COCO 2017 val, constrained: words and objects of the 48 base classes only',
     {'instance': 'coco/base48'},
-    {'': _COCO_INSTANCE},
+    _COCO_INSTANCE,
     ('AP50',),
   ),
   Protocol(
     'coco_instance48_17_novel',
     'COCO 2017 val, constrained: words and objects of the 17 novel classes only',
     {'instance': 'coco/novel17'},
-    {'': _COCO_INSTANCE},
+    _COCO_INSTANCE,
     ('AP50',),
   ),
   Protocol(
     'coco_instance48_17_generalised',
     'COCO 2017 val, generalised: all 65 words; AP over base, novel and all',
     {'instance': 'coco/instances65'},
-    {'': _COCO_INSTANCE},
+    _COCO_INSTANCE,
     ('AP50', 'AP50[base]', 'AP50[novel]'),
     groups={'base': 'coco-base48', 'novel': 'coco-novel17'},
   ),
@@ -385,7 +329,7 @@ _TABLE = (
     'coco_object',
     'COCO 2017 val, 80 objects and background, nothing ignored (COCO-Object)',
     'coco/object81',
-    {'': _masks(800, 1333), 'segclip': _segclip(0.65)},
+    _masks(800, 1333),
   ),
   _miniature(
     'miniature',
@@ -404,8 +348,7 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _TABLE
 
 # One name for protocols that are reported together.
 BUNDLES: dict[str, tuple[str, ...]] = {
-  # SegCLIP's paper, and its name for PASCAL Context with background.
-  'segclip': ('voc21', 'pc60', 'coco_object'),
+  # SegCLIP's name for PASCAL Context with background.
   'context60': ('pc60',),
   'coco_instance48_17': (
     'coco_instance48_17_base',

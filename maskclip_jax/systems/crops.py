@@ -1,7 +1,7 @@
 """Masked crops of photos, as CLIP is shown them by the baseline and by OVSeg.
 
 The two differ in how a box becomes a square and by which kernel it is resized, which a
-`CropRule` says; everything else is the same [masqclip 4.9, ovseg 2.4].
+`CropRule` says; everything else is the same [masqclip 4.9], [ovseg 2.4].
 """
 
 import dataclasses

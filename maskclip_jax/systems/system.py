@@ -19,6 +19,7 @@ from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.ops.deformable import form_for
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
 
 # No device holds the features of a larger photo, in pixels.
@@ -139,6 +140,7 @@ class System:
       names.
     from_parts: files of its parts alone make a model.
     takes_part: whether a config leaves out some of what the official files hold.
+    benchmarks: by name of a protocol, how it was run where that differs from others.
     segments: it makes masks; False for a part that only names them.
     reads_scores: it takes `Scores`.
   """
@@ -154,6 +156,7 @@ class System:
   parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   from_parts: bool = False
   takes_part: Callable[[Any], bool] = _never
+  benchmarks: Mapping[str, BenchmarkSettings] = dataclasses.field(default_factory=dict)
   segments: bool = True
   reads_scores: bool = False
 

@@ -2,7 +2,7 @@
 
 from maskclip_jax.systems.mask2former.checkpoint import FORMAT, sized
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
-from maskclip_jax.systems.mask2former.presets import CARDS, PRESETS
+from maskclip_jax.systems.mask2former.presets import BENCHMARKS, CARDS, PRESETS
 from maskclip_jax.systems.system import System
 
 SYSTEM = System(
@@ -13,5 +13,6 @@ SYSTEM = System(
   presets=PRESETS,
   cards=CARDS,
   sized=sized,
+  benchmarks=BENCHMARKS,
   format=FORMAT,
 )

@@ -3,6 +3,7 @@
 import dataclasses
 
 from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.system import Card, Preprocessing, Preset
 
@@ -80,4 +81,11 @@ CARDS = {
     'CC BY-NC 4.0 (authors)',
     url='https://drive.google.com/drive/folders/1wGpl9k7lEYigvSiI2IMx_V_TBGrzfVNl',
   ),
+}
+
+# Source: [masqclip 8.4].
+BENCHMARKS = {
+  'coco_panoptic': BenchmarkSettings(
+    800, 1333, object_threshold=0.8, overlap_threshold=0.8
+  )
 }

@@ -2,7 +2,7 @@
 
 from maskclip_jax.systems.maskclip.checkpoint import FORMAT, sized
 from maskclip_jax.systems.maskclip.model import MaskCLIP, MaskCLIPConfig
-from maskclip_jax.systems.maskclip.presets import CARDS, PRESETS
+from maskclip_jax.systems.maskclip.presets import BENCHMARKS, CARDS, PRESETS
 from maskclip_jax.systems.system import System
 
 SYSTEM = System(
@@ -13,6 +13,7 @@ SYSTEM = System(
   presets=PRESETS,
   cards=CARDS,
   sized=sized,
+  benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'proposals': 'mask2former', 'clip': 'clip'},
   from_parts=True,

@@ -4,6 +4,7 @@ import dataclasses
 
 from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.mask2former import presets as mask2former
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
@@ -55,5 +56,19 @@ CARDS = {
     _LICENCE,
     'MasQCLIP paper Table 5 ("freeze", with object score): ADE20K-150 PQ 10.7',
     url='https://drive.google.com/file/d/1NdXOUzJVQUdl0V0HkQ0yFMUa2MJQojiv',
+  ),
+}
+
+# Source: [masqclip 7.4, 8.4].
+BENCHMARKS = {
+  'ade150': BenchmarkSettings(
+    640,
+    2560,
+    object_threshold=0.3,
+    overlap_threshold=0.5,
+    training='coco-panoptic-133',
+  ),
+  'coco_panoptic': BenchmarkSettings(
+    800, 1333, object_threshold=0.5, overlap_threshold=0.5
   ),
 }

@@ -2,7 +2,7 @@
 
 from maskclip_jax.systems.ovseg.checkpoint import FORMAT, sized
 from maskclip_jax.systems.ovseg.model import OVSeg, OVSegConfig
-from maskclip_jax.systems.ovseg.presets import CARDS, PRESETS
+from maskclip_jax.systems.ovseg.presets import BENCHMARKS, CARDS, PRESETS
 from maskclip_jax.systems.system import System
 
 SYSTEM = System(
@@ -13,6 +13,7 @@ SYSTEM = System(
   presets=PRESETS,
   cards=CARDS,
   sized=sized,
+  benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'clip': 'clip'},
   reads_scores=True,

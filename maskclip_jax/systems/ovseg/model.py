@@ -4,7 +4,7 @@ masked crops.
 Each query of a MaskFormer is compared with words directly; each mask is also cut out of
 the photo, what it hides is blanked, and a CLIP that was tuned on such crops is asked.
 Learned prompts stand in for the blank patches. The two opinions are joined by a
-geometric mean. Source: [ovseg 1-3].
+geometric mean. Source: [ovseg 1, 2, 3].
 """
 
 import dataclasses

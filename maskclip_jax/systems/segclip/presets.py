@@ -2,6 +2,7 @@
 
 from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.segclip.model import SegCLIPConfig
 from maskclip_jax.systems.system import Card, Preprocessing, Preset
@@ -45,4 +46,22 @@ CARDS = {
     'paper: mIoU with background, VOC 52.6, PASCAL Context 24.7, COCO-Object 26.5',
     url='https://github.com/ArrowLuo/SegCLIP/releases/download/checkpoint_v0/segclip.bin',
   ),
+}
+
+
+def _benchmark(background_threshold: float) -> BenchmarkSettings:
+  """Photos as small as a window, the background by a threshold [segclip 4]."""
+  return BenchmarkSettings(
+    224,
+    2048,
+    tasks=('semantic',),
+    scores={'background_threshold': background_threshold},
+    options={'top_classes': 5},
+  )
+
+
+BENCHMARKS = {
+  'voc21': _benchmark(0.80),
+  'pc60': _benchmark(0.25),
+  'coco_object': _benchmark(0.65),
 }
