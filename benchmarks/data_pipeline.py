@@ -25,12 +25,7 @@ import PIL
 from PIL import Image
 
 from maskclip_jax.data import examples, labels, schema
-from maskclip_jax.data.pipeline import (
-  DataConfig,
-  DatasetConfig,
-  Reading,
-  train_stream,
-)
+from maskclip_jax.data.pipeline import DataConfig, DatasetConfig, train_stream
 from maskclip_jax.data.targets import Targets
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
@@ -109,11 +104,9 @@ def processor_name() -> str:
 
 def stream_speed(records: list, mapper: mappers.Mapper, count: int) -> dict:
   """Reads `count` examples through the real stream, in this thread alone."""
-  config = DataConfig(
-    (DatasetConfig(VIEW),), mapper, batch_size=8, reading=Reading(threads=0)
-  )
+  config = DataConfig((DatasetConfig(VIEW),), batch_size=8, threads=0)
   steps = count // config.batch_size
-  with train_stream(config, sources=[records]) as stream:
+  with train_stream(config, sources=[records], mapper=mapper) as stream:
     for _ in range(WARM_UP):
       next(stream)
     memory = [resident_megabytes()]

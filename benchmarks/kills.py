@@ -113,13 +113,13 @@ class Restorer:
     from maskclip_jax.train import config_files
     from maskclip_jax.train.config import read
     from maskclip_jax.train.mesh import make_mesh
-    from maskclip_jax.train.run import make_program, read_start, start_state
+    from maskclip_jax.train.starting import starting_values
+    from maskclip_jax.train.step import make_program
 
     config = read(config_files.load(str(ROOT.parent / CONFIG), CHANGES))
-    starting, constants = read_start(config)
-    mesh = make_mesh(config.mesh, jax.devices()[:1])
-    program = make_program(config, mesh, constants)
-    self._config, self._like = config, start_state(program, starting)
+    program = make_program(config, make_mesh(config.mesh, jax.devices()[:1]))
+    starting = starting_values(program.task, (), config.seed)
+    self._config, self._like = config, program.start(starting)
 
   def __call__(self, workdir: pathlib.Path) -> list[int]:
     """The steps that were restored; fails where one cannot be."""

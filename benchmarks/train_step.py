@@ -47,46 +47,26 @@ def peak_of(device: str, given: float | None) -> float | None:
   return next((peak for name, peak in PEAKS.items() if name in device), None)
 
 
-def text_bank(config) -> dict[str, Any]:
-  """Random class vectors: which words they stand for takes no time."""
-  import numpy as np
-
-  from maskclip_jax.systems.contract import TextBank
-  from maskclip_jax.train.run import check_data
-  from maskclip_jax.train.tasks import text_constants
-
-  words = check_data(config)
-  if words is None:
-    return {}
-  count = len(words) + (words.void is not None)
-  width = config.chosen_preset().config.clip.embed_dim
-  vectors = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
-  things = [True] * len(words)
-  bank = TextBank.build(vectors, things, void_last=words.void is not None)
-  return text_constants.to_constants(bank)
-
-
 def program_of(stage: str, batch: int, dtype: str):
   """The program of a stage, its state, a batch and a key."""
   import jax
 
-  from maskclip_jax.train import config_files, feed
+  from maskclip_jax.train import config_files
   from maskclip_jax.train.config import read
   from maskclip_jax.train.mesh import make_mesh
-  from maskclip_jax.train.run import make_program, run_key, start_state
   from maskclip_jax.train.starting import starting_values
+  from maskclip_jax.train.step import make_program
 
   values = config_files.load(str(ROOT.parent / f'masqclip:stage={stage}'))
   data = {'generated': 8, 'canvas': 1024, 'batch_size': batch}
   # The recipe's means are of two photos; a batch need not hold two.
   values.get('settings', {}).get('criterion', {}).pop('images_per_mean', None)
   config = read({**values, 'data': data, 'start': {}, 'dtype': dtype})
-  mesh = make_mesh(config.mesh, jax.devices()[:1])
-  program = make_program(config, mesh, text_bank(config))
-  state = start_state(program, starting_values(program.task, (), 0))
-  with feed.open_stream(config.data, mesh, 0) as stream:
-    photos = feed.to_devices(next(stream), mesh)
-  return program, state, photos, run_key(config)
+  program = make_program(config, make_mesh(config.mesh, jax.devices()[:1]))
+  state = program.start(starting_values(program.task, (), 0))
+  with program.stream(0) as stream:
+    photos = program.batch(next(stream))
+  return program, state, photos, jax.random.key(config.seed)
 
 
 def measure(stage: str, batch: int, dtype: str, steps: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from maskclip_jax.data.loading import Source
+from maskclip_jax.data.sources import Source
 
 
 def portraits(source: Source) -> Bool[np.ndarray, ' n']:

@@ -14,21 +14,30 @@ and close the stream (or use `with`), or the workers' shared memory outlives it.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import grain
+import numpy as np
 from absl import flags
 
+from maskclip_jax.data.examples import Example, RecordError, decode
+from maskclip_jax.data.generated import CAPTIONS, VIEW, GeneratedPictures
 from maskclip_jax.data.grouping import GroupedShuffle, portraits
-from maskclip_jax.data.loading import Source, Tokenize, TrainingLoader
-from maskclip_jax.data.sources import open_source
-from maskclip_jax.data.targets import Arrays, Targets
+from maskclip_jax.data.sources import Source, open_source
+from maskclip_jax.data.targets import Arrays, Targets, encode_id
+from maskclip_jax.data.transforms import mappers
+from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.transforms.mappers import Mapper
-from maskclip_jax.data.views import find_view
+from maskclip_jax.data.views import View, find_view
+from maskclip_jax.text import tokenizer
 
+_log = logging.getLogger(__name__)
 # Examples of a stream without end: grain's own 'for ever' overflows in small batches.
 _ENDLESS = 2**40
+# So many damaged records in a row are no accident.
+MAX_DAMAGED = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,82 +56,131 @@ class DatasetConfig:
   weight: float = 1.0
   data_dir: str | None = None
 
-  def open(self, *, trainable: bool) -> Source:
-    """Opens the built dataset, with only the examples that the view counts."""
-    return open_source(self.view, self.split, self.data_dir, trainable=trainable)
-
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-  """How fast a stream is read; changes no batch.
+class DataConfig:
+  """What a run trains on, and how fast it is read.
 
   Attributes:
-    workers: processes; 0 reads in this one.
+    datasets: the mixture; `source` in a batch says which one an example is from.
+    data_dir: where the built datasets lie; each dataset's own place by default.
+    generated: use this many generated pictures instead, for trying things out.
+    mapper: published augmentation (`transforms.mappers.named`).
+    profile: of the mapper.
+    canvas: side of the square crops, in pixels; a multiple of 32 where there are
+      segments.
+    batch_size: photos of all processes together.
+    max_segments: rows of the ground-truth table.
+    caption_tokens: read pairs of photo and text instead of segments: one of the photo's
+      captions, drawn at random, as this many tokens; 0 reads segments.
+    overlapping: segments may overlap, so masks are bit-packed (instance views).
+    same_orientation: examples that follow each other in groups of this size are all
+      landscape or all portrait, as with detectron2's aspect ratio grouping
+      [masqclip 7.5]; 0 for no grouping.
+    on_error: a record that cannot be read stops the run, or is skipped: the next
+      readable one takes its place, with the place's own random numbers, so batches
+      stay reproducible. It is logged by name and marked in `replaced`.
+    seed: of the order and of all augmentations.
+    workers: processes that read; 0 reads in this one.
     threads: threads per process that make batches; Pillow and OpenCV release the lock.
     prefetch: batches each process keeps ready.
   """
 
+  datasets: tuple[DatasetConfig, ...] = ()
+  data_dir: str | None = None
+  generated: int = 0
+  mapper: str = 'coco_panoptic'
+  profile: Literal['released', 'paper'] = 'released'
+  canvas: int = 1024
+  batch_size: int = 16
+  max_segments: int = 100
+  caption_tokens: int = 0
+  overlapping: bool = False
+  same_orientation: int = 0
+  on_error: Literal['stop', 'skip'] = 'stop'
+  seed: int = 0
   workers: int = 0
   threads: int = 2
   prefetch: int = 2
 
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """A training stream.
-
-  Attributes:
-    datasets: the mixture; `source` in a batch says which one an example is from.
-    mapper: augmentation (`transforms.mappers.named`).
-    batch_size: examples of all hosts together.
-    targets: how ground truth becomes arrays; None where there is none (captions).
-    seed: the seed of the order and of all augmentations.
-    on_error: a record that cannot be read stops the run, or is skipped: the next
-      readable one takes its place, with the place's own random numbers, so batches
-      stay reproducible. It is logged by name and marked in `replaced`.
-    same_orientation: examples that follow each other in groups of this size are all
-      landscape or all portrait, as with detectron2's aspect ratio grouping (section
-      7.5); 0 for no grouping.
-    tokenize: makes `tokens` of one caption, drawn at random among a photo's captions.
-    reading: speed only.
-  """
-
-  datasets: tuple[DatasetConfig, ...]
-  mapper: Mapper
-  batch_size: int
-  targets: Targets | None = dataclasses.field(default_factory=Targets)
-  seed: int = 0
-  on_error: Literal['stop', 'skip'] = 'stop'
-  same_orientation: int = 0
-  tokenize: Tokenize | None = None
-  reading: Reading = Reading()
-
   def __post_init__(self):
-    if not self.datasets:
-      raise ValueError('a training stream needs at least one dataset')
+    if bool(self.datasets) == bool(self.generated):
+      raise ValueError('give either data.datasets or a number of data.generated images')
+    if not self.caption_tokens and (self.canvas % 32 or self.canvas < 32):
+      raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
     if self.on_error not in ('stop', 'skip'):
-      raise ValueError(f"on_error is 'stop' or 'skip', not {self.on_error!r}")
+      raise ValueError(f"data.on_error is 'stop' or 'skip', not {self.on_error!r}")
     if self.same_orientation > 1 and len(self.datasets) > 1:
-      raise ValueError('same_orientation works with a single dataset, not a mixture')
+      raise ValueError('data.same_orientation works with a single dataset')
+
+  @property
+  def mixture(self) -> tuple[DatasetConfig, ...]:
+    """The datasets, or what stands for generated pictures."""
+    view = CAPTIONS if self.caption_tokens else VIEW
+    return self.datasets or (DatasetConfig(view, 'generated'),)
+
+  def class_names(self) -> tuple[str, ...]:
+    """The classes of the ground truth, by index.
+
+    Raises:
+      ValueError: the datasets of a mixture have different classes.
+    """
+    views = {dataset.view: find_view(dataset.view) for dataset in self.mixture}
+    names = {name: view.class_names() for name, view in views.items()}
+    if len(set(names.values())) > 1:
+      raise ValueError(
+        f'the datasets {", ".join(names)} have different classes: a run needs one list'
+      )
+    return next(iter(names.values()))
+
+  def vocabulary(self) -> str:
+    """Name of the vocabulary that the class indices follow."""
+    return find_view(self.mixture[0].view).vocabulary
+
+  def open_sources(self) -> list[Source]:
+    """The records of each dataset, those only that have something to learn."""
+    if self.generated:
+      return [GeneratedPictures(self.generated, self.canvas, self.seed)]
+    return [
+      open_source(d.view, d.split, self.data_dir or d.data_dir, trainable=True)
+      for d in self.datasets
+    ]
+
+  def make_mapper(self) -> Mapper:
+    """The augmentation, to the size of the canvas.
+
+    Raises:
+      ValueError: no such mapper.
+    """
+    mapper = mappers.named(self.mapper, self.profile)
+    return dataclasses.replace(mapper, canvas=(self.canvas, self.canvas))
+
+  def targets(self, view: View) -> Targets | None:
+    """How ground truth of a view becomes arrays; None for captions."""
+    if self.caption_tokens:
+      return None
+    # A semantic view has a row for every class of its vocabulary, in the photo or not.
+    present = view.kind == 'semantic'
+    return Targets(self.max_segments, drop_empty=present, masks=self.overlapping)
 
 
 class Stream:
   """An iterator over batches that owns worker processes; close it when done."""
 
-  def __init__(self, dataset: grain.MapDataset, reading: Reading):
-    if reading.workers and not flags.FLAGS.is_parsed():
+  def __init__(self, dataset: grain.MapDataset, config: DataConfig):
+    if config.workers and not flags.FLAGS.is_parsed():
       raise RuntimeError(
         "grain's worker processes need absl's flags to be parsed: start the program "
         'with absl.app.run, or call absl.flags.FLAGS.mark_as_parsed() first'
       )
     options = grain.ReadOptions(
-      num_threads=reading.threads, prefetch_buffer_size=reading.prefetch
+      num_threads=config.threads, prefetch_buffer_size=config.prefetch
     )
     batches = dataset.to_iter_dataset(options)
-    if reading.workers:
+    if config.workers:
       batches = batches.mp_prefetch(
         grain.MultiprocessingOptions(
-          num_workers=reading.workers, per_worker_buffer_size=reading.prefetch
+          num_workers=config.workers, per_worker_buffer_size=config.prefetch
         )
       )
     self._batches, self._open = iter(batches), True
@@ -154,6 +212,7 @@ def train_stream(
   host: int = 0,
   hosts: int = 1,
   sources: Sequence[Source] | None = None,
+  mapper: Mapper | None = None,
 ) -> Stream:
   """The endless stream of a training run, from a step on.
 
@@ -163,7 +222,8 @@ def train_stream(
     host: which part of each batch this process reads: rows `host * b` to
       `(host + 1) * b - 1` of the global batch, b = batch_size / hosts.
     hosts: processes that share a batch.
-    sources: opened records, one per dataset; opened by name if not given.
+    sources: opened records, one per dataset, in place of the config's own.
+    mapper: augmentation in place of the config's own.
 
   Returns:
     Batches of `image` uint8 [b, H, W, 3], `image_hw` int32 [b, 2] (always the whole
@@ -179,17 +239,19 @@ def train_stream(
     raise ValueError(
       f'groups of {config.same_orientation} photos do not divide the {size} of a host'
     )
+  datasets = config.mixture
   if sources is None:
-    sources = [dataset.open(trainable=True) for dataset in config.datasets]
-  if len(sources) != len(config.datasets):
-    raise ValueError(f'{len(sources)} sources for {len(config.datasets)} datasets')
-  parts = [_endless(config, number, source) for number, source in enumerate(sources)]
+    sources = config.open_sources()
+  if len(sources) != len(datasets):
+    raise ValueError(f'{len(sources)} sources for {len(datasets)} datasets')
+  mapper = mapper or config.make_mapper()
+  parts = [_endless(config, i, source, mapper) for i, source in enumerate(sources)]
   examples = parts[0]
   if len(parts) > 1:
-    weights = [dataset.weight for dataset in config.datasets]
+    weights = [dataset.weight for dataset in datasets]
     examples = grain.MapDataset.mix(parts, weights)
   batches = examples[step * config.batch_size :].batch(size)[host::hosts]
-  return Stream(batches, config.reading)
+  return Stream(batches, config)
 
 
 def _host_batch(batch_size: int, host: int, hosts: int) -> int:
@@ -201,9 +263,11 @@ def _host_batch(batch_size: int, host: int, hosts: int) -> int:
   return batch_size // hosts
 
 
-def _endless(config: DataConfig, number: int, source: Source) -> grain.MapDataset:
+def _endless(
+  config: DataConfig, number: int, source: Source, mapper: Mapper
+) -> grain.MapDataset:
   """The shuffled, repeated, augmented examples of one dataset."""
-  dataset = config.datasets[number]
+  dataset = config.mixture[number]
   if not len(source):
     raise ValueError(f'{dataset.view}, split {dataset.split}, has no examples')
   # Datasets of a mixture must not draw the same numbers.
@@ -215,13 +279,88 @@ def _endless(config: DataConfig, number: int, source: Source) -> grain.MapDatase
     )
   else:
     records = records.shuffle()
-  loader = TrainingLoader(
-    source,
-    find_view(dataset.view),
-    config.mapper,
-    config.targets,
-    number,
-    config.on_error,
-    config.tokenize,
-  )
+  loader = _Loader(config, number, source, find_view(dataset.view), mapper)
   return records.repeat(_ENDLESS // len(records)).random_map(loader)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loader:
+  """Reads, augments and packs one training example.
+
+  A plain picklable object, so that grain's worker processes can run it.
+
+  Attributes:
+    config: of the stream.
+    number: of the dataset in the mixture.
+    source: its records.
+    view: how they are read.
+    mapper: draws the augmentation.
+  """
+
+  config: DataConfig
+  number: int
+  source: Source
+  view: View
+  mapper: Mapper
+
+  def __call__(self, index: int, rng: np.random.Generator) -> Arrays:
+    """The arrays of record `index`, with all randomness from `rng`."""
+    example, skipped = self._read(index)
+    caption = self._caption(example, rng)
+    example = apply(example, self.mapper.draw(rng, example))
+    targets = self.config.targets(self.view)
+    return {
+      'image': example.image,
+      'image_hw': np.array(example.size, np.int32),
+      'image_id': encode_id(example.image_id),
+      'source': np.int32(self.number),
+      'replaced': np.bool_(skipped > 0),
+      **caption,
+      **(targets.arrays(example) if targets else {}),
+    }
+
+  def _read(self, index: int) -> tuple[Example, int]:
+    """The first readable example from `index` on, and how many were not."""
+    for skipped in range(min(MAX_DAMAGED, len(self.source))):
+      place = (index + skipped) % len(self.source)
+      try:
+        return self._decode(place), skipped
+      except RecordError as error:
+        if self.config.on_error == 'stop':
+          raise RecordError(
+            f"{error}; run `data check`, or train with on_error='skip'"
+          ) from error
+        _log.warning('skipped: %s', error)
+    raise RecordError(
+      f'{self.view.name}: {skipped + 1} records in a row from number {index} on '
+      'cannot be read: run `data check`'
+    )
+
+  def _decode(self, index: int) -> Example:
+    """Reads and decodes one record.
+
+    Raises:
+      RecordError: it cannot be read, or not be decoded; the message names it.
+    """
+    try:
+      record = self.source[index]
+    # How files, ArrayRecord and TFDS report what they cannot read.
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+      name = f'{self.view.name}: record number {index}'
+      raise RecordError(f'{name}: {error}') from error
+    try:
+      return decode(record, self.view, crowd=False)
+    except RecordError as error:
+      raise RecordError(f'{self.view.name}: {error}') from error
+
+  def _caption(self, example: Example, rng: np.random.Generator) -> Arrays:
+    """The tokens of one of the photo's captions, cut to their length."""
+    length = self.config.caption_tokens
+    if not length:
+      return {}
+    if not example.captions:
+      raise RecordError(f'{self.view.name}: {example.image_id} has no caption')
+    choice = int(rng.integers(len(example.captions)))
+    return {
+      'tokens': tokenizer.tokenize(example.captions[choice], length, truncate=True)[0]
+    }

@@ -9,6 +9,7 @@ A view leaves out the photos that do not count for it; the records themselves ar
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -21,6 +22,14 @@ from maskclip_jax.data.views import View, find_view
 
 # Where TFDS puts its datasets.
 DATA_DIR = '~/tensorflow_datasets'
+
+
+class Source(Protocol):
+  """Random access to stored records; must survive pickling to worker processes."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> Record: ...
 
 
 class RecordSource(Sequence[Record]):

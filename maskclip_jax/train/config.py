@@ -5,22 +5,22 @@ A configuration file returns plain values (`configs/*.py`); `read` turns them in
 """
 
 import dataclasses
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from maskclip_jax import plain, zoo
-from maskclip_jax.data.pipeline import DatasetConfig
+from maskclip_jax.data.pipeline import DataConfig
+from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import Preset
+from maskclip_jax.train import tasks
 from maskclip_jax.train.mesh import MeshConfig
 from maskclip_jax.train.optim import OptimConfig
 
-TASKS = (
-  'set_prediction',
-  'distill',
-  'query_tuning',
-  'mask_attention',
-  'contrastive',
-)
+
+def task_names() -> tuple[str, ...]:
+  """The names of all tasks, those of the files in `train/tasks/`."""
+  return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,55 +43,6 @@ class StartFrom:
   at: str = ''
   leave: tuple[str, ...] = ()
   what: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """The training data.
-
-  Attributes:
-    datasets: mixture of built datasets.
-    data_dir: where they lie; TFDS's own place by default.
-    generated: use so many generated pictures instead, for trying things out.
-    mapper: published augmentation (`data.transforms.mappers.named`).
-    profile: of the mapper.
-    canvas: side of the square crops, in pixels; a multiple of 32 where there are
-      segments.
-    batch_size: photos of all processes together.
-    max_segments: rows of the ground-truth table.
-    caption_tokens: read pairs of photo and text instead of segments, the text as so
-      many tokens; 0 reads segments.
-    overlapping: segments may overlap, so masks are bit-packed (instance views).
-    same_orientation: groups of so many landscape or portrait photos; 0 for none.
-    on_error: what to do about a photo that cannot be read.
-    seed: of order and augmentation.
-    workers: processes that read; 0 reads in the training process.
-    threads: per process.
-    prefetch: batches each keeps ready.
-  """
-
-  datasets: tuple[DatasetConfig, ...] = ()
-  data_dir: str | None = None
-  generated: int = 0
-  mapper: str = 'coco_panoptic'
-  profile: Literal['released', 'paper'] = 'released'
-  canvas: int = 1024
-  batch_size: int = 16
-  max_segments: int = 100
-  caption_tokens: int = 0
-  overlapping: bool = False
-  same_orientation: int = 0
-  on_error: Literal['stop', 'skip'] = 'stop'
-  seed: int = 0
-  workers: int = 0
-  threads: int = 2
-  prefetch: int = 2
-
-  def __post_init__(self):
-    if bool(self.datasets) == bool(self.generated):
-      raise ValueError('give either data.datasets or a number of data.generated images')
-    if not self.caption_tokens and (self.canvas % 32 or self.canvas < 32):
-      raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +88,7 @@ class TrainConfig:
   """One stage of training.
 
   Attributes:
-    task: one of `TASKS`.
+    task: one of `task_names()`.
     profile: 'released' or 'paper', where paper and released code differ.
     settings: fields of the task's own config that differ from the profile.
     preset: name of the model (`zoo.presets()`).
@@ -159,7 +110,7 @@ class TrainConfig:
   task: str
   preset: str
   total_steps: int
-  data: DataSettings
+  data: DataConfig
   profile: Literal['released', 'paper'] = 'released'
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -174,8 +125,8 @@ class TrainConfig:
   seed: int = 0
 
   def __post_init__(self):
-    if self.task not in TASKS:
-      raise ValueError(f'task must be one of {", ".join(TASKS)}, not {self.task!r}')
+    if self.task not in task_names():
+      raise unknown('task', self.task, task_names())
     if self.total_steps < 1:
       raise ValueError(f'total_steps must be at least 1, not {self.total_steps}')
     if self.data.batch_size % max(self.optim.accumulate, 1):

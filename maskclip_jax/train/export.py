@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from maskclip_jax import plain
 from maskclip_jax.checkpoints import bundle
@@ -15,10 +15,9 @@ from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.records.workdir import CONFIG
-from maskclip_jax.train.run import make_program, read_start, start_state
-from maskclip_jax.train.starting import Starting
-from maskclip_jax.train.step import TrainState
-from maskclip_jax.train.task import MODEL, Task, flatten_modules
+from maskclip_jax.train.starting import Starting, starting_values
+from maskclip_jax.train.step import Program, TrainState, make_program
+from maskclip_jax.train.task import MODEL, flatten_modules
 
 
 class _Trained(Mapping[str, np.ndarray]):
@@ -40,27 +39,21 @@ class _Trained(Mapping[str, np.ndarray]):
 
 
 def save_bundle(
-  directory: pathlib.Path,
-  config: TrainConfig,
-  task: Task,
-  state: TrainState,
-  starting: Starting,
-  mesh: Mesh,
+  directory: pathlib.Path, program: Program, state: TrainState, starting: Starting
 ) -> None:
   """Writes the trained model as a bundle; every process takes part.
 
   Args:
     directory: of the bundle.
-    config: of the run.
-    task: tells which paths the model has.
+    program: of the run: says which paths the model has.
     state: trained parameters.
     starting: all others.
-    mesh: where the state lies.
 
   Raises:
-    ValueError: it cannot be written.
+    ValueError, OSError: it cannot be written.
   """
-  everywhere = NamedSharding(mesh, PartitionSpec())
+  config, task = program.config, program.task
+  everywhere = NamedSharding(program.mesh, PartitionSpec())
   gather = jax.jit(lambda x: x, out_shardings=everywhere)
   trained = {path: np.asarray(gather(x)) for path, x in state.params.items()}
   if jax.process_index() != 0:
@@ -106,8 +99,8 @@ def export_checkpoint(
   bundle.check_target(to)
   config = read(json.loads((workdir / CONFIG).read_text()))
   mesh = make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
-  starting, constants = read_start(config)
-  program = make_program(config, mesh, constants)
+  program = make_program(config, mesh)
+  starting = starting_values(program.task, tuple(config.start.values()), config.seed)
   checkpoints = Checkpoints(workdir, config.checkpoint)
   try:
     chosen = checkpoints.best() if step == 'best' else step
@@ -115,11 +108,11 @@ def export_checkpoint(
       raise ValueError(
         f'the run in {workdir} keeps no best: set config.checkpoint.best'
       )
-    state = start_state(program, starting)
+    state = program.start(starting)
     state = checkpoints.restore(state, None if chosen is None else int(chosen))
   finally:
     checkpoints.close()
-  save_bundle(to, config, program.task, state, starting, mesh)
+  save_bundle(to, program, state, starting)
   return f'{to}: {config.preset} after {int(state.step)} of {config.total_steps} steps'
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.targets import decode_ids
 from maskclip_jax.systems.system import sampling_form
-from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.export import save_bundle
@@ -28,14 +27,8 @@ from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.records import pictures
 from maskclip_jax.train.records import workdir as workdirs
 from maskclip_jax.train.records.log import RunLog
-from maskclip_jax.train.run import (
-  Program,
-  make_program,
-  read_start,
-  run_key,
-  start_state,
-)
-from maskclip_jax.train.step import TrainState
+from maskclip_jax.train.starting import starting_values
+from maskclip_jax.train.step import Program, TrainState, make_program
 
 
 class Diverged(ValueError):
@@ -112,13 +105,13 @@ def train(
   active = jax.process_index() == 0
   mesh = make_mesh(config.mesh)
   workdirs.check(workdir, config)
-  starting, constants = read_start(config)
-  program = make_program(config, mesh, constants)
+  program = make_program(config, mesh)
+  starting = starting_values(program.task, tuple(config.start.values()), config.seed)
   workdirs.claim(workdir, config, command)
   workdirs.check_start(workdir, starting.record())
   checkpoints = Checkpoints(workdir, config.checkpoint)
   try:
-    state = start_state(program, starting)
+    state = program.start(starting)
     if active:
       shape = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
       device = mesh.devices.flat[0]
@@ -136,7 +129,7 @@ def train(
     exported = None
     if finished:
       exported = workdir / bundle.OF_RUN
-      save_bundle(exported, config, program.task, state, starting, mesh)
+      save_bundle(exported, program, state, starting)
   finally:
     checkpoints.close()
   return Result(int(state.step), finished, state, metrics, exported)
@@ -149,10 +142,10 @@ def _run(
   workdir: pathlib.Path,
 ) -> tuple[TrainState, Mapping[str, float], bool]:
   """Steps until the end or until told to stop; saves before it returns."""
-  config, mesh = program.config, program.mesh
+  config = program.config
   active = jax.process_index() == 0
   step = first = int(state.step)
-  key, pending = run_key(config), None
+  key, pending = jax.random.key(config.seed), None
   log = RunLog(
     workdir,
     step=step,
@@ -173,12 +166,12 @@ def _run(
   with contextlib.ExitStack() as stack:
     stack.callback(log.close)
     stop = stack.enter_context(_listening())
-    stream = stack.enter_context(feed.open_stream(config.data, mesh, step))
+    stream = stack.enter_context(program.stream(step))
     profile = stack.enter_context(_profiler(config, workdir, active))
     while step < config.total_steps:
       begun = time.perf_counter()
       rows = next(stream)
-      batch = feed.to_devices(rows, mesh)
+      batch = program.batch(rows)
       log.waited(time.perf_counter() - begun)
       profile(step)
       begun = time.perf_counter()
@@ -212,7 +205,7 @@ class _Drawing:
     if task.reads_captions:
       # There are no masks to draw.
       self._every = 0
-    self._draw = pictures.make_draw(program.layout, program.mesh, task.reads_text)
+    self._draw = pictures.make_draw(program)
 
   def __call__(self, step: int, state: TrainState, batch) -> None:
     if not self._every or step % self._every:

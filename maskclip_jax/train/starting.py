@@ -22,7 +22,7 @@ from maskclip_jax.checkpoints.tensor_file import TensorFile
 from maskclip_jax.mapping.problems import Problems, dims
 from maskclip_jax.systems import system
 from maskclip_jax.train.config import StartFrom
-from maskclip_jax.train.task import MODEL, Task, flatten_modules
+from maskclip_jax.train.task import MODEL, Flat, Task, flatten_modules
 
 # More draws than any model makes.
 _KEYS = 8192
@@ -92,33 +92,32 @@ def _open(source: str) -> tuple[Mapping[str, np.ndarray], str]:
 
 @dataclasses.dataclass(frozen=True)
 class Starting(Mapping[str, np.ndarray]):
-  """Starting values of a whole model and of its helpers.
+  """Starting values of a whole model, of its helpers, and the constants.
 
   Attributes:
     sources: opened files.
     drawn: values that no file gives.
+    constants: what else the loss reads; it follows from the values.
   """
 
   sources: tuple[Opened, ...]
   drawn: Mapping[str, np.ndarray]
+  constants: Flat = dataclasses.field(default_factory=dict)
 
   def __getitem__(self, path: str) -> np.ndarray:
     for source in self.sources:
       if path in source:
         return source[path]
-    return self.drawn[path]
+    return self.constants[path] if path in self.constants else self.drawn[path]
 
   def __iter__(self) -> Iterator[str]:
     for source in self.sources:
       yield from source
     yield from self.drawn
+    yield from self.constants
 
   def __len__(self) -> int:
-    return sum(map(len, self.sources)) + len(self.drawn)
-
-  def given(self, path: str) -> bool:
-    """Whether a file gives the value of a path."""
-    return path not in self.drawn
+    return sum(map(len, (*self.sources, self.drawn, self.constants)))
 
   def record(self) -> list[dict[str, str]]:
     """What the values come from, for the run's records."""
@@ -135,7 +134,7 @@ def open_sources(start: Sequence[StartFrom]) -> tuple[Opened, ...]:
 
 
 def starting_values(task: Task, start: Sequence[StartFrom], seed: int) -> Starting:
-  """The starting values of a task's model, whole, and of its helpers.
+  """The starting values of a task's model, whole, of its helpers, and its constants.
 
   Args:
     task: tells shapes and how values are drawn.
@@ -157,7 +156,7 @@ def starting_values(task: Task, start: Sequence[StartFrom], seed: int) -> Starti
   own = Starting(sources, drawn)
   derived = {path: task.derive(own, path) for path in missing}
   drawn = {p: drawn[p] if value is None else value for p, value in derived.items()}
-  return Starting(sources, drawn)
+  return Starting(sources, drawn, task.constant_values(Starting(sources, drawn)))
 
 
 def _fresh(task: Task, rngs: Any) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""The state of a run, and the step that changes it.
+"""The state of a run, and the program that changes it, step by step.
 
 State is explicit and flat: parameters by path, the optimiser's slots beside them, and
 what is frozen. Only trained parameters have gradients, slots and a place in
@@ -15,8 +15,18 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from maskclip_jax.data.pipeline import Stream, train_stream
+from maskclip_jax.data.targets import Arrays
 from maskclip_jax.train import mesh as meshes
-from maskclip_jax.train.task import Flat, Layout, Task, Terms
+from maskclip_jax.train.config import TrainConfig
+from maskclip_jax.train.optim import make_optimizer
+from maskclip_jax.train.task import Layout, Task, Terms, make_task
+
+# What the losses read; the rest of a batch stays on the host.
+ON_DEVICE = (
+  *('image', 'image_hw', 'tokens'),
+  *('class', 'valid', 'crowd', 'segments', 'masks'),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -42,9 +52,72 @@ Step = Callable[
 ]
 
 
-def abstract_state(
-  layout: Layout, constants: Mapping, tx: optax.GradientTransformation
-) -> TrainState:
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A task laid out over a mesh, without any value.
+
+  Attributes:
+    config: the run's configuration.
+    mesh: the devices.
+    task: the loss.
+    layout: which paths train.
+    tx: the optimiser.
+    placed: the sharding of every array of the state.
+    step: (state, batch, key) -> (state, what to log), compiled when it first runs.
+  """
+
+  config: TrainConfig
+  mesh: Mesh
+  task: Task
+  layout: Layout
+  tx: optax.GradientTransformation
+  placed: TrainState
+  step: Step
+
+  def stream(self, step: int) -> Stream:
+    """This process's part of the batches from a step on."""
+    host, hosts = meshes.host_rows(self.mesh)
+    return train_stream(self.config.data, step, host=host, hosts=hosts)
+
+  def batch(self, rows: Arrays) -> dict[str, Array]:
+    """This process's rows of a batch, of what a loss reads, as arrays over the mesh."""
+    kept = {name: rows[name] for name in ON_DEVICE if name in rows}
+    return meshes.to_devices(kept, self.mesh)
+
+  def start(self, values: Mapping[str, np.ndarray]) -> TrainState:
+    """The state before the first step, from the values of all its paths."""
+    layout, placed = self.layout, self.placed
+
+    def put(value, sharding: NamedSharding) -> Array:
+      value = np.asarray(value)
+      return jax.make_array_from_callback(
+        value.shape, sharding, lambda index: value[index]
+      )
+
+    trained = {path: put(values[path], placed.params[path]) for path in layout.trained}
+    frozen = (*layout.frozen, *layout.constants)
+    frozen = {path: put(values[path], placed.frozen[path]) for path in frozen}
+    opt = jax.jit(self.tx.init, out_shardings=placed.opt)(trained)
+    return TrainState(put(np.int32(0), placed.step), trained, opt, frozen)
+
+
+def make_program(config: TrainConfig, mesh: Mesh) -> Program:
+  """Lays a configuration out over a mesh.
+
+  Raises:
+    ValueError: parts of the configuration that do not fit each other.
+  """
+  accumulate = config.optim.accumulate
+  meshes.check_batch(mesh, config.data.batch_size, accumulate)
+  task = make_task(config, meshes.batched(mesh))
+  layout = Layout.of(task)
+  tx = make_optimizer(config.optim, layout.trained, config.total_steps)
+  placed = meshes.shardings(abstract_state(layout, tx), mesh, config.mesh)
+  step = make_step(task, layout, tx, mesh, placed, accumulate=accumulate)
+  return Program(config, mesh, task, layout, tx, placed, step)
+
+
+def abstract_state(layout: Layout, tx: optax.GradientTransformation) -> TrainState:
   """Shapes and types of a run's state."""
 
   def shape(x) -> jax.ShapeDtypeStruct:
@@ -52,39 +125,9 @@ def abstract_state(
 
   trained = {path: shape(layout.shapes[path]) for path in layout.trained}
   frozen = {path: shape(layout.shapes[path]) for path in layout.frozen}
-  frozen |= {path: shape(value) for path, value in constants.items()}
+  frozen |= {path: shape(x) for path, x in layout.constants.items()}
   step = jax.ShapeDtypeStruct((), jnp.int32)
   return TrainState(step, trained, jax.eval_shape(tx.init, trained), frozen)
-
-
-def new_state(
-  layout: Layout,
-  values: Mapping[str, np.ndarray],
-  constants: Flat,
-  tx: optax.GradientTransformation,
-  placed: TrainState,
-) -> TrainState:
-  """The state before the first step.
-
-  Args:
-    layout: which paths train.
-    values: of all paths.
-    constants: further frozen arrays.
-    tx: the optimiser.
-    placed: the sharding of every array.
-  """
-
-  def put(value, sharding: NamedSharding) -> Array:
-    value = np.asarray(value)
-    return jax.make_array_from_callback(
-      value.shape, sharding, lambda index: value[index]
-    )
-
-  trained = {path: put(values[path], placed.params[path]) for path in layout.trained}
-  frozen = {path: put(values[path], placed.frozen[path]) for path in layout.frozen}
-  frozen |= {path: put(value, placed.frozen[path]) for path, value in constants.items()}
-  opt = jax.jit(tx.init, out_shardings=placed.opt)(trained)
-  return TrainState(put(np.int32(0), placed.step), trained, opt, frozen)
 
 
 def make_step(

@@ -10,18 +10,19 @@ To write a task, put a file in `train/tasks/` with
 2. a frozen dataclass that derives from `Task`, says which `system` it trains, and has
    `defaults` (the config of a profile) and `loss`. A frozen helper is one more module
    (`modules`, and `derive` if trained parameters start from it; `tasks/distill.py`); a
-   task whose loss compares with class vectors sets `reads_text` and finds them with
-   `tasks.text_constants` (`tasks/query_tuning.py`);
+   task whose loss compares with class vectors derives from `words.TextTask`
+   (`tasks/query_tuning.py`);
+3. `TASK`, which is that class. The name of the file is the name of the task.
 
-and its name in `tasks.registry` and `train.config.TASKS`. `config.settings` of a run
-changes fields of the task's config. The loss must be a mean over the photos of a batch
-that does not depend on how they are laid over devices; work that gathers or loops by
-photo runs inside `self.batched`.
+`config.settings` of a run changes fields of the task's config. The loss must be a mean
+over the photos of a batch that does not depend on how they are laid over devices; work
+that gathers or loops by photo runs inside `self.batched`.
 """
 
 import abc
 import dataclasses
 import functools
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -31,16 +32,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from maskclip_jax import plain
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.restore import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
-from maskclip_jax.systems.contract import Images
-from maskclip_jax.systems.system import Preset
+from maskclip_jax.systems.contract import Images, TextBank
+from maskclip_jax.systems.system import Preset, with_recomputation
+from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.train import tasks
+from maskclip_jax.train.config import TrainConfig
 
 Flat = Mapping[str, Array]
 Modules = Mapping[str, nnx.Module]
 Batch = Mapping[str, Array]
 Terms = Mapping[str, Float[Array, '']]
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # The loss of a batch, and what is worth logging, scalars by name.
 Judged = tuple[Float[Array, ''], Terms]
 
@@ -62,7 +68,7 @@ class Task(abc.ABC):
   Attributes:
     preset: the model that is trained and exported.
     config: the task's own settings.
-    constants: arrays that are neither parameters nor part of a batch, by path.
+    words: words of the classes of the training data, for a task that reads text.
     dtype: compute type.
     batched: how per-image work is spread over devices.
 
@@ -72,7 +78,6 @@ class Task(abc.ABC):
 
   title: ClassVar[str]
   system: ClassVar[str]
-  reads_text: ClassVar[bool] = False
   # Batches are pairs of photo and text, not photos with segments.
   reads_captions: ClassVar[bool] = False
   # Parts of the model that training never reads (CLIP's text tower): they take no
@@ -81,7 +86,7 @@ class Task(abc.ABC):
 
   preset: Preset
   config: Any
-  constants: Flat = dataclasses.field(default_factory=dict)
+  words: Vocabulary | None = None
   dtype: jnp.dtype = jnp.float32
   batched: Batched = whole_batch
 
@@ -97,6 +102,32 @@ class Task(abc.ABC):
   def defaults(cls, profile: str) -> Any:
     """The task's config in a profile, 'released' or 'paper'."""
 
+  @classmethod
+  def check_data(cls, config: TrainConfig, preset: Preset) -> Vocabulary | None:
+    """Fails early where the data of a run does not fit the model.
+
+    Returns:
+      The words of its classes, if the task reads text.
+
+    Raises:
+      ValueError: with what to change.
+    """
+    cls.check_kind(config)
+    head = getattr(preset.config, 'num_classes', None)
+    classes = len(config.data.class_names())
+    if head not in (None, 1, classes):
+      raise ValueError(
+        f'the model tells {head} classes and the training data has {classes}: set '
+        'config.model.num_classes'
+      )
+
+  @classmethod
+  def check_kind(cls, config: TrainConfig) -> None:
+    """Fails where segments are given and pairs are needed, or the other way round."""
+    if cls.reads_captions != (config.data.caption_tokens > 0):
+      needed = 'more than 0' if cls.reads_captions else '0'
+      raise ValueError(f'config.data.caption_tokens must be {needed} for {config.task}')
+
   @property
   def trainable(self) -> tuple[str, ...]:
     """Regular expressions over the parameter paths of the model."""
@@ -110,6 +141,18 @@ class Task(abc.ABC):
     """The starting value of a path that no file gives, if it follows from others."""
     return None
 
+  def constants(self) -> Shapes:
+    """What the loss reads that is neither a parameter nor part of a batch, by path."""
+    return {}
+
+  def constant_values(self, values: Flat) -> Flat:
+    """The constants, which may follow from the starting values of the parameters."""
+    return {}
+
+  def text(self, constants: Flat) -> TextBank | None:
+    """The class vectors among the constants; None for a task that reads no text."""
+    return None
+
   @abc.abstractmethod
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     """The loss of a batch.
@@ -120,6 +163,29 @@ class Task(abc.ABC):
       batch: from `data.pipeline`.
       key: all randomness of this step.
     """
+
+
+def find_task(name: str) -> type[Task]:
+  """The task of a name: `TASK` of the module of that name in `train/tasks/`."""
+  return importlib.import_module(f'{tasks.__name__}.{name}').TASK
+
+
+def make_task(config: TrainConfig, batched: Batched = whole_batch) -> Task:
+  """The task of a configuration.
+
+  Args:
+    config: the run's configuration.
+    batched: how per-image work is spread over devices.
+
+  Raises:
+    ValueError: settings, a preset or data that do not fit the task.
+  """
+  cls, preset = find_task(config.task), config.chosen_preset()
+  model = with_recomputation(preset.config, config.remat)
+  preset = dataclasses.replace(preset, config=model)
+  own = plain.change(cls.defaults(config.profile), config.settings, 'config.settings')
+  task = cls(preset, own, dtype=jnp.dtype(config.dtype), batched=batched)
+  return dataclasses.replace(task, words=cls.check_data(config, preset))
 
 
 def images_of(batch: Batch) -> Images:
@@ -158,12 +224,14 @@ class Layout:
   A path of the model is the model's own; a helper's paths start with its name.
 
   Attributes:
-    shapes: path -> shape and type, of parameters and of frozen constants alike.
+    shapes: path -> shape and type of every parameter.
     trained: paths that train, in the order of `shapes`.
+    constants: path -> shape and type of what else the loss reads.
   """
 
-  shapes: Mapping[str, jax.ShapeDtypeStruct]
+  shapes: Shapes
   trained: tuple[str, ...]
+  constants: Shapes
   _parts: Mapping[str, tuple[nnx.GraphDef, nnx.State]]
 
   @classmethod
@@ -184,18 +252,14 @@ class Layout:
       for path, leaf in nnx.to_flat_state(parts[MODEL][1])
       if isinstance(leaf, nnx.Param)
     ]
-    return cls(shapes, tuple(params.select(own, *task.trainable)), parts)
+    trained = tuple(params.select(own, *task.trainable))
+    return cls(shapes, trained, task.constants(), parts)
 
   @property
   def frozen(self) -> tuple[str, ...]:
     """Paths that do not train."""
     trained = set(self.trained)
     return tuple(path for path in self.shapes if path not in trained)
-
-  def own(self, helper: str = MODEL) -> dict[str, str]:
-    """Path in the layout -> path in the module itself, of the model or of a helper."""
-    state = self._parts[helper][1]
-    return {_join(helper, path): path for path in params.flatten(state)}
 
   def merge(self, flat: Flat) -> dict[str, nnx.Module]:
     """The modules with their arrays taken from `flat`."""

@@ -1,5 +1,9 @@
-"""Class vectors for training: the text tower runs once, before the first step."""
+"""Tasks that compare with class vectors: their words, and the vectors as constants.
 
+The text tower runs once, before the first step, and takes no memory afterwards.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +17,69 @@ from maskclip_jax.checkpoints.restore import ConstantRngs
 from maskclip_jax.nn.clip import CLIPConfig, TextTower
 from maskclip_jax.systems.contract import TextBank
 from maskclip_jax.systems.system import Preset
-from maskclip_jax.text.bank import Tower, class_vectors, encode_prompts
+from maskclip_jax.text.bank import Encode, Tower, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.train.config import TrainConfig
+from maskclip_jax.train.task import Flat, Shapes, Task
 
-_PREFIX = 'clip/text/'
+_TOWER, _BANK = 'clip/text/', 'text_bank/'
+
+
+class TextTask(Task):
+  """A task whose loss compares with the class vectors of the training data."""
+
+  unused = ('clip/text', 'clip/logit_scale')
+
+  @classmethod
+  def check_data(cls, config: TrainConfig, preset: Preset) -> Vocabulary:
+    cls.check_kind(config)
+    named = config.vocabulary or config.data.vocabulary()
+    return training_words(named, len(config.data.class_names()), preset)
+
+  def text(self, constants: Flat) -> TextBank:
+    return from_constants(constants)
+
+  def constants(self) -> Shapes:
+    if self.words is None:
+      return {}
+    config = self.preset.config.clip
+
+    def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+      return np.ones((len(prompts), config.embed_dim), np.float32)
+
+    return {
+      path: jax.ShapeDtypeStruct(x.shape, x.dtype)
+      for path, x in self._bank(encode).items()
+    }
+
+  def constant_values(self, values: Flat) -> Flat:
+    config = self.preset.config.clip
+    tower = _tower(config, values)
+
+    def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+      return encode_prompts(prompts, tower, config.context_length, truncate=False)
+
+    return self._bank(encode)
+
+  def _bank(self, encode: Encode) -> Flat:
+    """The text bank by path, its prompts encoded in some way."""
+    words = self.words
+    vectors = class_vectors(words, encode)
+    return to_constants(TextBank.build(vectors, **words.columns()))
+
+
+def to_constants(bank: TextBank) -> Flat:
+  """A text bank by path."""
+  fields = {f.name: getattr(bank, f.name) for f in dataclasses.fields(bank)}
+  return {_BANK + name: x for name, x in fields.items() if x is not None}
+
+
+def from_constants(constants: Flat) -> TextBank:
+  """The inverse of `to_constants`."""
+  names = [field.name for field in dataclasses.fields(TextBank)]
+  return TextBank(
+    **{name: constants[_BANK + name] for name in names if _BANK + name in constants}
+  )
 
 
 def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
@@ -39,30 +102,10 @@ def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
   return words.for_system(preset.words)
 
 
-def make_text_bank(
-  words: Vocabulary, preset: Preset, values: Mapping[str, np.ndarray]
-) -> TextBank:
-  """The class vectors of a vocabulary.
-
-  Args:
-    words: from `training_words`.
-    preset: tells the sizes of CLIP.
-    values: parameters of the model by path, `clip/text/...` among them.
-  """
-  config = preset.config.clip
-  tower = _tower(config, values)
-
-  def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
-    return encode_prompts(prompts, tower, config.context_length, truncate=False)
-
-  vectors = class_vectors(words, encode)
-  return TextBank.build(vectors, **words.columns())
-
-
 def _tower(config: CLIPConfig, values: Mapping[str, np.ndarray]) -> Tower:
   """The text tower of some parameters, compiled."""
   tower = params.abstract(lambda: TextTower(config, rngs=ConstantRngs()))
-  flat = {path: values[_PREFIX + path] for path in params.flatten(tower)}
+  flat = {path: values[_TOWER + path] for path in params.flatten(tower)}
   graphdef, state = nnx.split(params.load_into(tower, flat))
   program = jax.jit(lambda state, tokens: nnx.merge(graphdef, state)(tokens))
   return functools.partial(program, state)

@@ -22,8 +22,7 @@ from maskclip_jax.train.optim import make_optimizer
 from maskclip_jax.train.records import workdir as workdirs
 from maskclip_jax.train.stages import read_stages
 from maskclip_jax.train.step import abstract_state
-from maskclip_jax.train.task import Layout
-from maskclip_jax.train.tasks.registry import make_task
+from maskclip_jax.train.task import Layout, make_task
 
 EARLIER = pathlib.Path(__file__).parents[1] / 'goldens' / 'version_0.1.0'
 BUNDLES = sorted(p.name.removesuffix('.bundle.json') for p in EARLIER.glob('*.bundle*'))
@@ -72,10 +71,10 @@ def test_the_same_command_resumes_a_run(name, tmp_path):
 @pytest.mark.parametrize('name', ['masqclip', 'maskclip'])
 def test_checkpoints_hold_the_same_arrays(name):
   config = config_today(name)
-  task = make_task(config, {})
+  task = make_task(config)
   layout = Layout.of(task)
   tx = make_optimizer(config.optim, layout.trained, config.total_steps)
-  state = jax.eval_shape(lambda: checkpoint.kept_part(abstract_state(layout, {}, tx)))
+  state = jax.eval_shape(lambda: checkpoint.kept_part(abstract_state(layout, tx)))
   lines = [
     f'{path} {"x".join(map(str, shape))}\n'
     for path, shape in sorted(checkpoint.shapes_by_name(state).items())

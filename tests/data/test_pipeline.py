@@ -14,24 +14,23 @@ from maskclip_jax.data.grouping import grouped_order, portraits
 from maskclip_jax.data.pipeline import (
   DataConfig,
   DatasetConfig,
-  Reading,
   train_stream,
 )
-from maskclip_jax.data.targets import Targets, decode_ids
+from maskclip_jax.data.targets import decode_ids
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.views import find_view
+from maskclip_jax.text import tokenizer
 
 COCO = DatasetConfig('coco/panoptic')
-CONFIG = DataConfig(
-  (COCO,), mappers.LargeScaleJitter((64, 64)), batch_size=4, targets=Targets(8), seed=3
-)
+CONFIG = DataConfig((COCO,), batch_size=4, max_segments=8, seed=3)
+MAPPER = mappers.LargeScaleJitter((64, 64))
 
 
-def read(config, count, *, records=10, source=None, **options):
+def read(config, count, *, records=10, source=None, mapper=MAPPER, **options):
   """The first batches of a training stream over toy records."""
   source = source or toy.Records(records)
-  with train_stream(config, sources=[source], **options) as stream:
+  with train_stream(config, sources=[source], mapper=mapper, **options) as stream:
     return [next(stream) for _ in range(count)]
 
 
@@ -91,7 +90,7 @@ def test_every_record_comes_once_an_epoch_and_each_time_anew(reference):
 
 def test_what_is_read_is_what_the_mapper_makes():
   mapper = mappers.FlipAndSquash((64, 64), flip=1.0)
-  batch = read(dataclasses.replace(CONFIG, mapper=mapper), 1)[0]
+  batch = read(CONFIG, 1, mapper=mapper)[0]
   for row, name in enumerate(decode_ids(batch['image_id'])):
     record = toy.Records(10)[int(name)]
     example = decode(record, find_view('coco/panoptic'), crowd=False)
@@ -128,7 +127,7 @@ def test_hosts_share_the_rows_of_a_batch_in_order(reference, hosts, step):
 
 @pytest.mark.parametrize('threads', [0, 1, 5])
 def test_threads_change_nothing(reference, threads):
-  config = dataclasses.replace(CONFIG, reading=Reading(threads=threads))
+  config = dataclasses.replace(CONFIG, threads=threads)
   for ours, expected in zip(read(config, 4), reference, strict=False):
     assert_equal(ours, expected)
 
@@ -136,7 +135,7 @@ def test_threads_change_nothing(reference, threads):
 @pytest.mark.slow
 @pytest.mark.parametrize(('step', 'host', 'hosts'), [(0, 0, 1), (3, 1, 2)])
 def test_worker_processes_change_nothing(reference, step, host, hosts):
-  config = dataclasses.replace(CONFIG, reading=Reading(workers=2))
+  config = dataclasses.replace(CONFIG, workers=2)
   rows = slice(host * 4 // hosts, (host + 1) * 4 // hosts)
   batches = read(config, 4, step=step, host=host, hosts=hosts)
   for ours, expected in zip(batches, reference[step:], strict=False):
@@ -147,13 +146,13 @@ def test_workers_without_parsed_flags_are_refused_in_one_line():
   flags.FLAGS.unparse_flags()
   try:
     with pytest.raises(RuntimeError, match='absl'):
-      read(dataclasses.replace(CONFIG, reading=Reading(workers=1)), 1)
+      read(dataclasses.replace(CONFIG, workers=1), 1)
   finally:
     flags.FLAGS.mark_as_parsed()
 
 
 def test_a_closed_stream_is_empty():
-  stream = train_stream(CONFIG, sources=[toy.Records(10)])
+  stream = train_stream(CONFIG, sources=[toy.Records(10)], mapper=MAPPER)
   next(stream)
   stream.close()
   stream.close()
@@ -171,8 +170,8 @@ def resident_megabytes():
 def test_memory_stays_flat():
   records = [toy.Records(10)[index] for index in range(10)]
   mapper = mappers.LargeScaleJitter((128, 128))
-  config = dataclasses.replace(CONFIG, mapper=mapper, reading=Reading(threads=0))
-  with train_stream(config, sources=[records]) as stream:
+  config = dataclasses.replace(CONFIG, threads=0)
+  with train_stream(config, sources=[records], mapper=mapper) as stream:
     for _ in range(100):
       next(stream)
     before = resident_megabytes()
@@ -192,11 +191,11 @@ def test_mixtures_keep_their_shares_and_resume():
   )
   config = dataclasses.replace(CONFIG, datasets=datasets, batch_size=8)
   sources = [toy.Records(10), toy.Records(10)]
-  with train_stream(config, sources=sources) as stream:
+  with train_stream(config, sources=sources, mapper=MAPPER) as stream:
     batches = [next(stream) for _ in range(5)]
   drawn = np.concatenate([batch['source'] for batch in batches])
   assert (drawn == 1).sum() == 10
-  with train_stream(config, 3, sources=sources) as stream:
+  with train_stream(config, 3, sources=sources, mapper=MAPPER) as stream:
     assert_equal(next(stream), batches[3])
   # The two parts hold the same records, and must not be shuffled alike.
   joined = join(batches)
@@ -319,25 +318,23 @@ def test_configurations_that_cannot_be_are_refused(change):
 # Captions and objects.
 
 
-def number_of(caption):
-  return np.array([len(caption), int(caption.split()[1])])
-
-
 def test_captions_become_tokens_of_one_of_them():
   config = dataclasses.replace(
-    CONFIG,
-    datasets=(DatasetConfig('coco/captions'),),
-    mapper=mappers.named('segclip'),
-    targets=None,
-    tokenize=number_of,
+    CONFIG, datasets=(DatasetConfig('coco/captions'),), caption_tokens=6
   )
-  batches = read(config, 8)
-  assert 'segments' not in batches[0]
-  assert batches[0]['image'].shape == (4, 224, 224, 3)
-  tokens = join(batches)['tokens']
-  names = [int(name) for name in decode_ids(join(batches)['image_id'])]
-  assert tokens[:, 1].tolist() == names
-  assert len(set(tokens[:, 0])) == 2
+  batches = join(read(config, 8, mapper=mappers.named('segclip')))
+  assert 'segments' not in batches
+  assert batches['image'].shape == (32, 224, 224, 3)
+  first, second = set(), set()
+  for tokens, name in zip(
+    batches['tokens'], decode_ids(batches['image_id']), strict=True
+  ):
+    captions = (f'photo {int(name)}', f'number {int(name)} again')
+    expected = tokenizer.tokenize(captions, 6).tolist()
+    assert tokens.tolist() in expected
+    (first if tokens.tolist() == expected[0] else second).add(name)
+  assert first
+  assert second
 
 
 @dataclasses.dataclass
@@ -359,11 +356,10 @@ def test_overlapping_objects_travel_as_packed_masks():
   config = dataclasses.replace(
     CONFIG,
     datasets=(DatasetConfig('coco/instances80'),),
-    mapper=mappers.FlipAndSquash((60, 60)),
-    targets=Targets(3, masks=True),
+    max_segments=3,
+    overlapping=True,
   )
-  with train_stream(config, sources=[Objects()]) as stream:
-    batch = next(stream)
+  batch = read(config, 1, source=Objects(), mapper=mappers.FlipAndSquash((60, 60)))[0]
   assert batch['masks'].shape == (4, 3, 60, 8)
   masks = np.unpackbits(batch['masks'], axis=-1)
   assert masks.sum(axis=(2, 3)).tolist() == [[900, 900, 0]] * 4

@@ -14,7 +14,6 @@ from maskclip_jax.data.pipeline import (
   train_stream,
 )
 from maskclip_jax.data.sources import open_source
-from maskclip_jax.data.targets import Targets
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval.examples import read_example
@@ -43,20 +42,16 @@ def data_dir(tmp_path_factory):
   return str(root / 'built')
 
 
-def targets_of(view):
-  kind = find_view(view).kind
-  return Targets(12, drop_empty=kind == 'semantic', masks=kind == 'instance')
-
-
 @pytest.mark.parametrize('view', LABELLED)
 def test_every_view_trains(view, data_dir):
   config = DataConfig(
     (DatasetConfig(view, 'train', data_dir=data_dir),),
-    mappers.LargeScaleJitter((64, 64), scale=(0.9, 1.1)),
     batch_size=4,
-    targets=targets_of(view),
+    max_segments=12,
+    overlapping=find_view(view).kind == 'instance',
   )
-  with train_stream(config) as stream:
+  mapper = mappers.LargeScaleJitter((64, 64), scale=(0.9, 1.1))
+  with train_stream(config, mapper=mapper) as stream:
     batches = [next(stream) for _ in range(2)]
   classes = len(find_view(view).class_names())
   assert sum(batch['valid'].sum() for batch in batches) > 0
@@ -98,21 +93,22 @@ def test_every_view_is_evaluated_at_the_original_size(view, data_dir):
 def test_captions_train(view, data_dir):
   config = DataConfig(
     (DatasetConfig(view, 'train', data_dir=data_dir),),
-    mappers.named('segclip'),
+    mapper='segclip',
+    canvas=224,
     batch_size=2,
-    targets=None,
-    tokenize=lambda text: np.array([len(text)]),
+    caption_tokens=16,
   )
   with train_stream(config) as stream:
     batch = next(stream)
   assert batch['image'].shape == (2, 224, 224, 3)
-  assert (batch['tokens'] > 0).all()
+  assert (batch['tokens'][:, :2] > 0).all()
 
 
 def test_photos_are_grouped_by_the_index_without_reading_them(data_dir):
   config = DataConfig(
-    (DatasetConfig('coco/panoptic', 'train', data_dir=data_dir),),
-    mappers.FlipAndSquash((32, 32)),
+    (DatasetConfig('coco/panoptic', 'train'),),
+    data_dir,
+    canvas=32,
     batch_size=2,
     same_orientation=2,
   )

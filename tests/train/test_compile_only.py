@@ -14,8 +14,7 @@ import tiny_stages
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import params
 from maskclip_jax.train import compile_only
-from maskclip_jax.train.task import Layout
-from maskclip_jax.train.tasks.registry import make_task
+from maskclip_jax.train.task import Layout, make_task
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
@@ -30,7 +29,7 @@ def test_a_report():
   assert (report.stage, report.batch) == ('query_tuning', 8)
   assert report.mesh == {'data': 2, 'fsdp': 4, 'model': 1}
   # Float32 parameters, nearly all of them divided by four; the batch is small.
-  task = make_task(tiny_stages.stage('masq'), {})
+  task = make_task(tiny_stages.stage('masq'))
   whole = 4 * params.count(Layout.of(task).shapes)
   assert whole / 4 < report.arguments < whole / 2
   assert report.temporaries > 0

@@ -10,17 +10,16 @@ import tiny_stages
 from flax import nnx
 
 from maskclip_jax.checkpoints import restore
+from maskclip_jax.data.pipeline import train_stream
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import CLIP_SIZES, VisionTower, normalize_pixels, unit
-from maskclip_jax.train.feed import open_stream
 from maskclip_jax.train.loop import train
-from maskclip_jax.train.mesh import MeshConfig, make_mesh
+from maskclip_jax.train.task import make_task
 from maskclip_jax.train.tasks.contrastive import (
   ContrastiveConfig,
   embed_small,
   some_patches,
 )
-from maskclip_jax.train.tasks.registry import make_task
 
 
 def plain_loss(logits: np.ndarray, match: np.ndarray) -> float:
@@ -80,7 +79,7 @@ def test_a_small_photo_lies_anywhere_on_the_grid():
 def photos(tower: VisionTower, side: int, key: int, **settings) -> jax.Array:
   """Image vectors of noise by a task with settings."""
   pixels = jax.random.normal(jax.random.key(0), (8, side, side, 3))
-  task = make_task(tiny_stages.stage('clip', settings=settings), {})
+  task = make_task(tiny_stages.stage('clip', settings=settings))
   return task.photos(tower, pixels, jax.random.key(key))
 
 
@@ -115,18 +114,17 @@ def test_a_tower_sees_a_share_of_a_photo():
 
 
 def test_sines_as_positions():
-  task = make_task(tiny_stages.stage('clip', settings={'sine_positions': True}), {})
+  task = make_task(tiny_stages.stage('clip', settings={'sine_positions': True}))
   table = task.derive({}, 'visual/positional_embedding')
   assert table.shape == (17, 128)
   assert not table[0].any()
   assert len(np.unique(np.asarray(table[1:]).round(4), axis=0)) == 16
   assert task.derive({}, 'visual/class_embedding') is None
-  assert make_task(tiny_stages.stage('clip'), {}).derive({}, 'x') is None
+  assert make_task(tiny_stages.stage('clip')).derive({}, 'x') is None
 
 
 def first_batch(data):
-  one = make_mesh(MeshConfig(data=1), jax.devices()[:1])
-  with open_stream(data, one, 0) as stream:
+  with train_stream(data) as stream:
     return next(stream)
 
 

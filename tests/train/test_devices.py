@@ -18,11 +18,11 @@ import pytest
 import tiny_stages
 
 from maskclip_jax.checkpoints import bundle
-from maskclip_jax.train import feed
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.run import make_program, read_start, run_key, start_state
+from maskclip_jax.train.starting import starting_values
+from maskclip_jax.train.step import Program, make_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 
@@ -41,18 +41,16 @@ class Run:
 
   def __init__(self, stage: str, mesh_config: MeshConfig, devices):
     self.config = dataclasses.replace(config_of(stage), mesh=mesh_config)
-    starting, constants = read_start(self.config)
-    self.mesh = make_mesh(mesh_config, devices)
-    self._program = make_program(self.config, self.mesh, constants)
-    self.state = start_state(self._program, starting)
+    self._program = make_program(self.config, make_mesh(mesh_config, devices))
+    starting = starting_values(self._program.task, (), self.config.seed)
+    self.state = self._program.start(starting)
 
   def go(self, steps: int) -> list[dict[str, float]]:
     """Takes steps; what each reports."""
-    found = []
-    with feed.open_stream(self.config.data, self.mesh, int(self.state.step)) as stream:
+    found, key = [], jax.random.key(self.config.seed)
+    with self._program.stream(int(self.state.step)) as stream:
       for _ in range(steps):
-        batch = feed.to_devices(next(stream), self.mesh)
-        key = run_key(self.config)
+        batch = self._program.batch(next(stream))
         self.state, terms = self._program.step(self.state, batch, key)
         found.append({name: float(value) for name, value in terms.items()})
     return found
@@ -114,15 +112,15 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch):
   notes = []
   whole = train(config, tmp_path / 'whole', say=notes.append)
   assert re.search(r'mesh data 2 x fsdp 1 x model 4', '\n'.join(notes))
-  real, calls = feed.to_devices, []
+  real, calls = Program.batch, []
 
-  def to_devices(batch, mesh):
-    calls.append(batch['image_id'])
+  def batch(program, rows):
+    calls.append(rows['image_id'])
     if len(calls) == 3:
       os.kill(os.getpid(), signal.SIGTERM)
-    return real(batch, mesh)
+    return real(program, rows)
 
-  monkeypatch.setattr(feed, 'to_devices', to_devices)
+  monkeypatch.setattr(Program, 'batch', batch)
   first = train(config, tmp_path / 'broken', say=lambda _: None)
   assert (first.step, first.finished) == (3, False)
   second = train(config, tmp_path / 'broken', say=lambda _: None)

@@ -14,10 +14,13 @@ import tiny_stages
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import load_model
-from maskclip_jax.train import loop
 from maskclip_jax.train import step as states
 from maskclip_jax.train.loop import Diverged, train
-from maskclip_jax.train.records import workdir
+from maskclip_jax.train.mesh import make_mesh
+from maskclip_jax.train.records import pictures, workdir
+from maskclip_jax.train.starting import starting_values
+from maskclip_jax.train.step import Program, make_program
+from maskclip_jax.train.task import make_task
 
 
 def masq(**changes):
@@ -76,7 +79,7 @@ def test_the_bundle_is_the_trained_model(whole):
 def test_frozen_parameters_do_not_move_by_one_bit(whole):
   directory, result, _ = whole
   flat = bundle.load(directory / 'bundle').parameters
-  start = loop.read_start(masq())[0]
+  start = starting_values(make_task(masq()), (), seed=0)
   moved = [path for path in flat if not np.array_equal(flat[path], start[path])]
   assert sorted(moved) == sorted(result.state.params)
 
@@ -84,15 +87,15 @@ def test_frozen_parameters_do_not_move_by_one_bit(whole):
 def test_an_interrupted_run_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
   """SIGTERM after the third step: saved, and resumed from there."""
   _, uninterrupted, _ = whole
-  real, calls = loop.feed.to_devices, []
+  real, calls = Program.batch, []
 
-  def to_devices(batch, mesh):
-    calls.append(batch['image_id'])
+  def batch(program, rows):
+    calls.append(rows['image_id'])
     if len(calls) == 3:
       os.kill(os.getpid(), signal.SIGTERM)
-    return real(batch, mesh)
+    return real(program, rows)
 
-  monkeypatch.setattr(loop.feed, 'to_devices', to_devices)
+  monkeypatch.setattr(Program, 'batch', batch)
   before = signal.getsignal(signal.SIGTERM)
   first = train(masq(), tmp_path, say=lambda _: None)
   assert (first.step, first.finished, first.bundle) == (3, False, None)
@@ -129,7 +132,7 @@ def test_nan_stops_with_step_term_and_images(tmp_path, monkeypatch):
 
     return broken
 
-  monkeypatch.setattr('maskclip_jax.train.run.make_step', make_step)
+  monkeypatch.setattr('maskclip_jax.train.step.make_step', make_step)
   with pytest.raises(
     Diverged, match=r'step 3: loss_ce is not finite.*generated-\d'
   ) as e:
@@ -172,18 +175,34 @@ def test_a_batch_that_does_not_divide(tmp_path):
 def test_accumulation_is_the_mean_of_the_parts():
   """The images' losses are independent here, so parts and whole agree."""
   config = masq()
-  starting, constants = loop.read_start(config)
   results = []
   for parts in (1, 2):
     config = dataclasses.replace(
       config, optim=dataclasses.replace(config.optim, accumulate=parts)
     )
-    mesh = loop.make_mesh(config.mesh)
-    program = loop.make_program(config, mesh, constants)
-    state = loop.start_state(program, starting)
-    with loop.feed.open_stream(config.data, mesh, 0) as stream:
-      batch = loop.feed.to_devices(next(stream), mesh)
+    program = make_program(config, make_mesh(config.mesh))
+    state = program.start(starting_values(program.task, (), config.seed))
+    with program.stream(0) as stream:
+      batch = program.batch(next(stream))
     results.append(program.step(state, batch, jax.random.key(0)))
   (_, whole_terms), (_, part_terms) = results
   for name in ('loss', 'grad_norm'):
     np.testing.assert_allclose(part_terms[name], whole_terms[name], rtol=1e-4)
+
+
+def test_pictures_of_objects_that_overlap():
+  """They travel as packed masks; a picture shows the first of them at each pixel."""
+  masks = np.zeros((1, 3, 4, 10), bool)
+  masks[0, 0, :2, :6] = masks[0, 1, 1:3, 4:] = True
+  row = {
+    'image': np.zeros((1, 4, 10, 3), np.uint8),
+    'masks': np.packbits(masks, axis=-1),
+  }
+  expected = np.full((4, 10), -1)
+  expected[1:3, 4:] = 1
+  expected[:2, :6] = 0
+  np.testing.assert_array_equal(pictures.true_segments(row), expected)
+  segments = np.arange(40).reshape(1, 4, 10)
+  np.testing.assert_array_equal(
+    pictures.true_segments({**row, 'segments': segments}), segments[0]
+  )

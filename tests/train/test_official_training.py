@@ -28,7 +28,6 @@ from maskclip_jax.systems.mask2former import checkpoint as mask2former_table
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.optim import OptimConfig, make_optimizer
 from maskclip_jax.train.task import MODEL, Layout
-from maskclip_jax.train.tasks import text_constants
 from maskclip_jax.train.tasks.distill import TEACHER, Distill, DistillConfig
 from maskclip_jax.train.tasks.mask_attention import (
   CRITERION,
@@ -37,6 +36,7 @@ from maskclip_jax.train.tasks.mask_attention import (
 )
 from maskclip_jax.train.tasks.query_tuning import QueryTuning, QueryTuningConfig
 from maskclip_jax.train.tasks.set_prediction import stacked
+from maskclip_jax.train.words import to_constants
 
 
 def draws(system: str, run: str) -> list[np.ndarray]:
@@ -83,7 +83,6 @@ def masq():
     preset,
     # The recording has all three images on one device.
     QueryTuningConfig(images_per_mean=None),
-    text_constants.to_constants(bank),
   )
   stage = Stage(task, params.flatten(official.small('masqclip')))
   pixels = g['in/train/images_uint8']
@@ -107,13 +106,13 @@ def masq():
 
 @functools.cache
 def masq_gradient():
-  stage, _, batch, _ = masq()
+  stage, bank, batch, _ = masq()
 
   @jax.jit
   def run(trained):
     def loss(trained):
       return stage.task.loss(
-        stage.modules(trained), stage.task.constants, batch, jax.random.key(0)
+        stage.modules(trained), to_constants(bank), batch, jax.random.key(0)
       )
 
     return jax.value_and_grad(loss, has_aux=True)(trained)
@@ -355,7 +354,6 @@ def maskclip():
       words='maskclip',
     ),
     MaskAttentionConfig(config),
-    text_constants.to_constants(bank),
   )
   stage = Stage(task, params.flatten(official.small('maskclip')))
   images = images_of([g[f'in/train/img{i}/image_uint8'] for i in range(2)])

@@ -17,11 +17,10 @@ import tiny_stages
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import load_model
+from maskclip_jax.data.pipeline import train_stream
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.systems.contract import Images
-from maskclip_jax.train import feed
 from maskclip_jax.train.loop import train
-from maskclip_jax.train.mesh import MeshConfig, make_mesh
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +52,7 @@ def teacher(tmp_path_factory):
 def pictures():
   """The training pictures and their ground truth, as batches see them."""
   settings = tiny_stages.stage('teacher', data={'batch_size': 8}).data
-  with feed.open_stream(settings, make_mesh(MeshConfig()), 0) as stream:
+  with train_stream(settings) as stream:
     return next(stream)
 
 

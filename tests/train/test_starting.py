@@ -1,5 +1,7 @@
 """Starting values: given, drawn, derived; and sources that do not fit."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,13 +13,13 @@ from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.plain import change
 from maskclip_jax.train.config import StartFrom
 from maskclip_jax.train.starting import starting_values
-from maskclip_jax.train.tasks.registry import make_task
+from maskclip_jax.train.task import make_task
 
 
 def make_bundle(directory, preset_name, **model):
   preset = zoo.find_preset(preset_name)
   config = change(preset.config, model, 'model')
-  preset = zoo.dataclasses.replace(preset, config=config)
+  preset = dataclasses.replace(preset, config=config)
   flat = params.flatten(random_model(preset.system, config, seed=7))
   flat = {path: np.asarray(value) for path, value in flat.items()}
   bundle.save(directory, preset.to_dict(), flat)
@@ -38,7 +40,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def masq():
-  return make_task(tiny_stages.stage('masq'), {})
+  return make_task(tiny_stages.stage('masq'))
 
 
 def test_masq_starts_from_proposals_and_clip(masq, proposals, clip):
@@ -71,7 +73,7 @@ def test_masq_starts_from_proposals_and_clip(masq, proposals, clip):
 
 
 def test_a_student_starts_as_its_teacher(proposals):
-  task = make_task(tiny_stages.stage('student'), {})
+  task = make_task(tiny_stages.stage('student'))
   values = starting_values(task, [StartFrom(proposals[0], at='teacher')], seed=0)
   for path in proposals[1]:
     np.testing.assert_array_equal(values[path], values[f'teacher/{path}'])
@@ -107,7 +109,7 @@ def test_other_sizes_are_named(masq, tmp_path):
 def test_what_is_left_out_is_drawn(tmp_path):
   """A network with classes starts one without."""
   make_bundle(tmp_path / 'coco', 'mask2former_tiny', **tiny_stages.SMALL)
-  task = make_task(tiny_stages.stage('teacher'), {})
+  task = make_task(tiny_stages.stage('teacher'))
   start = StartFrom(str(tmp_path / 'coco'), leave=('predictor/class_embed/.*',))
   values = starting_values(task, [start], seed=0)
   assert values['predictor/class_embed/kernel'].shape == (64, 2)

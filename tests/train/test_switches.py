@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tiny_stages
 
-from maskclip_jax.train import feed
 from maskclip_jax.train.mesh import make_mesh
-from maskclip_jax.train.run import make_program, read_start, run_key, start_state
+from maskclip_jax.train.starting import starting_values
+from maskclip_jax.train.step import make_program
 
 pytestmark = pytest.mark.slow
 
@@ -21,14 +21,13 @@ def two_steps(stage: str, **switches) -> list[dict[str, float]]:
   config = tiny_stages.stage(
     stage, mesh={'data': 1}, optim={'accumulate': parts}, **switches
   )
-  starting, constants = read_start(config)
-  mesh = make_mesh(config.mesh, jax.devices()[:1])
-  program = make_program(config, mesh, constants)
-  state, found = start_state(program, starting), []
-  with feed.open_stream(config.data, mesh, 0) as stream:
+  program = make_program(config, make_mesh(config.mesh, jax.devices()[:1]))
+  state = program.start(starting_values(program.task, (), config.seed))
+  found = []
+  with program.stream(0) as stream:
     for _ in range(2):
-      batch = feed.to_devices(next(stream), mesh)
-      state, terms = program.step(state, batch, run_key(config))
+      batch = program.batch(next(stream))
+      state, terms = program.step(state, batch, jax.random.key(config.seed))
       found.append({name: float(value) for name, value in terms.items()})
   return found
 

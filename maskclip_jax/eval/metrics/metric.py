@@ -7,7 +7,6 @@ exact, and its order does not matter.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -26,26 +25,6 @@ class Metrics:
 
   values: Mapping[str, float]
   per_class: Mapping[str, Float[np.ndarray, ' k']]
-
-
-class Accumulator(Protocol):
-  """What every metric family offers."""
-
-  def state(self) -> State:
-    """What was accumulated so far."""
-    ...
-
-  def merge(self, state: State) -> None:
-    """Adds what another accumulator of the same classes holds.
-
-    Raises:
-      ValueError: its classes are others.
-    """
-    ...
-
-  def result(self) -> Metrics:
-    """The numbers for everything accumulated and merged."""
-    ...
 
 
 def joined_states(parts: Mapping[str, State]) -> State:

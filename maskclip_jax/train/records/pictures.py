@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, UInt8
 from PIL import Image
 
@@ -15,9 +15,8 @@ from maskclip_jax import atomic
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.results.palette import class_colors
 from maskclip_jax.systems.contract import Outputs, TextBank
-from maskclip_jax.train.step import TrainState
-from maskclip_jax.train.task import MODEL, Layout, images_of
-from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.step import Program, TrainState
+from maskclip_jax.train.task import MODEL, images_of
 
 _TRANSPARENCY = 0.4
 Draw = Callable[[TrainState, Mapping[str, Array]], UInt8[np.ndarray, 'h w3 3']]
@@ -41,24 +40,33 @@ def found_masks(outputs: Outputs, text: TextBank | None) -> Int[Array, 'b h w']:
   return jnp.where(inside, best, -1)
 
 
-def make_draw(layout: Layout, mesh: Mesh, reads_text: bool) -> Draw:
+def true_segments(row: Mapping[str, Array]) -> Int[Array, 'h w']:
+  """The table's row at each pixel, the first of several, -1 for none."""
+  if 'segments' in row:
+    return jnp.asarray(row['segments'][0], jnp.int32)
+  width = row['image'].shape[2]
+  masks = jnp.unpackbits(jnp.asarray(row['masks'][0]), axis=-1)[..., :width]
+  return jnp.where(masks.any(0), masks.argmax(0), -1).astype(jnp.int32)
+
+
+def make_draw(program: Program) -> Draw:
   """A function that draws the first photo of a batch; every process must call it."""
 
   def first(state: TrainState, batch):
     flat = {**state.frozen, **state.params}
-    model = layout.merge(flat)[MODEL]
-    text = text_constants.from_constants(flat) if reads_text else None
+    model = program.layout.merge(flat)[MODEL]
+    text = program.task.text(flat)
     row = {name: array[:1] for name, array in batch.items()}
     found = found_masks(model(images_of(row), text), text)[0]
-    size = batch['segments'].shape[1:]
-    found = resize(found, size, 'nearest').astype(jnp.int32)
-    return batch['image'][0], batch['segments'][0].astype(jnp.int32), found
+    photo, truth = batch['image'][0], true_segments(row)
+    found = resize(found, truth.shape, 'nearest').astype(jnp.int32)
+    return photo, truth, found
 
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  program = jax.jit(first, out_shardings=everywhere)
+  everywhere = NamedSharding(program.mesh, PartitionSpec())
+  compiled = jax.jit(first, out_shardings=everywhere)
 
   def draw(state: TrainState, batch: Mapping[str, Array]):
-    photo, truth, found = map(np.asarray, program(state, batch))
+    photo, truth, found = map(np.asarray, compiled(state, batch))
     return np.concatenate([photo, _tinted(photo, truth), _tinted(photo, found)], axis=1)
 
   return draw

@@ -1,1 +1,1 @@
-"""The stages of training, one task each."""
+"""The stages of training, one task a file, found by the name of the file."""

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
+from maskclip_jax.systems.system import Preset
+from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
 
 
@@ -113,6 +115,21 @@ class Contrastive(Task):
   def defaults(cls, profile: str) -> ContrastiveConfig:
     return ContrastiveConfig()
 
+  @classmethod
+  def check_data(cls, config: TrainConfig, preset: Preset) -> None:
+    data, clip = config.data, preset.config
+    cls.check_kind(config)
+    if data.canvas > clip.image_size or data.canvas % clip.patch_size:
+      raise ValueError(
+        f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
+        f'pixels in patches of {clip.patch_size}: choose as much or less, whole patches'
+      )
+    if data.caption_tokens > clip.context_length:
+      raise ValueError(
+        f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
+        f'most {clip.context_length}'
+      )
+
   def derive(self, values: Flat, path: str) -> Array | None:
     if path != 'visual/positional_embedding' or not self.config.sine_positions:
       return None
@@ -152,3 +169,6 @@ class Contrastive(Task):
       'accuracy': best.mean(dtype=jnp.float32),
       'scale': scale,
     }
+
+
+TASK = Contrastive

@@ -125,3 +125,6 @@ class Distill(SetPrediction):
       'pseudo_targets': rows_per_photo(chosen),
     }
     return loss, {**terms, **counts}
+
+
+TASK = Distill

@@ -24,11 +24,10 @@ from maskclip_jax.train.task import (
   Flat,
   Judged,
   Modules,
-  Task,
   images_of,
   rows_per_photo,
 )
-from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.words import TextTask
 
 # Only the final output has a class loss, and unmatched queries weigh nothing in it.
 CRITERION = CriterionConfig(void_weight=0.0, label_every_layer=False)
@@ -51,13 +50,11 @@ class MaskAttentionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskAttention(Task):
+class MaskAttention(TextTask):
   """Classes and masks refined by relative mask attention."""
 
   title = 'relative mask attention'
   system = 'maskclip'
-  reads_text = True
-  unused = text_constants.UNUSED
 
   def __post_init__(self):
     super().__post_init__()
@@ -100,8 +97,11 @@ class MaskAttention(Task):
     )
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
-    text = text_constants.from_constants(constants)
+    text = self.text(constants)
     truth = GroundTruth.from_batch(batch)
     outputs = modules[MODEL](images_of(batch), text)
     loss, terms = self.judge(outputs, text, truth, key)
     return loss, {**terms, 'targets': rows_per_photo(truth.valid)}
+
+
+TASK = MaskAttention

@@ -22,11 +22,10 @@ from maskclip_jax.train.task import (
   Flat,
   Judged,
   Modules,
-  Task,
   images_of,
   rows_per_photo,
 )
-from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.words import TextTask
 
 TRAINABLE = {
   # The released code also moves the vector that all mask tokens start from.
@@ -58,13 +57,11 @@ class QueryTuningConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class QueryTuning(Task):
+class QueryTuning(TextTask):
   """Classification of frozen proposals by the class vectors of a text bank."""
 
   title = 'MasQ-tuning'
   system = 'masqclip'
-  reads_text = True
-  unused = text_constants.UNUSED
 
   @classmethod
   def defaults(cls, profile: str) -> QueryTuningConfig:
@@ -101,7 +98,7 @@ class QueryTuning(Task):
     )
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
-    config, text = self.config, text_constants.from_constants(constants)
+    config, text = self.config, self.text(constants)
     images, truth = images_of(batch), GroundTruth.from_batch(batch)
     outputs = modules[MODEL](images, text)
     labels, rows = self.labels(outputs, images, truth, text)
@@ -116,3 +113,6 @@ class QueryTuning(Task):
       'labelled': rows_per_photo(found),
       'accuracy': right.sum() / jnp.maximum(found.sum(), 1),
     }
+
+
+TASK = QueryTuning

@@ -100,3 +100,6 @@ class SetPrediction(Task):
     truth = self.truth(batch)
     loss, terms = self.judge(modules[MODEL], images_of(batch), truth, key)
     return loss, {**terms, 'targets': rows_per_photo(truth.valid)}
+
+
+TASK = SetPrediction

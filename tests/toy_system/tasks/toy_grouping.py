@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task, images_of
-from maskclip_jax.train.tasks import text_constants
+from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, images_of
+from maskclip_jax.train.words import TextTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,20 +18,18 @@ class ToyGroupingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyGrouping(Task):
+class ToyGrouping(TextTask):
   """A binary loss between the patches' best group and the photo's segments."""
 
   title = 'toy grouping'
   system = 'toy'
-  reads_text = True
-  unused = text_constants.UNUSED
 
   @classmethod
   def defaults(cls, profile: str) -> ToyGroupingConfig:
     return ToyGroupingConfig()
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
-    text = text_constants.from_constants(constants)
+    text = self.text(constants)
     masks = modules[MODEL](images_of(batch), text).mask_logits.max(1)
     step = batch['segments'].shape[1] // masks.shape[1]
     shown = batch['segments'][:, ::step, ::step] > 0
