@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import maskclip_jax
 from maskclip_jax import systems, zoo
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import bundle, params, restore
@@ -46,10 +47,10 @@ def official_files(directory):
   return directory / 'toy.safetensors', directory / 'clip.safetensors'
 
 
-def test_a_toy_system_converts_predicts_and_is_listed(tmp_path, capsys):
+def test_a_toy_system_converts_predicts_trains_and_is_listed(tmp_path, capsys):
   assert 'toy' in system_names()
   official, clip = official_files(tmp_path)
-  model = tmp_path / 'model'
+  model, run = tmp_path / 'model', tmp_path / 'run'
   assert main(['convert', str(official), '--clip', str(clip), '--to', str(model)]) == 0
   assert 'toy.safetensors: Toy' in capsys.readouterr().out
   assert bundle.load(model).config['system'] == 'toy'
@@ -61,6 +62,13 @@ def test_a_toy_system_converts_predicts_and_is_listed(tmp_path, capsys):
   predict = ['predict', str(photo), '--vocabulary', 'cat; dog', '--no_cache']
   assert main([*predict, '--model', str(model), '--out', str(tmp_path / 'out')]) == 0
   assert (tmp_path / 'out' / 'photo.panoptic.png').is_file()
+
+  train = ['train', '--config', f'{FOLDER / "toy.py"}', '--workdir', str(run)]
+  assert main([*train, f'--config.start.model.source={model}']) == 0
+  trained = maskclip_jax.load(run)
+  before = bundle.load(model).parameters['queries']
+  assert trained.preset.system == 'toy'
+  assert not np.array_equal(trained.model.queries[...], before)
 
   back = tmp_path / 'back.safetensors'
   assert main(['export', '--model', str(model), '--to', str(back)]) == 0
