@@ -5,6 +5,7 @@ where they arose.
 """
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ COMMANDS = (predict, train, evaluate, convert, export, models, data)
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status."""
+  for stream in (sys.stdout, sys.stderr):
+    # Names of classes and files may have letters that a terminal lacks.
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors='replace')
   parser = _parser()
   arguments, overrides = parser.parse_known_args(argv)
   trains = arguments.run is train.run

@@ -12,7 +12,10 @@ from jaxtyping import Num, UInt8
 from PIL import Image, UnidentifiedImageError
 
 SUFFIXES = frozenset(
-  {'.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.ppm', '.jp2'}
+  {
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.avif'),
+    *('.bmp', '.tif', '.tiff', '.gif', '.ppm', '.jp2'),
+  }
 )
 
 # Bits that cameras, microscopes and scanners store in integers of 16.
@@ -272,33 +275,6 @@ def _largest(dtype: np.dtype, highest: int, name: str, tell: bool) -> int:
       stacklevel=2,
     )
   return largest
-
-
-def find_photos(names: list[str]) -> list[pathlib.Path]:
-  """The image files that names, folders and glob patterns stand for, in order.
-
-  Raises:
-    FileNotFoundError: a name matches nothing, or a folder holds no image.
-  """
-  found = []
-  for name in names:
-    path = pathlib.Path(name)
-    if path.is_dir():
-      matches = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-      if not matches:
-        raise FileNotFoundError(f'the folder {name} holds no image')
-    elif any(c in name for c in '*?[') and not path.exists():
-      matches = sorted(pathlib.Path(path.anchor or '.').glob(_relative(path)))
-      if not matches:
-        raise FileNotFoundError(f'no file matches {name}')
-    else:
-      matches = [path]
-    found += matches
-  return list(dict.fromkeys(found))
-
-
-def _relative(path: pathlib.Path) -> str:
-  return str(path.relative_to(path.anchor)) if path.anchor else str(path)
 
 
 def resize_photo(

@@ -274,7 +274,7 @@ class Segmenter:
     """
     _check_list(photo_list)
     photos.check_white(white)
-    tasks = _tasks(task)
+    tasks = parse_tasks(task)
     words = self.vocabulary(vocabulary)
     preprocessing, config, scores = self._choices(choices)
     bank = self.text_bank(words)
@@ -342,6 +342,7 @@ class Segmenter:
       [category.name for category in words.classes],
       words.things,
       colors=[category.color for category in words.classes],
+      category_ids=[category.id for category in words.classes],
       photo=photo,
     )
 
@@ -371,7 +372,7 @@ def _shape(value: Any) -> tuple[int, ...]:
     return ()
 
 
-def _tasks(task: str | Sequence[str]) -> tuple[str, ...]:
+def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
   """The tasks of a text with commas, or of a list, each once."""
   names = task.split(',') if isinstance(task, str) else task
   try:

@@ -16,11 +16,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     metavar='SEED',
     help='build a named model with random weights, to try the path out',
   )
-  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   parser.add_argument(
     '--cache_dir',
     type=pathlib.Path,
-    default=pathlib.Path(home) / PROGRAM,
+    default=_default_cache(),
     help='keeps text vectors and compiled programs between runs (%(default)s)',
   )
   parser.add_argument(
@@ -30,6 +29,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     const=None,
     help='keep nothing between runs',
   )
+
+
+def _default_cache() -> pathlib.Path | None:
+  """The user's cache; None where the user has no home, as in some containers."""
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  return None if home.startswith('~') else pathlib.Path(home) / PROGRAM
 
 
 def load_segmenter(arguments: argparse.Namespace):
@@ -49,6 +54,16 @@ def load_segmenter(arguments: argparse.Namespace):
   return Segmenter.from_preset(
     arguments.model, seed=arguments.random_weights, dtype=arguments.dtype
   )
+
+
+def model_fingerprint(arguments: argparse.Namespace) -> str:
+  """What tells the weights of the model that the flags name from all others."""
+  from maskclip_jax.checkpoints import bundle
+  from maskclip_jax.segmenter import find_bundle
+
+  if arguments.random_weights is not None:
+    return f'{arguments.model} of seed {arguments.random_weights}'
+  return bundle.load(find_bundle(arguments.model, arguments.cache_dir)).fingerprint
 
 
 class Compilation:

@@ -1,13 +1,18 @@
 """`python -m maskclip_jax predict PHOTO... --model M --vocabulary WORDS --out DIR`."""
 
 import argparse
+import errno
 import pathlib
 import time
-from collections.abc import Sequence
 
 from maskclip_jax import atomic
 from maskclip_jax.cli.messages import note, one_line
-from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
+from maskclip_jax.cli.model import (
+  add_model_flags,
+  load_segmenter,
+  model_fingerprint,
+  watch_compilation,
+)
 
 NAME, HELP = 'predict', 'Segment photos by words.'
 # So few photos get a table of what was found in each.
@@ -25,7 +30,9 @@ _CHOICES = (
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `predict`."""
-  parser.add_argument('photos', nargs='+', metavar='PHOTO', help='file, folder or glob')
+  parser.add_argument(
+    'photos', nargs='+', metavar='PHOTO', help='file, folder or pattern'
+  )
   parser.add_argument('--model', required=True, help='bundle directory or name')
   parser.add_argument(
     '--vocabulary',
@@ -52,76 +59,142 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--white', type=float, help='number that is white in photos of more than 8 bits'
   )
+  parser.add_argument(
+    '--again',
+    action='store_true',
+    help='make also results that are there, of the same photo and settings',
+  )
+  parser.add_argument('--quiet', action='store_true', help='print nothing but problems')
   add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-  """Segments the photos; 2 if one of them could not be read."""
-  from maskclip_jax import photos
+  """Segments the photos; 2 if one of them could not be."""
+  from maskclip_jax.cli.jobs import plan_jobs
+  from maskclip_jax.cli.photo_files import find_photos
+  from maskclip_jax.photos import read_photo
+  from maskclip_jax.segmenter import parse_tasks
 
   start = time.perf_counter()
-  files = photos.find_photos(arguments.photos)
-  for file in files:
-    if not file.is_file():
-      raise FileNotFoundError(f'{file} does not exist: give the path of an image file')
-  atomic.check_place(arguments.out / files[0].name)
-  if len(files) == 1:
-    photos.read_photo(files[0], arguments.white)  # Fails before the model is loaded.
+  tasks = parse_tasks(arguments.task)
+  photos, notes = find_photos(arguments.photos)
+  for text in notes:
+    note(f'note: {text}')
+  atomic.check_place(arguments.out / photos[0].path.name)
+  if len(photos) == 1:
+    read_photo(photos[0].path, arguments.white)  # Fails before the model is loaded.
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
   if arguments.vocabulary is not None:
     for warning in segmenter.vocabulary(arguments.vocabulary).check():
       note(f'note: {warning}')
-  failed = _predict_files(segmenter, files, arguments)
-  seconds = time.perf_counter() - start
-  print(
-    f'{len(files) - failed} of {len(files)} photos in {seconds:.1f} s, of which '
-    f'{compiled.seconds:.1f} s compiling {compiled.programs} programs'
+  settings = _settings(segmenter, tasks, arguments)
+  jobs = plan_jobs(photos, arguments.out, tasks, settings, again=arguments.again)
+  failures = _predict(segmenter, jobs, tasks, settings, arguments)
+  _write_merged(jobs, settings, failures, arguments)
+  if not arguments.quiet:
+    seconds = time.perf_counter() - start
+    print(_summary(jobs, failures, seconds, compiled))
+  return 2 if failures else 0
+
+
+def _summary(jobs, failures, seconds, compiled) -> str:
+  done = sum(job.done for job in jobs)
+  before = f' ({done} of them before; --again makes them anew)' if done else ''
+  return (
+    f'{len(jobs) - len(failures)} of {len(jobs)} photos{before} in {seconds:.1f} s, '
+    f'of which {compiled.seconds:.1f} s compiling {compiled.programs} programs'
   )
-  return 2 if failed else 0
 
 
-def _predict_files(segmenter, files, arguments) -> int:
-  """Segments and saves; returns how many photos failed."""
+def _settings(segmenter, tasks, arguments) -> str:
+  """A key of all that decides the results of a photo."""
+  from maskclip_jax.results.folder import settings_key
+
+  return settings_key(
+    {
+      'model': model_fingerprint(arguments),
+      'preset': segmenter.preset.to_dict(),
+      'dtype': arguments.dtype,
+      'words': segmenter.vocabulary(arguments.vocabulary).content_key(),
+      'tasks': sorted(tasks),
+      'choices': _choices(arguments),
+    }
+  )
+
+
+def _choices(arguments) -> dict[str, float]:
+  return {n: v for n in _CHOICES if (v := getattr(arguments, n)) is not None}
+
+
+def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:
+  """Segments and saves what is not done; returns why photos failed, by name."""
   import rich.console
   import rich.progress
 
-  console = rich.console.Console()
-  bar = rich.progress.Progress(console=console, disable=len(files) == 1)
-  choices = {n: v for n in _CHOICES if (v := getattr(arguments, n)) is not None}
-  failures = []
+  console = rich.console.Console(quiet=arguments.quiet)
+  todo = {job.photo.path: job for job in jobs if not job.done}
+  hidden = arguments.quiet or len(jobs) == 1
+  bar = rich.progress.Progress(console=console, disable=hidden)
+  failures: dict[str, str] = {}
 
-  def on_error(file, error):
-    failures.append(file)
+  def on_error(path, error):
+    failures[todo[path].photo.name] = one_line(error)
     note(one_line(error))
+    bar.advance(step)
 
-  stems = _stems(files)
   with bar:
-    step = bar.add_task('photos', total=len(files))
+    done = len(jobs) - len(todo)
+    step = bar.add_task('photos', total=len(jobs), completed=done)
     predictions = segmenter.predict(
-      files,
+      list(todo),
       arguments.vocabulary,
-      arguments.task,
+      tasks,
       on_error=on_error,
-      **choices,
+      **_choices(arguments),
     )
-    for file, prediction in predictions:
-      for written in prediction.save(arguments.out, stems[file]):
-        console.print(written, highlight=False, soft_wrap=True)
-      if len(files) <= TABLES:
+    for path, prediction in predictions:
+      try:
+        files = _save(prediction, todo[path], tasks, settings, arguments)
+      except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+          raise
+        on_error(path, error)
+        continue
+      for file in files:
+        console.print(file, highlight=False, soft_wrap=True)
+      if len(jobs) <= TABLES:
         console.print(prediction.summary())
-      bar.update(step, completed=files.index(file) + 1)
-  return len(failures)
+      bar.advance(step)
+  return failures
 
 
-def _stems(files: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """A distinct name for each file's results: its stem, or its full name if shared."""
-  count: dict[str, int] = {}
-  for file in files:
-    count[file.stem] = count.get(file.stem, 0) + 1
-  stems = {f: f.stem if count[f.stem] == 1 else f.name for f in files}
-  if len(set(stems.values())) < len(files):
-    raise ValueError(
-      'two photos have the same name: segment them into separate folders'
-    )
-  return stems
+def _save(prediction, job, tasks, settings, arguments) -> list[pathlib.Path]:
+  from maskclip_jax.results import folder
+
+  info = folder.make_info(
+    str(arguments.model),
+    settings,
+    folder.photo_state(job.photo.path),
+    folder.result_names(job.stem, tasks),
+  )
+  return prediction.save(
+    arguments.out,
+    job.stem,
+    file_name=job.photo.name,
+    image_id=job.image_id,
+    info=info,
+  )
+
+
+def _write_merged(jobs, settings, failures, arguments) -> None:
+  """One JSON file and one page, where a folder has the results of several photos."""
+  from maskclip_jax.cli.jobs import listed_entries
+  from maskclip_jax.results.folder import write_merged
+
+  found = listed_entries(jobs, arguments.out, settings)
+  if len(found) < 2:
+    return
+  for path in write_merged(arguments.out, found, str(arguments.model), failures):
+    if not arguments.quiet:
+      print(path)

@@ -89,7 +89,8 @@ def evaluate(
   share = Share(work, len(source), path, {**key, 'save_predictions': written}, every)
   writer = None
   if written:
-    writer = PredictionWriter(workdir / 'predictions', evaluator.vocabulary)
+    where = workdir / 'predictions'
+    writer = PredictionWriter(where, evaluator.vocabulary, evaluator.tasks)
   try:
     for item, results in evaluator.results(source, share.todo, work.watch):
       work.judge_one(item, results, writer)

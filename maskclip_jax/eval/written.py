@@ -8,15 +8,17 @@ category ids; for all photos together COCO's two formats of results, `instances.
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from maskclip_jax import atomic
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.postprocess import Results
+from maskclip_jax.postprocess import Results, Task
 from maskclip_jax.results import files as result_files
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _DETECTION = ('image_id', 'category_id', 'segmentation', 'score')
+_PANOPTIC = ('image_id', 'file_name', 'segments_info')
 _SEGMENT = ('id', 'category_id', 'area', 'isthing')
 
 
@@ -26,15 +28,17 @@ class PredictionWriter:
   Args:
     directory: made if need be.
     vocabulary: the classes.
+    tasks: the results of every photo.
   """
 
-  def __init__(self, directory: pathlib.Path, vocabulary: Vocabulary):
-    self._directory = directory
+  def __init__(
+    self, directory: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[Task]
+  ):
+    self._directory, self._tasks = directory, tasks
     self._names = [category.name for category in vocabulary.classes]
     self._things = vocabulary.things.tolist()
-    ids = [category.id for category in vocabulary.classes]
     # A background has no id in any dataset; then positions are used throughout.
-    self._ids = None if None in ids else ids
+    self._ids = [category.id for category in vocabulary.classes]
 
   def write(self, example: EvalExample, results: Results) -> None:
     """Writes the files of one photo.
@@ -42,7 +46,9 @@ class PredictionWriter:
     Raises:
       OSError: the directory cannot be written to, or the disk is full.
     """
-    prediction = Prediction.from_results(results, self._names, self._things)
+    prediction = Prediction.from_results(
+      results, self._names, self._things, category_ids=self._ids
+    )
     stem = example.image_id
     files = {}
     if results.panoptic is not None:
@@ -50,12 +56,8 @@ class PredictionWriter:
       files[f'{stem}.panoptic.png'] = result_files.png_bytes(rgb)
     if results.semantic is not None:
       files[f'{stem}.semantic.png'] = result_files.png_bytes(results.semantic)
-    content = prediction.to_coco(
-      image_id=int(stem) if stem.isdecimal() else stem,
-      file_name=example.file_name,
-      category_ids=self._ids,
-    )
-    files[f'{stem}.json'] = result_files.json_bytes(content)
+    image_id = int(stem) if stem.isdecimal() else stem
+    files |= prediction.json_files(stem, file_name=example.file_name, image_id=image_id)
     atomic.write_together(self._directory, files)
 
   def collect(self, image_ids: Sequence[str], suffix: str = '') -> None:
@@ -68,24 +70,24 @@ class PredictionWriter:
     Raises:
       OSError: a photo's file is missing, or the directory cannot be written to.
     """
-    joined = {}
+    joined: dict[str, Any] = {}
     for stem in image_ids:
-      content = json.loads((self._directory / f'{stem}.json').read_text())
-      if 'annotations' in content:
-        rows = _picked(content['annotations'], _DETECTION)
+      if 'instance' in self._tasks:
+        rows = _picked(self._annotations(f'{stem}.json'), _DETECTION)
         joined.setdefault('instances', []).extend(rows)
-      if 'segments_info' in content:
-        one = {
-          'image_id': content['images'][0]['id'],
-          'file_name': f'{stem}.panoptic.png',
-          'segments_info': _picked(content['segments_info'], _SEGMENT),
-        }
+      if 'panoptic' in self._tasks:
+        name = f'{stem}.panoptic.json' if 'instance' in self._tasks else f'{stem}.json'
+        (one,) = _picked(self._annotations(name), _PANOPTIC)
+        one['segments_info'] = _picked(one['segments_info'], _SEGMENT)
         joined.setdefault('panoptic', {'annotations': []})['annotations'].append(one)
     files = {
       f'{name}{suffix}.json': result_files.json_bytes(content)
       for name, content in joined.items()
     }
     atomic.write_together(self._directory, files)
+
+  def _annotations(self, name: str) -> list[dict]:
+    return json.loads((self._directory / name).read_text('utf-8'))['annotations']
 
 
 def _picked(rows: Sequence[Mapping], keys: Sequence[str]) -> list[dict]:

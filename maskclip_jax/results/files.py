@@ -25,6 +25,14 @@ def rle_box(rle: dict) -> tuple[int, int, int, int]:
   return left, top, left + width, top + height
 
 
+def outline(
+  mask: Bool[np.ndarray, 'height width'],
+) -> tuple[dict, tuple[int, int, int, int]]:
+  """Run lengths and box of a mask."""
+  rle = encode_rle(mask)
+  return rle, rle_box(rle)
+
+
 def panoptic_rgb(
   ids: Int[np.ndarray, 'height width'],
 ) -> UInt8[np.ndarray, 'height width 3']:

@@ -1,11 +1,11 @@
 """What was found in a photo: to look at, to compute with, and to save.
 
 Files follow COCO: `<stem>.json` has categories, scores, boxes (x, y, width, height),
-areas and run-length masks; `<stem>.panoptic.png` codes segment ids in RGB (id = red +
-256 green + 65536 blue, 0 is void); `<stem>.semantic.png` holds class indices and
-`<stem>.instance.png` the number of the best detection per pixel (0 is none), in 8 bits
-or, above 255, in 16. Class index, category id and position in the vocabulary are the
-same number, counted from 0.
+areas and run-length masks (`coco.py` says where); `<stem>.panoptic.png` codes segment
+ids in RGB (id = red + 256 green + 65536 blue, 0 is void); `<stem>.semantic.png` holds
+class indices and `<stem>.instance.png` the number of the best detection per pixel (0 is
+none), in 8 bits or, above 255, in 16. A class index is the position in the vocabulary,
+counted from 0; category ids are the data set's own where the vocabulary knows them.
 """
 
 import collections
@@ -14,7 +14,8 @@ import functools
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import rich.console
@@ -26,6 +27,7 @@ from maskclip_jax import atomic
 from maskclip_jax.postprocess import Results, Task
 from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results import coco
 from maskclip_jax.results import files as result_files
 from maskclip_jax.results import overlay as drawing
 from maskclip_jax.results.lettering import drawable
@@ -72,6 +74,7 @@ class Prediction:
     segments: what the ids are.
     instances: detections, best first.
     colors: a data set's own colours; None where a class has none.
+    category_ids: a data set's own numbers of the classes; None where a class has none.
     photo: what `overlay` draws on.
 
   Raises:
@@ -86,15 +89,16 @@ class Prediction:
   segments: tuple[Segment, ...] | None = None
   instances: tuple[Detection, ...] | None = None
   colors: tuple[Color | None, ...] | None = None
+  category_ids: tuple[int | None, ...] | None = None
   photo: UInt8[np.ndarray, 'height width 3'] | None = None
 
   def __post_init__(self):
     names = tuple(str(name) for name in self.names)
     object.__setattr__(self, 'names', names)
     object.__setattr__(self, 'things', tuple(bool(thing) for thing in self.things))
-    for what in (self.things, self.colors):
+    for what in (self.things, self.colors, self.category_ids):
       if what is not None and len(what) != len(names):
-        raise ValueError(f'{len(what)} flags or colours for {len(names)} classes')
+        raise ValueError(f'{len(what)} flags, colours or ids for {len(names)} classes')
     if not self.tasks:
       raise ValueError('a prediction needs a result: semantic, panoptic or instances')
     for name in ('semantic', 'panoptic', 'photo'):
@@ -112,6 +116,7 @@ class Prediction:
     things: Sequence[bool],
     *,
     colors: Sequence[Color | None] | None = None,
+    category_ids: Sequence[int | None] | None = None,
     photo: UInt8[np.ndarray, 'height width 3'] | None = None,
   ) -> 'Prediction':
     """A prediction from what post-processing found.
@@ -132,6 +137,7 @@ class Prediction:
       segments=results.segments,
       instances=_detections(results.instances),
       colors=None if colors is None else tuple(colors),
+      category_ids=None if category_ids is None else tuple(category_ids),
       photo=photo,
     )
 
@@ -141,6 +147,22 @@ class Prediction:
     here = {'semantic': self.semantic, 'panoptic': self.panoptic}
     here['instance'] = self.instances
     return tuple(task for task in _PREFERENCE if here[task] is not None)
+
+  def semantic_areas(self) -> list[tuple[int, int]]:
+    """Class and pixels of everything in the semantic map, largest first."""
+    areas = np.bincount(self.semantic.ravel())
+    order = np.argsort(-areas, kind='stable')
+    return [(int(label), int(areas[label])) for label in order if areas[label]]
+
+  def class_colors(self) -> UInt8[np.ndarray, 'k 3']:
+    """Red, green and blue of every class."""
+    return class_colors(self.names, self.colors)
+
+  def category_numbers(self) -> tuple[int, ...]:
+    """The data set's number of every class; its position where one has none."""
+    if self.category_ids is None or None in self.category_ids:
+      return tuple(range(len(self.names)))
+    return self.category_ids
 
   def instance_map(
     self, score_threshold: float = 0.0
@@ -171,7 +193,8 @@ class Prediction:
     if self.photo is None:
       raise ValueError('this prediction has no photo to draw on')
     if task == 'semantic':
-      ids, rows = self.semantic + 1, _semantic_rows(self.semantic)
+      ids = self.semantic + 1
+      rows = [(label + 1, label, area, None) for label, area in self.semantic_areas()]
     elif task == 'panoptic':
       rows = [(s.id, s.class_index, s.area, None) for s in self.segments]
       ids = self.panoptic
@@ -188,7 +211,7 @@ class Prediction:
 
   def _regions(self, rows, *, count: bool):
     """Regions and legend of rows (id, class, area, score or None)."""
-    colors = class_colors(self.names, self.colors)
+    colors = self.class_colors()
     wording = functools.cache(lambda label: drawable(self.names[label], label))
     areas, numbers = collections.Counter(), collections.Counter()
     regions = []
@@ -213,73 +236,46 @@ class Prediction:
     *,
     image_id: int = 1,
     file_name: str = '',
-    category_ids: Sequence[int] | None = None,
+    panoptic_file: str = '',
   ) -> dict:
-    """COCO's JSON.
-
-    Detections are `annotations`; panoptic segments are `segments_info` and the classes
-    of a semantic map `semantic`. All have the same fields.
+    """COCO's JSON, as `results.coco.prediction_json` describes it.
 
     Args:
       image_id: the image's number in a data set.
-      file_name: the file name of the photo.
-      category_ids: a data set's category ids; positions in the vocabulary by default.
+      file_name: of the photo.
+      panoptic_file: of the PNG with the segment ids.
     """
-    ids = range(len(self.names)) if category_ids is None else category_ids
-    ids = [int(i) for i in ids]
-    height, width = (int(side) for side in self.size)
-    result = {
-      'images': [
-        {'id': image_id, 'file_name': file_name, 'height': height, 'width': width}
-      ],
-      'categories': [
-        {'id': i, 'name': name, 'isthing': int(thing)}
-        for i, name, thing in zip(ids, self.names, self.things, strict=True)
-      ],
+    image = {'id': image_id, 'file_name': file_name}
+    return coco.prediction_json(self, image, panoptic_file)
+
+  def json_files(
+    self,
+    stem: str,
+    *,
+    file_name: str = '',
+    image_id: int | str = 1,
+    info: Mapping[str, Any] | None = None,
+  ) -> dict[str, bytes]:
+    """The JSON files of `save`, by name; arguments as there."""
+    image = {'id': image_id, 'file_name': file_name or stem}
+    png = pathlib.PurePath(f'{stem}.panoptic.png').name
+    head = {} if info is None else {'info': dict(info)}
+    files = {f'{stem}.json': coco.prediction_json(self, image, png)}
+    if self.panoptic is not None and self.instances is not None:
+      files[f'{stem}.panoptic.json'] = coco.panoptic_json(self, image, png)
+    return {
+      name: result_files.json_bytes({**head, **content})
+      for name, content in files.items()
     }
 
-    def row(number, label, rle, box, area, **more):
-      left, top, right, bottom = box
-      return {
-        'id': number,
-        'image_id': image_id,
-        'category_id': ids[label],
-        'category_name': self.names[label],
-        'isthing': int(self.things[label]),
-        **more,
-        'area': int(area),
-        'bbox': [left, top, right - left, bottom - top],
-        'iscrowd': 0,
-        'segmentation': rle,
-      }
-
-    if self.instances is not None:
-      result['annotations'] = [
-        row(i, d.class_index, d.rle, d.box, d.area, score=round(d.score, 6))
-        for i, d in enumerate(self.instances, 1)
-      ]
-    if self.panoptic is not None:
-      by_column = np.asfortranarray(self.panoptic)
-      result['segments_info'] = [
-        row(
-          s.id,
-          s.class_index,
-          *_outline(by_column == s.id),
-          s.area,
-          score=round(s.score, 6),
-        )
-        for s in self.segments
-      ]
-    if self.semantic is not None:
-      by_column = np.asfortranarray(self.semantic)
-      result['semantic'] = [
-        row(i, label, *_outline(by_column == label), area)
-        for i, (_, label, area, _) in enumerate(_semantic_rows(self.semantic), 1)
-      ]
-    return result
-
   def save(
-    self, directory: str | os.PathLike, stem: str, *, file_name: str = ''
+    self,
+    directory: str | os.PathLike,
+    stem: str,
+    *,
+    file_name: str = '',
+    image_id: int | str = 1,
+    info: Mapping[str, Any] | None = None,
   ) -> list[pathlib.Path]:
     """Writes `<stem>.<task>.png`, `<stem>.json` and, with a photo, the overlay.
 
@@ -287,8 +283,10 @@ class Prediction:
 
     Args:
       directory: made if need be.
-      stem: the photo's name without its ending.
-      file_name: the file name of the photo, for the JSON.
+      stem: the photo's name without its ending; it may begin with folders.
+      file_name: of the photo, for the JSON; the stem by default.
+      image_id: the photo's number, for the JSON.
+      info: COCO's `info`, plain values.
 
     Returns:
       The files written.
@@ -304,7 +302,7 @@ class Prediction:
       files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
     if self.instances is not None:
       files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
-    files[f'{stem}.json'] = result_files.json_bytes(self.to_coco(file_name=file_name))
+    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
     if self.photo is not None:
       files[f'{stem}.overlay.png'] = result_files.png_bytes(self.overlay())
     return atomic.write_together(directory, files)
@@ -325,7 +323,7 @@ class Prediction:
     if task == 'semantic':
       rows = [
         (self.names[label], 'thing' if self.things[label] else 'stuff', '', area)
-        for _, label, area, _ in _semantic_rows(self.semantic)
+        for label, area in self.semantic_areas()
       ]
     else:
       found = self.segments if task == 'panoptic' else self.instances
@@ -353,7 +351,7 @@ def _detections(found: Instances | None) -> tuple[Detection, ...] | None:
   """Detections with their masks encoded; one mask may serve several of them."""
   if found is None:
     return None
-  outline = functools.cache(lambda row: _outline(found.masks[row]))
+  outline = functools.cache(lambda row: result_files.outline(found.masks[row]))
   return tuple(
     Detection(
       int(label),
@@ -366,23 +364,6 @@ def _detections(found: Instances | None) -> tuple[Detection, ...] | None:
     )
     if area
   )
-
-
-def _outline(mask: Bool[np.ndarray, 'h w']) -> tuple[dict, tuple[int, int, int, int]]:
-  """Run lengths and box of a mask."""
-  rle = result_files.encode_rle(mask)
-  return rle, result_files.rle_box(rle)
-
-
-def _semantic_rows(semantic: Int[np.ndarray, 'h w']):
-  """(id in `semantic` + 1, class, area, None) of the classes present, largest first."""
-  areas = np.bincount(semantic.ravel())
-  order = np.argsort(-areas, kind='stable')
-  return [
-    (int(label) + 1, int(label), int(areas[label]), None)
-    for label in order
-    if areas[label]
-  ]
 
 
 def _share(area: int, total: int) -> str:

@@ -9,8 +9,6 @@ import pytest
 from maskclip_jax import __main__ as entry
 from maskclip_jax import cli
 
-SHARED = {'__init__', 'messages', 'model', 'data_report'}
-
 
 @pytest.mark.parametrize('command', [c.NAME for c in entry.COMMANDS])
 def test_help_loads_nothing_heavy(command):
@@ -28,9 +26,8 @@ def test_help_loads_nothing_heavy(command):
 
 
 def test_every_command_is_a_module_of_its_name():
-  folder = pathlib.Path(cli.__file__).parent
-  modules = {path.stem for path in folder.glob('*.py')} - SHARED
-  assert modules == {command.NAME for command in entry.COMMANDS}
+  for command in entry.COMMANDS:
+    assert command.__name__ == f'{cli.__name__}.{command.NAME}'
 
 
 @pytest.mark.parametrize(
@@ -41,3 +38,28 @@ def test_unknown_words_are_refused(words, capsys):
     entry.main(words)
   assert stopped.value.code == 2
   assert 'usage:' in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_and_a_terminal_of_few_letters():
+  environment = {'PATH': '', 'HOME': '', 'PYTHONIOENCODING': 'ascii'}
+  environment['PYTHONPATH'] = str(pathlib.Path(cli.__file__).parents[2])
+  code = (
+    'import os, pwd\n'
+    'def nobody(uid): raise KeyError(uid)\n'
+    'os.environ.pop("HOME"); pwd.getpwuid = nobody\n'
+    'from maskclip_jax.__main__ import main\n'
+    'print(main(["train", "--config", "gr\u00fcn", "--workdir", "w"]))\n'
+    'main(["predict", "--help"])'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('2\n')
+  assert "'gr?n'" in done.stderr
+
+
+def test_names_of_models_are_in_one_piece(capsys, monkeypatch):
+  monkeypatch.setenv('COLUMNS', '80')
+  assert entry.main(['models', 'list']) == 0
+  assert 'clip_baseline_r50_vit_l14_336' in capsys.readouterr().out

@@ -17,6 +17,7 @@ from maskclip_jax.postprocess import PostprocessConfig, Results, postprocess
 from maskclip_jax.postprocess.class_scores import ClassScores
 from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.postprocess.tiles import Geometry
+from maskclip_jax.results import coco as coco_form
 from maskclip_jax.results import files
 from maskclip_jax.results.prediction import Detection, Prediction
 
@@ -48,7 +49,8 @@ def found(tasks=ALL, *, photo=True, size=(40, 60)) -> Prediction:
 def test_files_of_every_task(tmp_path):
   prediction = found()
   paths = prediction.save(tmp_path / 'new' / 'out', 'photo', file_name='photo.jpg')
-  names = ['instance.png', 'json', 'overlay.png', 'panoptic.png', 'semantic.png']
+  names = ['instance.png', 'json', 'overlay.png', 'panoptic.json', 'panoptic.png']
+  names.append('semantic.png')
   assert sorted(path.name for path in paths) == [f'photo.{name}' for name in names]
   assert sorted(os.listdir(tmp_path / 'new' / 'out')) == [f'photo.{n}' for n in names]
 
@@ -109,13 +111,53 @@ def test_json_is_coco(tmp_path):
     assert annotation['area'] == detection.area == detection.mask.sum()
 
 
+def segments_info(prediction):
+  """The panoptic segments of a prediction, from COCO's panoptic form."""
+  (annotation,) = coco_form.panoptic_json(prediction, {'id': 1}, '')['annotations']
+  return annotation['segments_info']
+
+
+def read_by_panopticapi(path):
+  """Segments and map of every photo, as panopticapi's evaluation reads them."""
+  content = json.loads(path.read_text('utf-8'))
+  categories = {category['id']: category for category in content['categories']}
+  read = {}
+  for annotation in content['annotations']:
+    rgb = np.asarray(Image.open(path.parent / annotation['file_name'])).astype(int)
+    ids = rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+    rows = {row['id']: row for row in annotation['segments_info']}
+    assert set(np.unique(ids)) - {0} == set(rows)
+    assert all(row['category_id'] in categories for row in rows.values())
+    read[annotation['image_id']] = ids, rows
+  return read
+
+
+@pytest.mark.parametrize(
+  ('tasks', 'name'),
+  [(('panoptic',), 'x.json'), (('panoptic', 'instance'), 'x.panoptic.json')],
+)
+def test_panoptic_json_has_cocos_panoptic_form(tmp_path, tasks, name):
+  prediction = found(tasks)
+  prediction.save(tmp_path, 'sub/x', file_name='sub/x.jpg', image_id=7)
+  ((image_id, (ids, rows)),) = read_by_panopticapi(tmp_path / 'sub' / name).items()
+  assert image_id == 7
+  np.testing.assert_array_equal(ids, prediction.panoptic)
+  assert {i: row['area'] for i, row in rows.items()} == {
+    s.id: s.area for s in prediction.segments
+  }
+  # pycocotools has no panoptic form, but it loads the file.
+  reader = COCO(tmp_path / 'sub' / name)
+  assert reader.getImgIds() == [7]
+  assert reader.loadAnns(reader.getAnnIds(imgIds=7))[0]['segments_info']
+
+
 def test_boxes_are_left_top_width_height():
   content = found().to_coco()
   assert [a['bbox'] for a in content['annotations']] == [
     [0, 0, 20, 20],
     [0, 20, 30, 20],
   ]
-  assert [s['bbox'] for s in content['segments_info']] == [
+  assert [s['bbox'] for s in segments_info(found())] == [
     [0, 0, 20, 20],
     [0, 20, 30, 20],
     [30, 0, 20, 40],
@@ -124,7 +166,7 @@ def test_boxes_are_left_top_width_height():
 
 def test_segments_info_matches_the_map():
   prediction = found()
-  segments = prediction.to_coco()['segments_info']
+  segments = segments_info(prediction)
   assert [s['isthing'] for s in segments] == [1, 1, 0]
   for segment in segments:
     mask = prediction.panoptic == segment['id']
@@ -144,10 +186,14 @@ def test_semantic_classes_are_listed_by_area():
 
 
 def test_category_ids_of_a_data_set():
-  content = found().to_coco(image_id=139, category_ids=[17, 193, 5])
+  numbered = dataclasses.replace(found(), category_ids=(17, 193, 5))
+  content = numbered.to_coco(image_id=139)
   assert [c['id'] for c in content['categories']] == [17, 193, 5]
   assert {a['category_id'] for a in content['annotations']} == {17}
   assert {a['image_id'] for a in content['annotations']} == {139}
+  # One class without a number, such as a background, and positions count.
+  some = dataclasses.replace(found(), category_ids=(17, None, 5)).to_coco()
+  assert [c['id'] for c in some['categories']] == [0, 1, 2]
 
 
 def test_empty_masks_are_no_detections():
@@ -172,7 +218,8 @@ def test_nothing_found_is_a_result(tmp_path):
   photo = np.zeros((20, 30, 3), np.uint8)
   prediction = Prediction.from_results(results, NAMES, THINGS, photo=photo)
   prediction.save(tmp_path, 'x')
-  assert json.loads((tmp_path / 'x.json').read_text())['segments_info'] == []
+  (annotation,) = json.loads((tmp_path / 'x.json').read_text())['annotations']
+  assert annotation['segments_info'] == []
   assert not cv2.imread(str(tmp_path / 'x.panoptic.png')).any()
   assert 'panoptic: 0 found' in prediction.summary()
 
@@ -229,7 +276,7 @@ def test_saving_again_replaces_the_files(tmp_path):
   first = (tmp_path / 'x.panoptic.png').read_bytes()
   dataclasses.replace(found(), panoptic=np.ones((40, 60), int)).save(tmp_path, 'x')
   assert (tmp_path / 'x.panoptic.png').read_bytes() != first
-  assert len(os.listdir(tmp_path)) == 5
+  assert len(os.listdir(tmp_path)) == 6
 
 
 # --- bad input ------------------------------------------------------------------------
@@ -238,8 +285,8 @@ def test_saving_again_replaces_the_files(tmp_path):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'things': (True,)}, '1 flags or colours for 3 classes'),
-    ({'colors': (None,)}, '1 flags or colours for 3 classes'),
+    ({'things': (True,)}, '1 flags, colours or ids for 3 classes'),
+    ({'colors': (None,)}, '1 flags, colours or ids for 3 classes'),
     ({'semantic': np.zeros((4, 4), int)}, r'the semantic array is \(4, 4\)'),
     ({'photo': np.zeros((4, 4, 3), np.uint8)}, r'the photo array is \(4, 4\)'),
     ({'semantic': None}, 'a prediction needs a result'),
