@@ -25,7 +25,7 @@ ALLOWED = {
   'postprocess': {'ops', 'postprocess'},
   'data': {'data', 'text'},
   'miniature': {'data', 'miniature', 'text'},
-  'results': {'postprocess', 'results'},
+  'results': {'_version', 'postprocess', 'results'},
   'systems': {'mapping', 'nn', 'ops', 'postprocess', 'systems'},
   'zoo': {'systems'},
   'checkpoints': {'_version', 'checkpoints', 'mapping', 'nn', 'systems', 'zoo'},

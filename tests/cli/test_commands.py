@@ -57,9 +57,3 @@ def test_a_user_without_a_home_and_a_terminal_of_few_letters():
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith('2\n')
   assert "'gr?n'" in done.stderr
-
-
-def test_names_of_models_are_in_one_piece(capsys, monkeypatch):
-  monkeypatch.setenv('COLUMNS', '80')
-  assert entry.main(['models', 'list']) == 0
-  assert 'clip_baseline_r50_vit_l14_336' in capsys.readouterr().out
