@@ -44,6 +44,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--scales', default='1', help='sizes to average, such as 0.75,1,1.25'
   )
+  parser.add_argument(
+    '--scores',
+    help="'model': its own scores, not those tuned on the benchmark; or changes, such "
+    'as unseen_weight=1,drop_empty=1',
+  )
   parser.add_argument('--vocabulary', help="other words for the protocol's classes")
   parser.add_argument(
     '--save_predictions', action='store_true', help='write PNG and COCO JSON as well'

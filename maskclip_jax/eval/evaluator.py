@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ from maskclip_jax.eval.protocols import Run
 from maskclip_jax.eval.results import image_results
 from maskclip_jax.postprocess import Results, Task
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.system import find_system
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -47,6 +48,8 @@ class Options:
     variants: test-time augmentation, for semantic tasks only.
     tasks: those of the protocol to judge; None for all.
     limit: only the first so many examples; None for all.
+    scores: fields of `Scores` in place of the protocol's; 'model' for the model's own,
+      which are the same on every benchmark.
     save_every: photos between two savings of the state.
     save_predictions: whether results are written as files.
     readers: threads that read and decode photos.
@@ -59,6 +62,7 @@ class Options:
   variants: tuple[Variant, ...] = PLAIN
   tasks: tuple[Task, ...] | None = None
   limit: int | None = None
+  scores: Mapping[str, float | bool] | Literal['model'] | None = None
   save_every: int = 50
   save_predictions: bool = False
   readers: int = 2
@@ -140,7 +144,7 @@ class Evaluator:
     self.words = Words.of(self.bank)
     self.preprocessing = run.preprocessing(segmenter.preset)
     self.postprocessing = run.postprocessing(segmenter.preset)
-    self.scores = run.scores(segmenter.preset)
+    self.scores = _scores(segmenter, run, options)
     self.predictor = Predictor(
       segmenter, self.bank, self.scores, options.batch_size, devices
     )
@@ -313,6 +317,20 @@ def fitting_vocabulary(
   return segmenter.vocabulary(dataclasses.replace(words, classes=tuple(classes)))
 
 
+def _scores(segmenter: Segmenter, run: Run, options: Options) -> Scores:
+  """How class scores are combined.
+
+  Raises:
+    ValueError: other scores are asked of a system that combines none.
+  """
+  preset = segmenter.preset
+  if options.scores and not find_system(preset.system).reads_scores:
+    raise ValueError(f'{preset.system} combines no scores: leave --scores out')
+  if options.scores == 'model':
+    return preset.scores
+  return dataclasses.replace(run.scores(preset), **(options.scores or {}))
+
+
 def _name(run: Run, options: Options, words: Vocabulary | None) -> str:
   """The protocol's name and what is done otherwise."""
   parts = [run.protocol.name]
@@ -323,6 +341,13 @@ def _name(run: Run, options: Options, words: Vocabulary | None) -> str:
     parts.append('flip')
   if scales != [1.0]:
     parts.append('scales:' + ','.join(f'{scale:g}' for scale in scales))
+  if options.scores == 'model':
+    parts.append('untuned')
+  elif options.scores:
+    given = ','.join(f'{k}={float(v):g}' for k, v in sorted(options.scores.items()))
+    parts.append(f'scores:{given}')
+  elif run.settings.tuned:
+    parts.append('tuned')
   if options.limit is not None:
     parts.append(f'first:{options.limit}')
   return '+'.join(parts)

@@ -26,7 +26,9 @@ from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.runner import Evaluation, Progress, evaluate, forget_state
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
+from maskclip_jax.names import unknown
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import Scores
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -43,6 +45,8 @@ class Request:
     tasks: 'panoptic,semantic'; all of the protocol by default.
     flip: average over the photo and its mirror image.
     scales: '0.75,1,1.25', to average over.
+    scores: 'model' for the model's own scores instead of those that were tuned on the
+      benchmark; or changes of the protocol's, 'unseen_weight=1,drop_empty=1'.
     vocabulary: other words for the protocol's classes: a file, a name or text.
     save_predictions: write results as PNG and COCO JSON.
     save_every: photos between two savings of the state.
@@ -57,6 +61,7 @@ class Request:
   tasks: str | None = None
   flip: bool = False
   scales: str = '1'
+  scores: str | None = None
   vocabulary: str | None = None
   save_predictions: bool = False
   save_every: int = 50
@@ -82,9 +87,33 @@ class Request:
       variants=tuple(Variant(scale, flip) for scale in scales for flip in flips),
       tasks=None if self.tasks is None else tuple(self.tasks.split(',')),
       limit=self.limit,
+      scores=parse_scores(self.scores),
       save_every=self.save_every,
       save_predictions=self.save_predictions,
     )
+
+
+def parse_scores(text: str | None) -> dict[str, float | bool] | str | None:
+  """Fields of `Scores` from 'unseen_weight=1,drop_empty=1'; 'model' stays as it is.
+
+  Raises:
+    ValueError: an unknown field, or a value that is not a number.
+  """
+  if text is None or text == 'model':
+    return text
+  defaults = {field.name: field.default for field in dataclasses.fields(Scores)}
+  found = {}
+  for part in text.split(','):
+    name, _, value = (piece.strip() for piece in part.partition('='))
+    if name not in defaults:
+      raise unknown('score', name, ('model', *defaults))
+    try:
+      found[name] = type(defaults[name])(float(value))
+    except ValueError:
+      raise ValueError(
+        f"scores are given as unseen_weight=0.7,drop_empty=1 or 'model', not {text!r}"
+      ) from None
+  return found
 
 
 def run_evaluations(

@@ -23,6 +23,7 @@ class BenchmarkSettings:
     training: vocabulary of the system's training, which splits the classes into seen
       and unseen; None reports no split.
     scores: fields of `Scores` that the benchmark was run with.
+    tuned: these were chosen on the benchmark's own photos, which metrics then say.
     options: what only this system knows and its weights were made for.
   """
 
@@ -35,4 +36,5 @@ class BenchmarkSettings:
   view: str | None = None
   training: str | None = None
   scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  tuned: bool = False
   options: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
