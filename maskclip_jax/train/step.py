@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from maskclip_jax.data.pipeline import Stream, train_stream
 from maskclip_jax.data.targets import Arrays
+from maskclip_jax.ops import deformable
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.optim import make_optimizer
@@ -155,9 +156,12 @@ def make_step(
     the run's: every step derives its own from it.
   """
 
+  own_rows = meshes.batched(mesh)
+
   def loss(params, frozen, batch, key) -> tuple[Array, Terms]:
     flat = {**frozen, **params}
-    value, terms = task.loss(layout.merge(flat), flat, batch, key)
+    with deformable.divided(own_rows):
+      value, terms = task.loss(layout.merge(flat), flat, batch, key)
     return value, {**terms, 'loss': value}
 
   gradient = jax.grad(loss, has_aux=True)

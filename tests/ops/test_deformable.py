@@ -6,10 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from test_sampling import value_at
 
-from maskclip_jax.ops.deformable import FORMS, form_for, gathers, sample_pyramid
+from maskclip_jax.ops.deformable import (
+  FORMS,
+  divided,
+  form_for,
+  gathers,
+  kernel,
+  sample_pyramid,
+)
+from maskclip_jax.ops.deformable.kernel import layout, touched_blocks
 from maskclip_jax.train.flops import count_flops
+from maskclip_jax.train.mesh import BATCH, MeshConfig, batched, make_mesh
 
 SHAPES = ((2, 3), (4, 5))
 # The middle of the canvas, all of it, and two sizes at once.
@@ -139,17 +149,17 @@ def test_chunks_do_not_change_sums(pyramid):
   np.testing.assert_allclose(parts, whole, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize('form', OTHERS)
-def test_sixteen_bit_values_are_only_rounded(pyramid, form):
+def test_sixteen_bit_values_are_only_rounded(pyramid):
   values, points, weights = pyramid
+  # What a GPU does.
   others = points[..., :1, :], weights[..., :1]
   short = values.astype(jnp.bfloat16)
-  found = sample_pyramid(short, SHAPES, *others, form=form)
-  expected = sample_pyramid(short.astype(jnp.float32), SHAPES, *others, form=form)
+  found = sample_pyramid(short, SHAPES, *others, form='unrolled')
+  expected = sample_pyramid(short.astype(jnp.float32), SHAPES, *others, form='unrolled')
   np.testing.assert_allclose(found, expected, atol=1e-5)
   assert found.dtype == jnp.float32
-  gradient = gradients((short, *others), form=form)[0]
-  full = gradients((short.astype(jnp.float32), *others), form=form)[0]
+  gradient = gradients((short, *others), form='unrolled')[0]
+  full = gradients((short.astype(jnp.float32), *others), form='unrolled')[0]
   assert gradient.dtype == jnp.bfloat16
   # Rounded once, after the sum.
   np.testing.assert_array_equal(gradient, full.astype(jnp.bfloat16))
@@ -171,11 +181,14 @@ def test_the_platform_that_is_compiled_for_chooses(pyramid):
   assert 'stablehlo.while' not in gpu
   assert gpu.count('"stablehlo.gather"') == 24
   assert 'stablehlo.gather' not in tpu
-  assert 'stablehlo.dot_general' in tpu
+  assert 'tpu_custom_call' in tpu
 
 
 def test_a_form_can_be_forced(pyramid):
   assert 'stablehlo.gather' in lowered('tpu', pyramid, form='unrolled')
+  products = lowered('tpu', pyramid, form='products')
+  assert 'stablehlo.dot_general' in products
+  assert 'tpu_custom_call' not in products
   assert form_for('tpu', 'unrolled') == 'unrolled'
   assert [form_for(name) for name in ('cpu', 'gpu', 'cuda', 'rocm', 'metal')] == [
     *('chunks', 'unrolled', 'unrolled', 'unrolled', 'chunks')
@@ -190,4 +203,40 @@ def test_operations_of_other_platforms_do_not_count(pyramid):
     return count_flops(program(*pyramid))
 
   assert flops('products') > 0
+  assert flops('pallas') > 0
   assert flops('auto') == flops('chunks') == 0
+
+
+def test_a_tile_looks_only_at_the_blocks_its_points_fall_into():
+  (level,) = layout([(128, 128)])
+  assert (level.rows, level.blocks) == (4, 32)
+  x = np.full((1, 2, 2 * kernel.TILE), 5.5, np.float32)
+  y = np.full_like(x, 9.5)
+  # Between rows 3 and 4, which are of two blocks, in the second tile only; beyond the
+  # last row, and beside the map.
+  y[0, 1, -1], y[0, 0, -1] = 3.5, 128.0
+  y[0, 0, 0], x[0, 0, 0] = 77.0, -1.0
+  bits = touched_blocks((level,), jnp.asarray(x), jnp.asarray(y))
+  np.testing.assert_array_equal(bits, [[[0b100, 0b111]]])
+
+
+def test_levels_of_any_shape_fit_whole_blocks():
+  for shape in [(1, 1), (20, 20), (25, 42), (40, 13), (200, 334), (1000, 16)]:
+    first, second = layout([shape, shape])
+    assert first.columns % 16 == 0
+    assert first.columns >= first.width
+    assert first.block % 128 == 0
+    assert first.blocks <= 32
+    assert first.height <= first.rows * first.blocks
+    assert second.start == first.blocks * first.block
+
+
+@pytest.mark.eight_devices
+def test_devices_run_the_kernel_on_their_own_photos(pyramid):
+  mesh = make_mesh(MeshConfig(data=2, model=4), jax.devices())
+  alone = gradients(pyramid, form='pallas')
+  rows = NamedSharding(mesh, BATCH)
+  with divided(batched(mesh)):
+    shared = gradients(jax.device_put(pyramid, rows), form='pallas')
+  for found, expected in zip(shared, alone, strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

@@ -92,6 +92,7 @@ def test_a_slice_that_is_not_there():
   assert done.returncode == 0, done.stderr
   assert 'batch 4 on 4 x TPU v5 lite' in done.stdout
   assert 'of 16 GiB (fits)' in done.stdout
+  assert 'deformable sampling by pallas' in done.stdout
 
 
 @pytest.mark.slow

@@ -4,29 +4,36 @@ Deformable DETR, section 4.1; [masqclip 2.3]. One function has several forms:
 
     chunks    gathers, one chunk of queries after another: CPUs
     unrolled  gathers, all queries at once: GPUs
-    products  matrix products with bilinear weights: TPUs
+    products  matrix products with bilinear weights: TPUs, in plain XLA
+    pallas    the same in a kernel that skips what no point touches: TPUs
 
 All give the same sums. 'auto' chooses by the platform that the program is compiled for,
 whichever it is traced on.
 """
 
+import contextlib
+import contextvars
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.ops.deformable import gathers, hats
+from maskclip_jax.ops.deformable import gathers, hats, kernel
 
 AUTO = 'auto'
 FORMS = {
   'chunks': gathers.chunks,
   'unrolled': gathers.unrolled,
   'products': hats.products,
+  'pallas': kernel.pallas,
 }
+# Kernels for TPUs; an interpreter runs them elsewhere. XLA cannot divide them.
+_KERNELS = ('pallas',)
 # By XLA's name of a platform; on all others, chunks.
-_CHOICE = {'cuda': 'unrolled', 'rocm': 'unrolled', 'tpu': 'products'}
+_CHOICE = {'cuda': 'unrolled', 'rocm': 'unrolled', 'tpu': 'pallas'}
 _OTHERS = 'chunks'
 
 
@@ -49,9 +56,37 @@ def form_for(platform: str, form: str = AUTO) -> str:
   return _CHOICE.get('cuda' if platform == 'gpu' else platform, _OTHERS)
 
 
-@functools.partial(jax.jit, static_argnames=('shapes', 'form'))
-def _sample_jitted(values, points, weights, real_hw, *, shapes, form):
-  return _sample(values, points, weights, real_hw, shapes, form)
+Wrap = Callable[[Callable], Callable]
+_wrap = contextvars.ContextVar[Wrap | None]('wrap', default=None)
+
+
+@contextlib.contextmanager
+def divided(wrap: Wrap) -> Iterator[None]:
+  """What is traced inside runs kernels within `wrap`: XLA cannot divide them.
+
+  Args:
+    wrap: makes of a function of arrays with leading batch axes one that every device
+      runs on its own rows, as `jax.shard_map` does.
+  """
+  token = _wrap.set(wrap)
+  try:
+    yield
+  finally:
+    _wrap.reset(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+  """How to sample: the levels' shapes, the form, and how devices share the work."""
+
+  shapes: tuple[tuple[int, int], ...]
+  form: str
+  wrap: Wrap | None
+
+
+@functools.partial(jax.jit, static_argnames='how')
+def _sample_jitted(values, points, weights, real_hw, *, how):
+  return _sample(values, points, weights, real_hw, how)
 
 
 def sample_pyramid(
@@ -87,52 +122,56 @@ def sample_pyramid(
   real_hw = jnp.broadcast_to(sizes, (batch, depth, 2))
   points, weights = (x.astype(jnp.float32) for x in (points, weights))
   # Traced once for all layers.
-  return _sample_jitted(
-    *(values, points, weights, real_hw),
-    shapes=tuple(map(tuple, shapes)),
-    form=check_form(form),
-  )
+  how = _How(tuple(map(tuple, shapes)), check_form(form), _wrap.get())
+  return _sample_jitted(values, points, weights, real_hw, how=how)
 
 
 def _by_platform(
-  form: str, run: Callable[..., jax.Array | tuple[jax.Array, ...]], *args
+  how: _How, run: Callable[..., jax.Array | tuple[jax.Array, ...]], *args
 ) -> jax.Array | tuple[jax.Array, ...]:
-  """`run(sample, *args)` with the function that samples in the given form."""
-  if form != AUTO:
-    return run(FORMS[form], *args)
-  branches = {
-    name: functools.partial(run, FORMS[name]) for name in (*_CHOICE.values(), _OTHERS)
-  }
+  """`run(sample, *args)` with the function that samples as it should."""
+
+  def sampling(name: str, **options) -> Callable:
+    call = functools.partial(run, functools.partial(FORMS[name], **options))
+    return how.wrap(call) if how.wrap and name in _KERNELS else call
+
+  if how.form in _KERNELS:
+    interpreted = sampling(how.form, interpret=True)
+    compiled = sampling(how.form)
+    return jax.lax.platform_dependent(*args, default=interpreted, tpu=compiled)
+  if how.form != AUTO:
+    return sampling(how.form)(*args)
+  branches = {name: sampling(name) for name in (*_CHOICE.values(), _OTHERS)}
   chosen = {platform: branches[name] for platform, name in _CHOICE.items()}
   return jax.lax.platform_dependent(*args, default=branches[_OTHERS], **chosen)
 
 
 # The gradient computes everything again: what the forms would keep differs, and the
 # samples are many times larger than what they are made of.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _sample(values, points, weights, real_hw, shapes, form):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _sample(values, points, weights, real_hw, how):
   def run(sample, values, points, weights, real_hw):
-    return sample(values, shapes, points, weights, real_hw)
+    return sample(values, how.shapes, points, weights, real_hw)
 
-  return _by_platform(form, run, values, points, weights, real_hw)
+  return _by_platform(how, run, values, points, weights, real_hw)
 
 
-def _keep(values, points, weights, real_hw, shapes, form):
+def _keep(values, points, weights, real_hw, how):
   inputs = (values, points, weights, real_hw)
-  return _sample(*inputs, shapes, form), inputs
+  return _sample(*inputs, how), inputs
 
 
-def _gradient(shapes, form, inputs, g):
+def _gradient(how, inputs, g):
   def run(sample, values, points, weights, real_hw, g):
     def sums(values, points, weights):
-      return sample(values, shapes, points, weights, real_hw)
+      return sample(values, how.shapes, points, weights, real_hw)
 
     # Thousands of terms add up for a value: in float32, whatever its type.
     _, pull = jax.vjp(sums, values.astype(jnp.float32), points, weights)
     by_values, *others = pull(g)
     return by_values.astype(values.dtype), *others
 
-  return *_by_platform(form, run, *inputs, g), None
+  return *_by_platform(how, run, *inputs, g), None
 
 
 _sample.defvjp(_keep, _gradient)

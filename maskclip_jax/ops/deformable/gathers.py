@@ -98,22 +98,19 @@ def unrolled(
   """
   batch, positions, heads, width = values.shape
   flat = values.reshape(-1, width)
-  photo = jnp.arange(batch)[:, None, None] * positions
-  head = jnp.arange(heads)
+  photo = jnp.arange(batch)[:, None, None, None] * positions
+  head = jnp.arange(heads)[:, None]
   total, start = jnp.zeros((*weights.shape[:3], width), jnp.float32), 0
   for level, (height, stride) in enumerate(shapes):
-    real = tuple(real_hw[:, level, axis, None, None] for axis in (0, 1))
-    for point in range(weights.shape[-1]):
-      taps = [
-        (
-          (photo + start + y * stride + x) * heads + head,
-          share * weights[:, :, :, level, point],
-        )
-        for y, x, share in corners(points[:, :, :, level, point], real)
-      ]
-      # Two kernels a point: in one, every channel would compute the indices again.
-      for index, weight in jax.lax.optimization_barrier(taps):
-        rows = flat.at[index].get(mode='promise_in_bounds')
-        total += rows * weight[..., None]
+    real = tuple(real_hw[:, level, axis, None, None, None] for axis in (0, 1))
+    taps = [
+      ((photo + start + y * stride + x) * heads + head, share * weights[:, :, :, level])
+      for y, x, share in corners(points[:, :, :, level], real)
+    ]
+    # Indices are a kernel of their own: else every channel computes them again.
+    for index, weight in jax.lax.optimization_barrier(taps):
+      for point in range(weights.shape[-1]):
+        rows = flat.at[index[..., point]].get(mode='promise_in_bounds')
+        total += rows * weight[..., point, None]
     start += height * stride
   return total
