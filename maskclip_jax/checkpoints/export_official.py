@@ -30,8 +30,9 @@ def export_official(
     model: the bundle's directory.
     to: the file: `.safetensors`, or `.pth`, `.pt`, `.bin` for PyTorch's own format
       (needs the `torch` extra); replaced if it exists.
-    layout: of a CLIP, one of `systems.clip.checkpoint.LAYOUTS`; 'openai' (also
-      open_clip's) by default. Most systems have one layout.
+    layout: of a CLIP, one of `systems.clip.checkpoint.LAYOUTS`, 'openai' (also
+      open_clip's) by default, or 'mask_prompts' for these alone. Most systems have one
+      layout.
 
   Returns:
     One line that tells what was written.

@@ -25,6 +25,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     choices=['float32', 'float16', 'bfloat16'],
     help='bundle: of the stored arrays; loading widens them again (%(default)s)',
   )
+  parser.add_argument(
+    '--layout',
+    help="official: of a CLIP's file, 'openai' (default), 'open_clip_custom', "
+    "'hugging_face', 'scenic', or 'mask_prompts' for these alone",
+  )
   parser.add_argument('--step', help="bundle: which checkpoint, a number or 'best'")
 
 
@@ -35,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
   from maskclip_jax.checkpoints.export_official import export_official
 
-  print(export_official(arguments.model, arguments.to))
+  print(export_official(arguments.model, arguments.to, layout=arguments.layout))
   return 0
 
 

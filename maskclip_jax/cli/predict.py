@@ -53,6 +53,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     type=float,
     help="segclip: least score of a word where a class is called 'background'",
   )
+  parser.add_argument(
+    '--scores',
+    help='how systems that ask CLIP besides combine scores: unseen_weight=0.6, '
+    'mask_threshold=0.35, ...',
+  )
   parser.add_argument('--top_k', type=int, help='most instances per photo')
   parser.add_argument('--short_edge', type=int, help='resize the short side to this')
   parser.add_argument('--long_edge', type=int, help='but the long side at most to this')
@@ -124,7 +129,10 @@ def _settings(segmenter, tasks, arguments) -> str:
 
 
 def _choices(arguments) -> dict[str, float]:
-  return {n: v for n in _CHOICES if (v := getattr(arguments, n)) is not None}
+  from maskclip_jax.systems.contract import parse_scores
+
+  given = {n: v for n in _CHOICES if (v := getattr(arguments, n)) is not None}
+  return given | (parse_scores(arguments.scores) if arguments.scores else {})
 
 
 def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:

@@ -26,9 +26,8 @@ from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.runner import Evaluation, Progress, evaluate, forget_state
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
-from maskclip_jax.names import unknown
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import Scores
+from maskclip_jax.systems.contract import parse_scores
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -81,39 +80,19 @@ class Request:
       ) from None
     if min(scales) <= 0:
       raise ValueError(f'scales must be positive, not {self.scales}')
+    scores = self.scores
+    if scores not in (None, 'model'):
+      scores = parse_scores(scores)
     flips = (False, True) if self.flip else (False,)
     return Options(
       batch_size=self.batch_size or jax.local_device_count(),
       variants=tuple(Variant(scale, flip) for scale in scales for flip in flips),
       tasks=None if self.tasks is None else tuple(self.tasks.split(',')),
       limit=self.limit,
-      scores=parse_scores(self.scores),
+      scores=scores,
       save_every=self.save_every,
       save_predictions=self.save_predictions,
     )
-
-
-def parse_scores(text: str | None) -> dict[str, float | bool] | str | None:
-  """Fields of `Scores` from 'unseen_weight=1,drop_empty=1'; 'model' stays as it is.
-
-  Raises:
-    ValueError: an unknown field, or a value that is not a number.
-  """
-  if text is None or text == 'model':
-    return text
-  defaults = {field.name: field.default for field in dataclasses.fields(Scores)}
-  found = {}
-  for part in text.split(','):
-    name, _, value = (piece.strip() for piece in part.partition('='))
-    if name not in defaults:
-      raise unknown('score', name, ('model', *defaults))
-    try:
-      found[name] = type(defaults[name])(float(value))
-    except ValueError:
-      raise ValueError(
-        f"scores are given as unseen_weight=0.7,drop_empty=1 or 'model', not {text!r}"
-      ) from None
-  return found
 
 
 def run_evaluations(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from maskclip_jax.names import look_up
 from maskclip_jax.nn.canvas import zero_outside
 
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
@@ -233,6 +234,26 @@ class Scores:
   coat: float | Float[Array, ''] = 0.0
   drop_empty: bool | Bool[Array, ''] = False
   mask_prompts: bool | Bool[Array, ''] = True
+
+
+def parse_scores(text: str) -> dict[str, float | bool]:
+  """Fields of `Scores` from 'unseen_weight=1,drop_empty=1'.
+
+  Raises:
+    ValueError: an unknown field, or a value that is not a number.
+  """
+  defaults = {field.name: field.default for field in dataclasses.fields(Scores)}
+  found = {}
+  for part in text.split(','):
+    name, _, value = (piece.strip() for piece in part.partition('='))
+    default = look_up('score', name, defaults)
+    try:
+      found[name] = type(default)(float(value))
+    except ValueError:
+      raise ValueError(
+        f'scores are given as unseen_weight=0.7,drop_empty=1, not as {text!r}'
+      ) from None
+  return found
 
 
 @_pytree

@@ -313,3 +313,22 @@ def test_both_modes_of_nnx(tmp_path, mode):
     check=True,
   )
   assert result.stdout.strip().isdigit()
+
+
+def test_scores_are_read_from_one_flag(tmp_path, capsys):
+  """Systems that ask CLIP besides take them; a wrong name is one line."""
+  command = [
+    'predict',
+    str(photo(tmp_path / 'photo.png')),
+    '--model',
+    'ovseg_tiny',
+    '--random_weights',
+    '0',
+  ]
+  command += ['--vocabulary', 'cat; dog', '--task', 'semantic', '--no_cache']
+  command += ['--out', str(tmp_path / 'out')]
+  assert main([*command, '--scores', 'unseen=1']) == 2
+  assert "no score is called 'unseen'" in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+  assert main([*command, '--scores', 'unseen_weight=1,drop_empty=1']) == 0
+  assert (tmp_path / 'out' / 'photo.semantic.png').exists()

@@ -8,7 +8,7 @@ import pytest
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.protocols import PROTOCOLS, Run, find_protocols
 from maskclip_jax.eval.published import published
-from maskclip_jax.eval.request import parse_scores
+from maskclip_jax.eval.request import Request
 from maskclip_jax.segmenter import Segmenter
 
 WEIGHTS = {
@@ -30,7 +30,7 @@ def evaluator(segmenter, name: str, scores: str | None = None) -> Evaluator:
   """With photos of the size of the tiny model."""
   found = PROTOCOLS[name].for_system('ovseg')
   settings = dataclasses.replace(found.settings, short_edge=64, long_edge=160)
-  options = Options(scores=parse_scores(scores))
+  options = Request(name, 'out', batch_size=1, scores=scores).options()
   devices = jax.local_devices()[:1]
   return Evaluator(segmenter, Run(found.protocol, settings), options, devices=devices)
 
@@ -71,9 +71,9 @@ def test_papers_that_tuned_are_beside_tuned_numbers():
 
 def test_scores_that_make_no_sense_are_told():
   with pytest.raises(ValueError, match=r"no score is called 'unseen'.*unseen_weight"):
-    parse_scores('unseen=1')
+    Request('voc20', 'out', scores='unseen=1').options()
   with pytest.raises(ValueError, match=r'scores are given as unseen_weight=0\.7'):
-    parse_scores('unseen_weight=high')
+    Request('voc20', 'out', scores='unseen_weight=high').options()
   plain = Segmenter.from_preset('masqclip_tiny')
   run = PROTOCOLS['voc20'].for_system('masqclip')
   with pytest.raises(ValueError, match='masqclip combines no scores'):
