@@ -29,6 +29,7 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.score_rules import lower_void
 from maskclip_jax.systems.system import Preprocessing, Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -167,9 +168,12 @@ class Segmenter:
     ) -> Outputs:
       combined = (scores,) if reads_scores else ()
       outputs = nnx.merge(graphdef, state)(images, text, *combined)
+      logits = outputs.class_logits
+      if not reads_scores and not closed:
+        logits = lower_void(logits, text, scores.coat)
       return Outputs(
         outputs.mask_logits,
-        outputs.class_logits,
+        logits,
         None if closed else outputs.objectness,
         outputs.mask_hw,
       )
@@ -294,7 +298,7 @@ class Segmenter:
     parts = [self.preset.preprocessing, self.preset.postprocessing, self.preset.scores]
     known = [set(part.__dataclass_fields__) for part in parts]
     if not find_system(self.preset.system).reads_scores:
-      known[-1] = set()
+      known[-1] = {'coat'} if self.preset.vocabulary is None else set()
     if unknown := sorted(set(choices).difference(*known)):
       raise ValueError(
         f'unknown choice {", ".join(unknown)}: choose among '

@@ -55,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--scores',
-    help='how systems that ask CLIP besides combine scores: unseen_weight=0.6, '
+    help='how class scores are combined, where a system does: unseen_weight=0.6, '
     'mask_threshold=0.35, ...',
   )
   parser.add_argument('--top_k', type=int, help='most instances per photo')

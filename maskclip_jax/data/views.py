@@ -139,6 +139,8 @@ _VIEWS = (
   ),
   View('voc2012/20', 'semantic', 'semantic', 'voc-20'),
   View('voc2012/21', 'semantic', 'semantic', 'voc-20', background=True, ignored=(255,)),
+  # Background as a word like any other, with words of its own.
+  View('voc2012/21_words', 'semantic', 'semantic', 'voc-21'),
   View('miniature/panoptic', 'panoptic', 'segments', 'miniature-116'),
   # Novel things are void: their pixels are neither learned nor judged.
   View('miniature/base', 'panoptic', 'segments', 'miniature-base'),

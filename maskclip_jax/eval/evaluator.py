@@ -259,7 +259,8 @@ def check_model_options(segmenter: Segmenter, run: Run) -> None:
     ValueError: an option of the protocol that the model's config lacks, or has
       otherwise; or scores to combine in a system that combines none.
   """
-  if run.settings.scores and not find_system(segmenter.preset.system).reads_scores:
+  combined = set(run.settings.scores) - {'coat'}
+  if combined and not find_system(segmenter.preset.system).reads_scores:
     wanted = ', '.join(f'{name} {value}' for name, value in run.settings.scores.items())
     raise ValueError(
       f'{run.protocol.name} is run with {wanted}, and {segmenter.preset.system} '
@@ -324,7 +325,9 @@ def _scores(segmenter: Segmenter, run: Run, options: Options) -> Scores:
     ValueError: other scores are asked of a system that combines none.
   """
   preset = segmenter.preset
-  if options.scores and not find_system(preset.system).reads_scores:
+  asked = {options.scores} if options.scores == 'model' else set(options.scores or ())
+  # The void rule is for every system.
+  if asked - {'coat'} and not find_system(preset.system).reads_scores:
     raise ValueError(f'{preset.system} combines no scores: leave --scores out')
   if options.scores == 'model':
     return preset.scores

@@ -77,7 +77,7 @@ CONVNEXT_CLIP_SIZES = {
   'convnext_base_w': ConvNeXtCLIPConfig(
     640, **_BASE, text_width=640, text_layers=12, text_heads=10
   ),
-  'convnext_large': ConvNeXtCLIPConfig(head='linear'),
+  'convnext_large': ConvNeXtCLIPConfig(head='linear', text_layers=12),
   'convnext_large_d': ConvNeXtCLIPConfig(),
   'convnext_xxlarge': ConvNeXtCLIPConfig(
     1024,

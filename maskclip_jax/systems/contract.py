@@ -213,8 +213,6 @@ class Scores:
     mask_threshold: probability from which on a pixel belongs to a mask that is cut out.
     background_threshold: score below which a pixel belongs to no word, but to the class
       without a vector, if the bank has one.
-    void_weight: how much the void column lowers the scores of classes; 0 for not at
-      all.
     skip_empty: CLIP has no say on masks that cover no position of its map; otherwise
       its answer to nothing counts, which is the same for all of them.
     coat: how much CLIP's best probability of a class lowers that of void; 0 for not at
@@ -229,11 +227,17 @@ class Scores:
   unseen_weight: float | Float[Array, ''] = 0.0
   mask_threshold: float | Float[Array, ''] = 0.5
   background_threshold: float | Float[Array, ''] = 0.0
-  void_weight: float | Float[Array, ''] = 0.0
   skip_empty: bool | Bool[Array, ''] = False
   coat: float | Float[Array, ''] = 0.0
   drop_empty: bool | Bool[Array, ''] = False
   mask_prompts: bool | Bool[Array, ''] = True
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      # Inside a program the numbers are not known.
+      if isinstance(value, int | float) and not 0 <= value <= 1:
+        raise ValueError(f'{field.name} must be in [0, 1], not {value}')
 
 
 def parse_scores(text: str) -> dict[str, float | bool]:

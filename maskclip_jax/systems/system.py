@@ -142,7 +142,8 @@ class System:
     takes_part: whether a config leaves out some of what the official files hold.
     benchmarks: by name of a protocol, how it was run where that differs from others.
     segments: it makes masks; False for a part that only names them.
-    reads_scores: it takes `Scores`.
+    reads_scores: it takes `Scores`; of others the void rule alone is applied to the
+      class logits.
   """
 
   name: str

@@ -49,7 +49,9 @@ def test_sizes_and_thresholds_are_the_papers(name, preset, expected):
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS.values(), ids=PROTOCOLS)
-@pytest.mark.parametrize('system', ['masqclip', 'maskclip', 'ovseg', 'segclip'])
+@pytest.mark.parametrize(
+  'system', ['masqclip', 'maskclip', 'ovseg', 'segclip', 'fcclip']
+)
 def test_words_and_ground_truth_have_the_same_order(protocol, system):
   run = protocol.for_system(system)
   truth = run.class_names()
@@ -91,6 +93,20 @@ def test_what_only_some_systems_know():
     for name in ('voc21', 'pc60', 'coco_object')
   }
   assert thresholds == {'voc21': 0.80, 'pc60': 0.25, 'coco_object': 0.65}
+
+
+def test_fcclip_is_run_as_its_authors_ran_it():
+  preset = zoo.find_preset('fcclip_convnext_large')
+  for name in ('ade150', 'ade847', 'pc59', 'pc459', 'voc20', 'voc21', 'coco_panoptic'):
+    run = PROTOCOLS[name].for_system('fcclip')
+    photos, config = run.preprocessing(preset), run.postprocessing(preset)
+    assert (photos.short_edge, photos.long_edge) == (800, 1333)
+    assert (config.object_threshold, config.overlap_threshold) == (0.0, 0.8)
+    assert config.reject_void
+    scores = run.scores(preset)
+    assert (scores.seen_weight, scores.unseen_weight, scores.coat) == (0.4, 0.8, 0.0)
+  background, *_ = PROTOCOLS['voc21'].for_system('fcclip').vocabulary().classes
+  assert len(background.words_for('fcclip')) == 72
 
 
 def test_groups():

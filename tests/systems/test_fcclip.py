@@ -25,8 +25,8 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Scores, TextBank
-from maskclip_jax.systems.ensemble import geometric_ensemble
 from maskclip_jax.systems.fcclip.model import SCORES, FCCLIPConfig
+from maskclip_jax.systems.score_rules import geometric_ensemble, lower_void
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -212,6 +212,34 @@ def test_other_weights(seen):
   trained, key = CASES['crafted']
   ours = joined('out/crafted', recorded(trained), key, scores)
   golden.assert_close(ours, recorded(name), name=name)
+
+
+@pytest.mark.parametrize('coat', [0.0, 0.5, 1.0])
+def test_void_gives_way_where_clip_is_sure(coat):
+  """OVRCOAT's rule [fcclip 9.1]."""
+  trained, key = CASES['proposals']
+  scores = dataclasses.replace(SCORES, coat=coat)
+  ours = joined('out/proposals', recorded(trained), key, scores)
+  name = f'out/ovrcoat/w{coat}/ensemble_log'
+  golden.assert_close(ours, golden.load('fcclip_family')[name], name=name)
+
+
+def test_the_same_rule_for_one_classifier():
+  """In double precision, as the paper writes it; 0 is no rule at all."""
+  text = bank()
+  logits = 10 * jax.random.normal(jax.random.key(0), (2, 5, len(text.valid)))
+  np.testing.assert_array_equal(lower_void(logits, text, 0.0), logits)
+  without = dataclasses.replace(text, void=jnp.zeros_like(text.void))
+  np.testing.assert_array_equal(lower_void(logits, without, 0.5), logits)
+  p = np.exp(np.asarray(logits[..., :8], np.float64))
+  q = p[..., :7] / p[..., :7].sum(-1, keepdims=True)
+  for coat in (0.5, 1.0):
+    void = p[..., 7] / p.sum(-1) * (1 - coat * q.max(-1))
+    ours = jax.nn.softmax(lower_void(logits, text, coat)[..., :8])
+    np.testing.assert_allclose(ours[..., 7], void, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+      ours[..., :7], q * (1 - void)[..., None], rtol=1e-5, atol=1e-7
+    )
 
 
 def test_clip_has_no_say_on_empty_masks_if_so_wanted():
@@ -427,6 +455,11 @@ def test_words_and_weights_are_data():
   ):
     segmenter()(photo, words, TASKS, **choices)
   assert segmenter().compilations() == programs
+
+
+def test_shares_are_between_0_and_1():
+  with pytest.raises(ValueError, match=r'coat must be in \[0, 1\], not 1.5'):
+    segmenter()(golden.photo('coffee.png', (64, 64)), 'cup', coat=1.5)
 
 
 def test_a_class_counts_as_seen_by_its_words():

@@ -20,7 +20,6 @@ from maskclip_jax.systems.contract import Images
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 TINY = Mask2FormerConfig(
-  depth=26,
   stem=8,
   width=16,
   hidden=32,
@@ -251,8 +250,8 @@ def test_remat_recomputes_every_block():
     gradient_jaxpr(dataclasses.replace(TINY, remat=remat)).count('differentiated=True')
     for remat in (False, True)
   )
-  # 8 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
-  assert remat - plain >= 12
+  # 16 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
+  assert remat - plain >= 20
 
 
 @pytest.mark.eight_devices

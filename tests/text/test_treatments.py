@@ -34,6 +34,7 @@ SIZES = {
   'pascal-context-59': 59,
   'pascal-context-59-ovseg': 59,
   'voc-20': 20,
+  'voc-21': 21,
 }
 # SHA-256 of the stripped names joined by newlines: [ovseg B].
 NAME_HASHES = {
@@ -333,6 +334,7 @@ FCCLIP = {
   'pascal-context-459': (85, 559),
   'pascal-context-59': (51, 160),
   'voc-20': (20, 79),
+  'voc-21': (21, 151),
 }
 
 

@@ -21,6 +21,7 @@ CARDS = {
     f'CLIP {size.replace("_", " ")}: an image tower for photos of any size',
     f'laion/{name} on the Hugging Face hub, open_clip file',
     'MIT (LAION, by the model card)',
+    url=f'https://huggingface.co/laion/{name}',
   )
   for size, name in _REPOSITORIES.items()
 }

@@ -2,7 +2,7 @@
 
 from maskclip_jax.systems.fcclip.checkpoint import FORMAT, sized
 from maskclip_jax.systems.fcclip.model import FCCLIP, FCCLIPConfig
-from maskclip_jax.systems.fcclip.presets import CARDS, PRESETS
+from maskclip_jax.systems.fcclip.presets import BENCHMARKS, CARDS, PRESETS
 from maskclip_jax.systems.system import System
 
 SYSTEM = System(
@@ -13,6 +13,7 @@ SYSTEM = System(
   presets=PRESETS,
   cards=CARDS,
   sized=sized,
+  benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'clip': 'convnext_clip'},
   reads_scores=True,

@@ -9,7 +9,7 @@ import dataclasses
 
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import dense, norm
-from maskclip_jax.mapping.rules import Rule, Rules, prefixed
+from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import Found, resized
 from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
 from maskclip_jax.systems.convnext_clip import checkpoint as clip
@@ -35,6 +35,10 @@ def rules(classes: int = 133) -> Rules:
     *prefixed(_PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
     Rule('void_embedding.weight', 'void_embedding/embedding'),
     *mask2former.criterion(classes),
+    *(
+      Ignore(f'frozen_backbone.clip_model.{rule.pattern}', 'as before OVRCOAT trained')
+      for rule in clip.RULES
+    ),
   )
 
 

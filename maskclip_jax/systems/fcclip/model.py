@@ -28,7 +28,7 @@ from maskclip_jax.systems.contract import (
   Scores,
   TextBank,
 )
-from maskclip_jax.systems.ensemble import geometric_ensemble
+from maskclip_jax.systems.score_rules import geometric_ensemble
 
 _LARGEST_SCALE = 100.0
 # How much CLIP counts beside the trained classifier [fcclip 6].

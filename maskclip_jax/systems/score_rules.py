@@ -1,7 +1,7 @@
-"""Two classifiers of one region, joined per class [fcclip 6].
+"""Score rules: classifiers of one region joined, and void lowered [fcclip 6, 9.1].
 
-One was trained with the masks and knows the words of its training; the other is CLIP
-as it came, which knows all words less exactly.
+Of two classifiers one was trained with the masks and knows the words of its training;
+the other is CLIP as it came, which knows all words less exactly.
 """
 
 import jax
@@ -56,3 +56,27 @@ def geometric_ensemble(
   surest = jnp.where(classes, jnp.exp(log_q), 0.0).max(-1, keepdims=True)
   void = void * (1 - scores.coat * surest)
   return jnp.log(jnp.where(text.void, void, joint * (1 - void)) + _EPS)
+
+
+def lower_void(
+  logits: Float[Array, '*b k'], text: TextBank, coat: float | Float[Array, '']
+) -> Float[Array, '*b k']:
+  """Class logits whose void column gives way where a class is sure [fcclip 9.1].
+
+  OVRCOAT's rule for a single classifier: p(void) times 1 - coat * p(best class), where
+  classes compete without void.
+
+  Args:
+    logits: with the void column, if the bank has one; without it nothing changes.
+    text: says which columns are classes.
+    coat: 0 leaves the logits as they are, to the bit.
+  """
+  classes = text.valid & ~text.void
+  among = jnp.where(classes, logits.astype(jnp.float32), -jnp.inf)
+  surest = jax.nn.softmax(among).max(-1, keepdims=True)
+  rival = jax.nn.logsumexp(among, axis=-1, keepdims=True)
+  # Logarithms of p(void) and 1 - p(void), of which either may underflow.
+  void, other = (jax.nn.log_sigmoid(sign * (logits - rival)) for sign in (1, -1))
+  rest = jnp.logaddexp(other, jnp.log(coat * surest) + void)
+  lowered = rival + jnp.log1p(-coat * surest) + void - rest
+  return jnp.where(text.void & (coat > 0), lowered, logits)
