@@ -1,11 +1,20 @@
-"""Configurations of every stage that compile and run in seconds."""
+"""Configurations of every stage that compile and run in seconds, and their sources."""
 
+import dataclasses
+import pathlib
 from typing import Any
 
+import numpy as np
+
+from maskclip_jax import zoo
+from maskclip_jax.checkpoints import bundle, params
+from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.plain import change
 from maskclip_jax.train.config import TrainConfig, read
 
-# The smallest networks: one decoder layer (two predictions), one deformable layer.
-SMALL = {'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64}
+# The smallest networks: eight residual blocks, one decoder layer (two predictions), one
+# deformable layer.
+SMALL = {'depth': 26, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64}
 POINTS = {'sampling': {'points': 64}}
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -59,3 +68,15 @@ def values(stage: str, **changes: Any) -> dict[str, Any]:
 def stage(name: str, **changes: Any) -> TrainConfig:
   """A stage's configuration."""
   return read(values(name, **changes))
+
+
+def random_bundle(
+  directory: pathlib.Path, preset_name: str, **model: Any
+) -> dict[str, np.ndarray]:
+  """Writes a bundle of random weights; `model` changes the preset's sizes."""
+  preset = zoo.find_preset(preset_name)
+  preset = dataclasses.replace(preset, config=change(preset.config, model, 'model'))
+  flat = params.flatten(random_model(preset.system, preset.config, seed=7))
+  flat = {path: np.asarray(value) for path, value in flat.items()}
+  bundle.save(directory, preset.to_dict(), flat)
+  return flat

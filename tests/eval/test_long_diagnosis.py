@@ -58,7 +58,7 @@ if int(hosts) > 1:
   jax.distributed.initialize(address, int(hosts), int(host))
 import ade_run
 from test_long_diagnosis import page
-from maskclip_jax.eval.diagnose import diagnose
+from maskclip_jax.eval.diagnosis.diagnose import diagnose
 
 ade_run.data_dir = lambda: pathlib.Path(data)
 

@@ -285,7 +285,10 @@ def test_a_model_without_what_a_protocol_asks_for_is_refused():
 @pytest.mark.parametrize(
   ('name', 'options', 'message'),
   [
-    ('ade150', {'batch_size': 3, 'devices': 2}, 'cannot be shared by 2 devices'),
+    pytest.param(
+      *('ade150', {'batch_size': 3, 'devices': 2}, 'cannot be shared by 2 devices'),
+      marks=pytest.mark.eight_devices,
+    ),
     ('ade150', {'batch_size': 0}, 'batch_size must be at least 1'),
     ('ade150', {'variants': (Variant(flip=True),)}, 'need a semantic task alone'),
     ('ade150_semantic', {'tasks': ('panoptic',)}, 'does not judge panoptic'),

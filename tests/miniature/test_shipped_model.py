@@ -13,8 +13,8 @@ from maskclip_jax.photos import read_photo
 
 ((NAME, BUNDLE),) = zoo.shipped().items()
 # Of `eval --limit 20`, by the program that made benchmarks/ledger.
-RECORDED = pathlib.Path(__file__).parent / 'goldens' / 'shipped_model.json'
-SCENES = sorted((BUNDLE / 'scenes').glob('*.jpg'))
+RECORDED = pathlib.Path(__file__).parent.parent / 'goldens' / 'shipped_model.json'
+SCENES = sorted(BUNDLE.with_name('scenes').glob('*.jpg'))
 
 
 @pytest.fixture(scope='module')

@@ -11,6 +11,7 @@ from flax import nnx
 from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping import resnet as tables
 from maskclip_jax.mapping.rules import official_shapes
+from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.nn.resnet import (
   ConvNorm,
   FrozenBatchNorm,
@@ -27,6 +28,25 @@ def test_features_match_the_official_ones():
   for name, x in features.items():
     official = mask2former_golden.channels_last(g[f'out/backbone/{name}'])
     golden.assert_close(x, official, name=f'backbone/{name}')
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_the_stem_for_a_tpu_gives_the_same(deep):
+  stem = Stem(8, deep=deep, rngs=nnx.Rngs(0))
+  x = jax.random.normal(jax.random.key(1), (2, 32, 64, 3))
+  hw = jnp.array([[32, 64], [20, 36]])
+
+  def both(stem, x):
+    y = stem(x, hw)
+    return (y**2).sum(), y
+
+  run = nnx.value_and_grad(both, argnums=(0, 1), has_aux=True)
+  plain = run(stem, x)
+  with compiling_for('tpu'):
+    folded = run(stem, x)
+  # The same sums, in another order.
+  for a, b in zip(jax.tree.leaves(folded), jax.tree.leaves(plain), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(

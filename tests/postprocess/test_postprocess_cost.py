@@ -9,16 +9,17 @@ import numpy as np
 import plain_postprocess as plain
 import pytest
 
-from maskclip_jax.postprocess import PostprocessConfig, one_pass, postprocess, tiles
-from maskclip_jax.postprocess import instances as instance_ops
+from maskclip_jax.postprocess import PostprocessConfig, postprocess, tiles
 from maskclip_jax.postprocess.class_scores import class_probabilities
+from maskclip_jax.postprocess.instances import _top
+from maskclip_jax.postprocess.one_pass import _tile_results
 from maskclip_jax.postprocess.tiles import Geometry
 
 
 def test_no_photo_and_no_vocabulary_compiles_anything():
   programs = (
-    one_pass._tile_results,
-    instance_ops._top,
+    _tile_results,
+    _top,
     tiles._arrange,
     class_probabilities,
   )
@@ -74,7 +75,7 @@ MEMORY_PROBE = """
 import pathlib
 import jax.numpy as jnp
 import numpy as np
-from maskclip_jax.ops.class_scores import class_probabilities
+from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.postprocess import PostprocessConfig, postprocess
 

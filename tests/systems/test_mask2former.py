@@ -20,6 +20,7 @@ from maskclip_jax.systems.contract import Images
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 TINY = Mask2FormerConfig(
+  depth=26,
   stem=8,
   width=16,
   hidden=32,
@@ -250,8 +251,8 @@ def test_remat_recomputes_every_block():
     gradient_jaxpr(dataclasses.replace(TINY, remat=remat)).count('differentiated=True')
     for remat in (False, True)
   )
-  # 16 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
-  assert remat - plain >= 20
+  # 8 residual blocks, 1 deformable layer (with its sampling inside), 3 decoder layers.
+  assert remat - plain >= 12
 
 
 @pytest.mark.eight_devices

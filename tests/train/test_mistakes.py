@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import pytest
-from tiny_stages import SMALL
+from tiny_stages import SMALL, random_bundle
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.train import checkpoint
@@ -40,17 +40,8 @@ def complaint(capsys, status: int) -> str:
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
   """A CLIP, which is no proposal network."""
-  import numpy as np
-
-  from maskclip_jax import zoo
-  from maskclip_jax.checkpoints import bundle, params
-  from maskclip_jax.checkpoints.random_weights import random_model
-
   directory = tmp_path_factory.mktemp('mistakes') / 'clip'
-  preset = zoo.find_preset('clip_vit_tiny')
-  flat = params.flatten(random_model(preset.system, preset.config, seed=7))
-  flat = {path: np.asarray(value) for path, value in flat.items()}
-  bundle.save(directory, preset.to_dict(), flat)
+  random_bundle(directory, 'clip_vit_tiny')
   return directory
 
 

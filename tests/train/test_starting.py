@@ -1,41 +1,27 @@
 """Starting values: given, drawn, derived; and sources that do not fit."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_stages
 
-from maskclip_jax import zoo
-from maskclip_jax.checkpoints import bundle, params
-from maskclip_jax.checkpoints.random_weights import random_model
-from maskclip_jax.plain import change
 from maskclip_jax.train.config import StartFrom
 from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.task import make_task
 
 
-def make_bundle(directory, preset_name, **model):
-  preset = zoo.find_preset(preset_name)
-  config = change(preset.config, model, 'model')
-  preset = dataclasses.replace(preset, config=config)
-  flat = params.flatten(random_model(preset.system, config, seed=7))
-  flat = {path: np.asarray(value) for path, value in flat.items()}
-  bundle.save(directory, preset.to_dict(), flat)
-  return flat
-
-
 @pytest.fixture(scope='module')
 def proposals(tmp_path_factory):
   directory = tmp_path_factory.mktemp('start') / 'proposals'
-  return str(directory), make_bundle(directory, 'proposals_tiny', **tiny_stages.SMALL)
+  return str(directory), tiny_stages.random_bundle(
+    directory, 'proposals_tiny', **tiny_stages.SMALL
+  )
 
 
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
   directory = tmp_path_factory.mktemp('start') / 'clip'
-  return str(directory), make_bundle(directory, 'clip_vit_tiny')
+  return str(directory), tiny_stages.random_bundle(directory, 'clip_vit_tiny')
 
 
 @pytest.fixture(scope='module')
@@ -80,7 +66,9 @@ def test_a_student_starts_as_its_teacher(proposals):
 
 
 def test_a_part_of_a_source(masq, tmp_path, proposals):
-  flat = make_bundle(tmp_path / 'whole', 'masqclip_tiny', proposals=tiny_stages.SMALL)
+  flat = tiny_stages.random_bundle(
+    tmp_path / 'whole', 'masqclip_tiny', proposals=tiny_stages.SMALL
+  )
   start = [
     StartFrom(str(tmp_path / 'whole'), take='clip', at='clip'),
     StartFrom(proposals[0], at='proposals'),
@@ -101,14 +89,14 @@ def test_the_checkpoint_of_another_system(masq, clip):
 
 def test_other_sizes_are_named(masq, tmp_path):
   small = {**tiny_stages.SMALL, 'queries': 5}
-  make_bundle(tmp_path / 'other', 'proposals_tiny', **small)
+  tiny_stages.random_bundle(tmp_path / 'other', 'proposals_tiny', **small)
   with pytest.raises(ValueError, match='query_feat/embedding is 5x64, expected 10x64'):
     starting_values(masq, [StartFrom(str(tmp_path / 'other'), at='proposals')], 0)
 
 
 def test_what_is_left_out_is_drawn(tmp_path):
   """A network with classes starts one without."""
-  make_bundle(tmp_path / 'coco', 'mask2former_tiny', **tiny_stages.SMALL)
+  tiny_stages.random_bundle(tmp_path / 'coco', 'mask2former_tiny', **tiny_stages.SMALL)
   task = make_task(tiny_stages.stage('teacher'))
   start = StartFrom(str(tmp_path / 'coco'), leave=('predictor/class_embed/.*',))
   values = starting_values(task, [start], seed=0)
