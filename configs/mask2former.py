@@ -22,7 +22,10 @@ def get_config(arg=None):
     'preset': 'mask2former_r50_coco_panoptic',
     'settings': {'criterion': common.criterion(2, sampling=points)},
     'start': {
-      'backbone': {'at': 'backbone', 'what': "torchvision's ResNet-50 V1 weights"}
+      'backbone': {
+        'target_prefix': 'backbone',
+        'hint': "torchvision's ResNet-50 V1 weights",
+      }
     },
     # The stock mapper is the paper's: large-scale jitter.
     'data': common.coco(

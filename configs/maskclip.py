@@ -47,7 +47,10 @@ def _proposals(a):
     'model': {'num_classes': None},
     'settings': {'criterion': common.criterion(2, sampling=points)},
     'start': {
-      'backbone': {'at': 'backbone', 'what': "torchvision's ResNet-50 V1 weights"}
+      'backbone': {
+        'target_prefix': 'backbone',
+        'hint': "torchvision's ResNet-50 V1 weights",
+      }
     },
     'data': _data(a, 16, same_orientation=2),
     'total_steps': steps,
@@ -72,12 +75,15 @@ def _rma(a):
     'settings': {'criterion': common.criterion(1, sampling=points)},
     'start': {
       'proposals': {
-        'at': 'proposals',
+        'target_prefix': 'proposals',
         # MaskCLIP's proposals have no classes; other networks' have.
-        'leave': ['proposals/predictor/class_embed/.*'],
-        'what': 'a run or bundle of the first stage',
+        'keep_random': ['proposals/predictor/class_embed/.*'],
+        'hint': 'a run or bundle of the first stage',
       },
-      'clip': {'at': 'clip', 'what': 'a bundle of the CLIP (`convert --system clip`)'},
+      'clip': {
+        'target_prefix': 'clip',
+        'hint': 'a bundle of the CLIP (`convert --system clip`)',
+      },
     },
     'data': _data(a, 8),
     'total_steps': 10_000,

@@ -72,7 +72,10 @@ def _teacher(a, **changes):
     'preset': 'proposals_r50',
     'settings': {'criterion': common.criterion(2, sampling=points)},
     'start': {
-      'backbone': {'at': 'backbone', 'what': "torchvision's ResNet-50 V1 weights"}
+      'backbone': {
+        'target_prefix': 'backbone',
+        'hint': "torchvision's ResNet-50 V1 weights",
+      }
     },
     # Two photos per GPU, both landscape or both portrait [masqclip 7.5].
     'data': _data(a, 16, same_orientation=2),
@@ -98,7 +101,9 @@ def _student(a, **changes):
       'criterion': common.criterion(1, sampling=points),
       'rule': points,
     },
-    'start': {'teacher': {'at': 'teacher', 'what': 'a run or bundle of the teacher'}},
+    'start': {
+      'teacher': {'target_prefix': 'teacher', 'hint': 'a run or bundle of the teacher'}
+    },
     'data': _data(a, 4),
     'total_steps': 30_000,
     'optim': {'lr': 1e-5 if released_cross else 1e-4, 'lr_factors': common.BACKBONE},
@@ -114,8 +119,14 @@ def _student(a, **changes):
 
 def _masq(a, **changes):
   start = {
-    'proposals': {'at': 'proposals', 'what': 'a run or bundle of the last student'},
-    'clip': {'at': 'clip', 'what': 'a bundle of the CLIP (`convert --system clip`)'},
+    'proposals': {
+      'target_prefix': 'proposals',
+      'hint': 'a run or bundle of the last student',
+    },
+    'clip': {
+      'target_prefix': 'clip',
+      'hint': 'a bundle of the CLIP (`convert --system clip`)',
+    },
   }
   config = {
     'task': 'query_tuning',
@@ -140,13 +151,13 @@ def _pipeline(a):
   last = 'teacher'
   for number in range(1, a.rounds + 1):
     name = f'student_{number}'
-    teacher = {'at': 'teacher', 'source': f'{{workdir}}/{last}'}
+    teacher = {'target_prefix': 'teacher', 'source': f'{{workdir}}/{last}'}
     stages[name] = _student(a, start={'teacher': teacher})
     last = name
-  proposals = {'at': 'proposals', 'source': f'{{workdir}}/{last}'}
+  proposals = {'target_prefix': 'proposals', 'source': f'{{workdir}}/{last}'}
   start = {'proposals': proposals}
   if not a.runlocal:
-    start['clip'] = {'at': 'clip', 'what': 'a bundle of the CLIP'}
+    start['clip'] = {'target_prefix': 'clip', 'hint': 'a bundle of the CLIP'}
   stages['masq'] = _masq(a, start=start)
   # The order of a ConfigDict is alphabetical.
   return common.finished({'order': list(stages), 'stages': stages})

@@ -111,7 +111,7 @@ def _clip():
 def _clip_anywhere():
   return _contrastive(
     5e-4,
-    start={'clip': {'what': 'the CLIP of the stage clip'}},
+    start={'clip': {'hint': 'the CLIP of the stage clip'}},
     data=_close_pairs(),
     total_steps=3_000,
   )
@@ -120,7 +120,7 @@ def _clip_anywhere():
 def _of_full_size(split: str, steps: int) -> dict:
   return _contrastive(
     5e-4,
-    start={'clip': {'what': 'the CLIP of the stage clip_anywhere'}},
+    start={'clip': {'hint': 'the CLIP of the stage clip_anywhere'}},
     settings={'seen': 0.5},
     data=_pairs('miniature/captions', split, side=96, tokens=32),
     total_steps=steps,
@@ -159,7 +159,12 @@ def _student():
   return _proposals(
     task='distill',
     settings={'criterion': {'sampling': _POINTS}, 'rule': _POINTS},
-    start={'teacher': {'at': 'teacher', 'what': 'the teacher, or the last student'}},
+    start={
+      'teacher': {
+        'target_prefix': 'teacher',
+        'hint': 'the teacher, or the last student',
+      }
+    },
     data=_scenes(8),
     total_steps=800,
     optim=_cosine(2e-4, clip_norm=0.1),
@@ -169,7 +174,7 @@ def _student():
 def _longer():
   return _proposals(
     task='set_prediction',
-    start={'teacher': {'what': 'the teacher'}},
+    start={'teacher': {'hint': 'the teacher'}},
     data=_scenes(8),
     total_steps=1_600,
     optim=_cosine(2e-4, clip_norm=0.1),
@@ -178,8 +183,12 @@ def _longer():
 
 def _parts(**changes) -> dict:
   return {
-    'proposals': {'at': 'proposals', 'what': 'a teacher or student', **changes},
-    'clip': {'at': 'clip', 'what': 'the miniature CLIP'},
+    'proposals': {
+      'target_prefix': 'proposals',
+      'hint': 'a teacher or student',
+      **changes,
+    },
+    'clip': {'target_prefix': 'clip', 'hint': 'the miniature CLIP'},
   }
 
 

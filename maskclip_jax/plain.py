@@ -14,6 +14,13 @@ from maskclip_jax import names
 
 T = TypeVar('T')
 
+_FORMER = 'former name'
+
+
+def renamed(former: str, default: Any) -> Any:
+  """A field with a default value that `read` also knows by its former name."""
+  return dataclasses.field(default=default, metadata={_FORMER: former})
+
 
 def to_dict(instance: Any) -> dict[str, Any]:
   """The plain values of a dataclass; `read` takes them back, from JSON too."""
@@ -35,6 +42,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str) -> T:
   """
   if not isinstance(values, Mapping):
     raise ValueError(f'{where} must be a table of fields, not {values!r}')
+  values = _by_todays_names(cls, values)
   hints = _hints(cls, values, where)
   missing = [
     field.name
@@ -54,6 +62,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def change(instance: T, values: Mapping[str, Any], where: str) -> T:
   """A dataclass with some fields changed, nested ones too; errors as for `read`."""
+  values = _by_todays_names(type(instance), values)
   hints = _hints(type(instance), values, where)
   changed = {}
   for name, value in values.items():
@@ -63,6 +72,15 @@ def change(instance: T, values: Mapping[str, Any], where: str) -> T:
     else:
       changed[name] = _convert(hints[name], value, f'{where}.{name}')
   return _make(lambda: dataclasses.replace(instance, **changed), where)
+
+
+def _by_todays_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+  todays = {
+    field.metadata[_FORMER]: field.name
+    for field in dataclasses.fields(cls)
+    if _FORMER in field.metadata
+  }
+  return {todays.get(name, name): value for name, value in values.items()}
 
 
 def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -97,3 +97,15 @@ def test_a_change_keeps_what_it_does_not_name():
     plain.change(FULL, {'inner': {'kinds': 'a'}}, 'c')
   with pytest.raises(ValueError, match=r'c\.inner: size must not be negative'):
     plain.change(FULL, {'inner': {'size': -2}}, 'c')
+
+
+def test_former_names_of_fields_are_read():
+  """Runs and commands of earlier versions write them."""
+
+  @dataclasses.dataclass(frozen=True)
+  class Start:
+    target_prefix: str = plain.renamed('at', '')
+
+  assert plain.read(Start, {'at': 'clip'}, 'start') == Start('clip')
+  assert plain.change(Start(), {'at': 'clip'}, 'start') == Start('clip')
+  assert plain.to_dict(Start('clip')) == {'target_prefix': 'clip'}

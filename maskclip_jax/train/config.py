@@ -30,19 +30,19 @@ class StartFrom:
   Attributes:
     source: a bundle, the workdir of a finished run, or a file of ImageNet weights for
       the backbone.
-    take: the part of it that is taken, 'proposals'; everything by default.
-    at: the part of this model that it becomes, 'clip'; all of it by default. A helper
-      is a part too: 'teacher'.
-    leave: regular expressions over paths of this model that keep their random start,
-      although the source may have them (a class head of another size).
-    what: says what the source should be, for whoever has to give it.
+    source_prefix: the part of it that is taken, 'proposals'; everything by default.
+    target_prefix: the part of this model that it becomes, 'clip'; all of it by default.
+      A helper is a part too: 'teacher'.
+    keep_random: regular expressions over paths of this model that keep their random
+      start, although the source may have them (a class head of another size).
+    hint: says what the source should be, for whoever has to give it.
   """
 
   source: str = ''
-  take: str = ''
-  at: str = ''
-  leave: tuple[str, ...] = ()
-  what: str = ''
+  source_prefix: str = plain.renamed('take', '')
+  target_prefix: str = plain.renamed('at', '')
+  keep_random: tuple[str, ...] = plain.renamed('leave', ())
+  hint: str = plain.renamed('what', '')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class TrainConfig:
       if not start.source:
         raise ValueError(
           f'start.{name}.source is empty: set --config.start.{name}.source to '
-          f'{start.what or "a bundle"}'
+          f'{start.hint or "a bundle"}'
         )
 
   def chosen_preset(self) -> Preset:

@@ -39,19 +39,19 @@ class Opened(Mapping[str, np.ndarray]):
   def __init__(self, start: StartFrom):
     self.name, self._start = start.source, start
     arrays, self.fingerprint = _open(start.source)
-    prefix = f'{start.take}/' if start.take else ''
-    to = f'{start.at}/' if start.at else ''
-    leave = [re.compile(pattern) for pattern in start.leave]
+    prefix = f'{start.source_prefix}/' if start.source_prefix else ''
+    to = f'{start.target_prefix}/' if start.target_prefix else ''
+    kept = [re.compile(pattern) for pattern in start.keep_random]
     self._names = {
       to + path.removeprefix(prefix): path for path in arrays if path.startswith(prefix)
     }
     self._names = {
       path: own
       for path, own in self._names.items()
-      if not any(regex.fullmatch(path) for regex in leave)
+      if not any(regex.fullmatch(path) for regex in kept)
     }
     if not self._names:
-      raise ValueError(f'{start.source} has no part {start.take!r}')
+      raise ValueError(f'{start.source} has no part {start.source_prefix!r}')
     self._arrays = arrays
 
   def __getitem__(self, path: str) -> np.ndarray:
@@ -74,10 +74,10 @@ class Opened(Mapping[str, np.ndarray]):
   def covers(self, path: str, helpers: Sequence[str]) -> bool:
     """Whether a path of this model is in the part that this source is to give."""
     start = self._start
-    if any(re.fullmatch(pattern, path) for pattern in start.leave):
+    if any(re.fullmatch(pattern, path) for pattern in start.keep_random):
       return False
-    if start.at:
-      return path.startswith(f'{start.at}/')
+    if start.target_prefix:
+      return path.startswith(f'{start.target_prefix}/')
     return not any(path.startswith(f'{helper}/') for helper in helpers)
 
 

@@ -14,6 +14,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       'data': {'generated': 8, 'canvas': 64, 'batch_size': 2, 'max_segments': 8},
       'log': {'every': 1},
       'checkpoint': {'every': 2},
-      'start': {'model': {'source': '', 'what': 'a bundle of the toy'}},
+      'start': {'model': {'source': '', 'hint': 'a bundle of the toy'}},
     }
   ).lock()

@@ -108,7 +108,7 @@ def test_no_workdir(capsys):
 def test_the_checkpoint_of_another_system(capsys, tmp_path, clip):
   changes = [
     f'--config.start.proposals.source={clip}',
-    '--config.start.proposals.at=proposals',
+    '--config.start.proposals.target_prefix=proposals',
   ]
   line = complaint(capsys, train(tmp_path / 'run', *FAST, *changes))
   assert 'does not fit what is trained' in line

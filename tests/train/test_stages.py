@@ -87,7 +87,7 @@ def test_the_teacher_finds_the_segments(teacher):
 
 def test_the_student_keeps_what_is_not_annotated(teacher, tmp_path):
   """Only the two largest segments are annotated; the teacher knows the others."""
-  start = {'teacher': {'source': str(teacher[0]), 'at': 'teacher'}}
+  start = {'teacher': {'source': str(teacher[0]), 'target_prefix': 'teacher'}}
   settings = {'criterion': tiny_stages.POINTS, 'rule': {'points': 64, 'limit': 0.5}}
   data = {'max_segments': 2}
   _, rows = run('student', tmp_path, 60, start=start, settings=settings, data=data)
@@ -104,7 +104,7 @@ def test_the_student_keeps_what_is_not_annotated(teacher, tmp_path):
 
 
 def from_teacher(teacher) -> dict:
-  return {'proposals': {'source': str(teacher[0]), 'at': 'proposals'}}
+  return {'proposals': {'source': str(teacher[0]), 'target_prefix': 'proposals'}}
 
 
 def frozen_unchanged(workdir, teacher, result) -> None:
@@ -127,7 +127,7 @@ def test_masq_tuning_names_the_masks(teacher, tmp_path):
 
 def test_relative_mask_attention_learns(teacher, tmp_path):
   start = from_teacher(teacher)
-  start['proposals']['leave'] = ['proposals/predictor/class_embed/.*']
+  start['proposals']['keep_random'] = ['proposals/predictor/class_embed/.*']
   result, rows = run('rma', tmp_path, 150, start=start)
   print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['loss_ce'])
   assert rows[-1]['loss'] < 0.6 * rows[0]['loss']

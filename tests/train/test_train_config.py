@@ -46,7 +46,7 @@ def test_values_survive_json():
       r'config\.data\.datasets\[0\] needs view',
     ),
     (
-      {'start': {'clip': {'what': 'a CLIP'}}},
+      {'start': {'clip': {'hint': 'a CLIP'}}},
       r'--config\.start\.clip\.source to a CLIP',
     ),
     ({'optim': {'accumulate': 3}}, r'a batch of 2 does not divide into 3 parts'),
