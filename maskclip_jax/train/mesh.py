@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 AXES = ('data', 'fsdp', 'model')
 # The leading axis of every batch is divided by both.
@@ -223,6 +225,34 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arr
     name: jax.make_array_from_process_local_data(sharding, np.asarray(array))
     for name, array in batch.items()
   }
+
+
+def in_parts(parts: int) -> Callable[[Callable], Callable]:
+  """Runs a function of arrays with a leading batch axis on parts of the batch in turn.
+
+  The results are those of the whole batch. The backward pass computes a part again, so
+  that only one is in memory at a time. Part j takes the rows j, j + parts, ...: each
+  device works on its own rows.
+  """
+
+  def wrap(function: Callable) -> Callable:
+    if parts == 1:
+      return function
+
+    def split(x: Array) -> Array:
+      return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+    def joined(x: Array) -> Array:
+      return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    part = jax.checkpoint(lambda arguments: function(*arguments))
+
+    def divided(*arguments):
+      return jax.tree.map(joined, jax.lax.map(part, jax.tree.map(split, arguments)))
+
+    return divided
+
+  return wrap
 
 
 def batched(mesh: Mesh) -> Callable[[Callable], Callable]:

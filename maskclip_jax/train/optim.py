@@ -83,7 +83,8 @@ class OptimConfig:
       decides, 1 without a match.
     decay_factors: likewise for the weight decay.
     schedule: of the learning rate.
-    accumulate: batches are worked off in so many parts, one after another.
+    accumulate: the network works a batch off in so many parts, one after another, and
+      again in the backward pass; loss and gradient are those of the whole batch.
   """
 
   lr: float = 1e-4

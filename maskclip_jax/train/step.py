@@ -110,11 +110,11 @@ def make_program(config: TrainConfig, mesh: Mesh) -> Program:
   """
   accumulate = config.optim.accumulate
   meshes.check_batch(mesh, config.data.batch_size, accumulate)
-  task = make_task(config, meshes.batched(mesh))
+  task = make_task(config, meshes.batched(mesh), meshes.in_parts(accumulate))
   layout = Layout.of(task)
   tx = make_optimizer(config.optim, layout.trained, config.total_steps)
   placed = meshes.shardings(abstract_state(layout, tx), mesh, config.mesh)
-  step = make_step(task, layout, tx, mesh, placed, accumulate=accumulate)
+  step = make_step(task, layout, tx, mesh, placed)
   return Program(config, mesh, task, layout, tx, placed, step)
 
 
@@ -137,8 +137,6 @@ def make_step(
   tx: optax.GradientTransformation,
   mesh: Mesh,
   placed: TrainState,
-  *,
-  accumulate: int = 1,
 ) -> Step:
   """The training step, to be compiled once.
 
@@ -148,8 +146,6 @@ def make_step(
     tx: the optimiser.
     mesh: the devices.
     placed: the sharding of every array of the state.
-    accumulate: parts of a batch that are worked off one after another; the gradient
-      is the mean of theirs.
 
   Returns:
     (state, batch, key) -> (state, what to log). The given state is used up. The key is
@@ -168,10 +164,7 @@ def make_step(
 
   def train_step(state: TrainState, batch, key):
     key = jax.random.fold_in(key, state.step)
-    if accumulate == 1:
-      gradients, terms = gradient(state.params, state.frozen, batch, key)
-    else:
-      gradients, terms = _accumulated(gradient, state, batch, key, accumulate)
+    gradients, terms = gradient(state.params, state.frozen, batch, key)
     updates, opt = tx.update(gradients, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     terms = {**terms, 'grad_norm': optax.tree.norm(gradients)}
@@ -184,23 +177,3 @@ def make_step(
     in_shardings=(placed, rows, everywhere),
     out_shardings=(placed, everywhere),
   )
-
-
-def _accumulated(gradient, state: TrainState, batch, key, parts: int):
-  """Means of gradients and terms over the parts of a batch."""
-
-  # Part j takes the rows j, j + parts, ...: each device works on its own rows.
-  def split(x: Array) -> Array:
-    return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
-
-  def step(total, inputs):
-    part, index = inputs
-    found = gradient(state.params, state.frozen, part, jax.random.fold_in(key, index))
-    return jax.tree.map(jnp.add, total, found), None
-
-  batches = jax.tree.map(split, batch)
-  first = jax.tree.map(lambda x: x[0], batches)
-  shapes = jax.eval_shape(gradient, state.params, state.frozen, first, key)
-  start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-  total, _ = jax.lax.scan(step, start, (batches, jnp.arange(parts)))
-  return jax.tree.map(lambda x: x / parts, total)

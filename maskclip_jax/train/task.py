@@ -71,6 +71,7 @@ class Task(abc.ABC):
     words: words of the classes of the training data, for a task that reads text.
     dtype: compute type.
     batched: how per-image work is spread over devices.
+    in_parts: how a network works a batch off, in parts to need less memory.
 
   Raises:
     ValueError: the preset is none that this task trains.
@@ -89,6 +90,7 @@ class Task(abc.ABC):
   words: Vocabulary | None = None
   dtype: jnp.dtype = jnp.float32
   batched: Batched = whole_batch
+  in_parts: Batched = whole_batch
 
   def __post_init__(self):
     if self.preset.system != self.system:
@@ -170,12 +172,15 @@ def find_task(name: str) -> type[Task]:
   return importlib.import_module(f'{tasks.__name__}.{name}').TASK
 
 
-def make_task(config: TrainConfig, batched: Batched = whole_batch) -> Task:
+def make_task(
+  config: TrainConfig, batched: Batched = whole_batch, in_parts: Batched = whole_batch
+) -> Task:
   """The task of a configuration.
 
   Args:
     config: the run's configuration.
     batched: how per-image work is spread over devices.
+    in_parts: how a network works a batch off.
 
   Raises:
     ValueError: settings, a preset or data that do not fit the task.
@@ -184,7 +189,9 @@ def make_task(config: TrainConfig, batched: Batched = whole_batch) -> Task:
   model = with_recomputation(preset.config, config.remat)
   preset = dataclasses.replace(preset, config=model)
   own = plain.change(cls.defaults(config.profile), config.settings, 'config.settings')
-  task = cls(preset, own, dtype=jnp.dtype(config.dtype), batched=batched)
+  task = cls(
+    preset, own, dtype=jnp.dtype(config.dtype), batched=batched, in_parts=in_parts
+  )
   return dataclasses.replace(task, words=cls.check_data(config, preset))
 
 

@@ -22,6 +22,10 @@ from maskclip_jax.train.tasks.contrastive import (
 )
 
 
+def keys(seed, photos):
+  return jax.random.split(jax.random.key(seed), photos)
+
+
 def plain_loss(logits: np.ndarray, match: np.ndarray) -> float:
   """Both cross-entropies, written out in float64."""
   total = 0.0
@@ -58,7 +62,7 @@ def test_a_small_photo_lies_anywhere_on_the_grid():
   table = jnp.arange(17.0)[:, None] * jnp.ones(config.vision_width)
   tower.positional_embedding[...] = 100 * table
   pixels = jax.random.normal(jax.random.key(0), (8, 32, 32, 3))
-  tokens = embed_small(tower, pixels, config.grid, jax.random.key(1))
+  tokens = embed_small(tower, pixels, config.grid, keys(1, len(pixels)))
   assert tokens.shape == (8, 5, config.vision_width)
   contents = tower.conv1(pixels).reshape(8, 4, -1)
   places = np.asarray((tokens[:, 1:] - contents).mean(-1) / 100)
@@ -80,7 +84,7 @@ def photos(tower: VisionTower, side: int, key: int, **settings) -> jax.Array:
   """Image vectors of noise by a task with settings."""
   pixels = jax.random.normal(jax.random.key(0), (8, side, side, 3))
   task = make_task(tiny_stages.stage('clip', settings=settings))
-  return task.photos(tower, pixels, jax.random.key(key))
+  return task.photos(tower, pixels, keys(key, len(pixels)))
 
 
 def test_a_small_photo_lies_where_the_settings_say():
@@ -93,13 +97,13 @@ def test_a_small_photo_lies_where_the_settings_say():
 
 def test_a_share_of_the_patches():
   tokens = jnp.broadcast_to(jnp.arange(17.0)[:, None], (6, 17, 2))
-  kept = some_patches(tokens, 0.5, jax.random.key(0))
+  kept = some_patches(tokens, 0.5, keys(0, len(tokens)))
   assert kept.shape == (6, 9, 2)
   rows = np.asarray(kept[..., 0])
   assert not rows[:, 0].any()  # The class token stays.
   assert all(len(set(row)) == 9 for row in rows.tolist())
   assert len({tuple(sorted(row)) for row in rows.tolist()}) == 6
-  assert some_patches(tokens, 0.01, jax.random.key(0)).shape == (6, 2, 2)
+  assert some_patches(tokens, 0.01, keys(0, len(tokens))).shape == (6, 2, 2)
   with pytest.raises(ValueError, match='seen must be above 0'):
     ContrastiveConfig(seen=0.0)
 
@@ -173,7 +177,7 @@ def test_photos_find_their_texts_again(tmp_path):
   assert preset.system == 'clip'
   batch = first_batch(config.data)
   pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32))
-  tokens = embed_small(model.visual, pixels, model.config.grid, jax.random.key(5))
+  tokens = embed_small(model.visual, pixels, model.config.grid, keys(5, len(pixels)))
   tower = model.visual
   photos = tower.project(tower.transformer(tower.ln_pre(tokens))[:, 0])
   best = np.asarray(unit(photos) @ unit(model.text(batch['tokens'])).T).argmax(1)

@@ -1,12 +1,10 @@
 """The loop on the smallest stage: files, resuming, stopping, and what goes wrong."""
 
-import dataclasses
 import json
 import os
 import re
 import signal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,10 +14,9 @@ from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import load_model
 from maskclip_jax.train import step as states
 from maskclip_jax.train.loop import Diverged, train
-from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.records import pictures, workdir
 from maskclip_jax.train.starting import starting_values
-from maskclip_jax.train.step import Program, make_program
+from maskclip_jax.train.step import Program
 from maskclip_jax.train.task import make_task
 
 
@@ -170,24 +167,6 @@ def test_a_batch_that_does_not_divide(tmp_path):
   with pytest.raises(ValueError, match='batch of 2 does not divide over 8 devices'):
     train(masq(mesh={'data': 8}), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
-
-
-def test_accumulation_is_the_mean_of_the_parts():
-  """The images' losses are independent here, so parts and whole agree."""
-  config = masq()
-  results = []
-  for parts in (1, 2):
-    config = dataclasses.replace(
-      config, optim=dataclasses.replace(config.optim, accumulate=parts)
-    )
-    program = make_program(config, make_mesh(config.mesh))
-    state = program.start(starting_values(program.task, (), config.seed))
-    with program.stream(0) as stream:
-      batch = program.batch(next(stream))
-    results.append(program.step(state, batch, jax.random.key(0)))
-  (_, whole_terms), (_, part_terms) = results
-  for name in ('loss', 'grad_norm'):
-    np.testing.assert_allclose(part_terms[name], whole_terms[name], rtol=1e-4)
 
 
 def test_pictures_of_objects_that_overlap():

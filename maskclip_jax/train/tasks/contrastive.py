@@ -10,7 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
@@ -66,11 +66,14 @@ def patch_positions(grid: int, width: int) -> Float[Array, 'n w']:
 
 
 def embed_small(
-  visual: VisionTower, pixels: Float[Array, 'b h w 3'], grid: int, key: Array | None
+  visual: VisionTower,
+  pixels: Float[Array, 'b h w 3'],
+  grid: int,
+  keys: Key[Array, ' b'] | None,
 ) -> Float[Array, 'b n c']:
   """[class, patches] plus positions of photos that are smaller than the tower's square.
 
-  Each lies at a random place of the square, or in its centre without a key. Nothing is
+  Each lies at a random place of the square, or in its centre without keys. Nothing is
   computed for the rest of the square: a photo of half the side costs a quarter.
   """
   patches = visual.conv1(pixels)
@@ -78,10 +81,11 @@ def embed_small(
   first, *table = jnp.split(visual.positional_embedding[...], [1])
   table = table[0].reshape(grid, grid, width).astype(patches.dtype)
   spare = grid - rows
-  if key is None:
+  if keys is None:
     top, left = jnp.full((2, batch), spare // 2)
   else:
-    top, left = jax.random.randint(key, (2, batch), 0, spare + 1)
+    draw = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, spare + 1))
+    top, left = draw(keys).T
 
   def place(top, left):
     return jax.lax.dynamic_slice(table, (top, left, 0), (rows, columns, width))
@@ -93,12 +97,13 @@ def embed_small(
 
 
 def some_patches(
-  tokens: Float[Array, 'b n c'], share: float, key: Array
+  tokens: Float[Array, 'b n c'], share: float, keys: Key[Array, ' b']
 ) -> Float[Array, 'b m c']:
   """The class token and a random share of the patches of each photo, at least one."""
-  batch, patches = tokens.shape[0], tokens.shape[1] - 1
+  patches = tokens.shape[1] - 1
   count = max(1, round(share * patches))
-  chosen = jnp.argsort(jax.random.uniform(key, (batch, patches)))[:, :count] + 1
+  order = jax.vmap(lambda key: jnp.argsort(jax.random.uniform(key, (patches,))))(keys)
+  chosen = order[:, :count] + 1
   kept = jnp.take_along_axis(tokens, chosen[..., None], axis=1)
   return jnp.concatenate([tokens[:, :1], kept], axis=1)
 
@@ -137,11 +142,14 @@ class Contrastive(Task):
     return patch_positions(clip.grid, clip.vision_width)
 
   def photos(
-    self, visual: VisionTower, pixels: Float[Array, 'b h w 3'], key: Array
+    self,
+    visual: VisionTower,
+    pixels: Float[Array, 'b h w 3'],
+    keys: Key[Array, ' b'],
   ) -> Float[Array, 'b d']:
-    """Image vectors, not normalised."""
+    """Image vectors, not normalised; each photo has a key of its own."""
     clip, config = self.preset.config, self.config
-    place, choose = jax.random.split(key)
+    place, choose = jax.vmap(jax.random.split, out_axes=1)(keys)
     if pixels.shape[1] == clip.image_size:
       tokens = visual.embed(pixels)
     else:
@@ -153,8 +161,14 @@ class Contrastive(Task):
 
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     clip, tokens = modules[MODEL], batch['tokens']
-    pixels = normalize_pixels(batch['image'].astype(jnp.float32))
-    photos, texts = unit(self.photos(clip.visual, pixels, key)), unit(clip.text(tokens))
+
+    def embed(image, tokens, keys):
+      pixels = normalize_pixels(image.astype(jnp.float32))
+      photos = self.photos(clip.visual, pixels, keys)
+      return unit(photos), unit(clip.text(tokens))
+
+    keys = jax.random.split(key, len(tokens))
+    photos, texts = self.in_parts(embed)(batch['image'], tokens, keys)
     scale = jnp.exp(
       jnp.minimum(clip.logit_scale[...], math.log(self.config.largest_scale))
     )

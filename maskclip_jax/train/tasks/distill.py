@@ -88,7 +88,7 @@ class Distill(SetPrediction):
       truth: annotated segments.
       points: at which overlaps are measured, with the truth and among proposals.
     """
-    found = jax.lax.stop_gradient(teacher(images))
+    found = jax.lax.stop_gradient(self.in_parts(lambda part: teacher(part))(images))
     filled = images.padded_hw is None
 
     def one(inputs):

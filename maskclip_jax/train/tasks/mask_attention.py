@@ -99,7 +99,8 @@ class MaskAttention(TextTask):
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     text = self.text(constants)
     truth = GroundTruth.from_batch(batch)
-    outputs = modules[MODEL](images_of(batch), text)
+    model = modules[MODEL]
+    outputs = self.in_parts(lambda images: model(images, text))(images_of(batch))
     loss, terms = self.judge(outputs, text, truth, key)
     return loss, {**terms, 'targets': rows_per_photo(truth.valid)}
 

@@ -100,7 +100,8 @@ class QueryTuning(TextTask):
   def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
     config, text = self.config, self.text(constants)
     images, truth = images_of(batch), GroundTruth.from_batch(batch)
-    outputs = modules[MODEL](images, text)
+    model = modules[MODEL]
+    outputs = self.in_parts(lambda part: model(part, text))(images)
     labels, rows = self.labels(outputs, images, truth, text)
     log_p = log_probabilities(outputs.class_logits, text.valid)
     loss = config.weight * weighted_nll(

@@ -90,7 +90,7 @@ class SetPrediction(Task):
     source: Array | Points,
   ) -> Judged:
     """The loss of the model's predictions, with a key or with recorded points."""
-    outputs = model(images, aux=True)
+    outputs = self.in_parts(lambda part: model(part, aux=True))(images)
     predictions = with_extent(stacked(outputs), outputs, images)
     return set_criterion(
       predictions, truth, source, self.config.criterion, batched=self.batched
