@@ -17,7 +17,7 @@ import jax
 
 from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
-from maskclip_jax.train.config import TrainConfig
+from maskclip_jax.train.config import TrainConfig, read
 
 CONFIG, START = 'config.json', 'start.json'
 # Fields that change speed, or what is shown and kept, and no result.
@@ -34,12 +34,27 @@ def check(workdir: pathlib.Path, config: TrainConfig) -> None:
   """
   path = workdir / CONFIG
   if path.exists():
-    values = json.loads(json.dumps(plain.to_dict(config)))
-    _compare(path, json.loads(path.read_text()), values)
+    _compare(path, _todays(json.loads(path.read_text())), _values(config))
   elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
     raise ValueError(
       f'{workdir} exists and holds no run: choose an empty or a new --workdir'
     )
+
+
+def _values(config: TrainConfig) -> Any:
+  """A configuration as JSON brings it back."""
+  return json.loads(json.dumps(plain.to_dict(config)))
+
+
+def _todays(values: Any) -> Any:
+  """A recorded configuration by today's names of its fields.
+
+  One that is refused today stays as it is, so that what differs can be named.
+  """
+  try:
+    return _values(read(values))
+  except ValueError:
+    return values
 
 
 def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) -> None:
