@@ -5,9 +5,10 @@ Configurations and bundles are read by this: every mistake is named by its full 
 """
 
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from maskclip_jax import names
@@ -83,6 +84,52 @@ def _by_todays_names(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
   return {todays.get(name, name): value for name, value in values.items()}
 
 
+def field_type(cls: type, path: Sequence[str]) -> Any:
+  """The type of a field of a dataclass or of those inside it; None if there is none.
+
+  Args:
+    cls: the dataclass.
+    path: the names on the way to the field: ['optim', 'lr'].
+  """
+  hint: Any = cls
+  for name in path:
+    members = typing.get_args(hint) if _is_union(hint) else (hint,)
+    hint = next((a for a in members if a is not types.NoneType), None)
+    if dataclasses.is_dataclass(hint):
+      hint = typing.get_type_hints(hint).get(name)
+    elif typing.get_origin(hint) is not None and issubclass(
+      typing.get_origin(hint), Mapping
+    ):
+      hint = typing.get_args(hint)[1]
+    else:
+      return None
+  return hint
+
+
+def at_least(instance: Any, least: float, *names: str) -> None:
+  """Fails where a number of a dataclass is smaller, or not finite; None may stand.
+
+  Raises:
+    ValueError: with the name of the field.
+  """
+  for name in names:
+    value = getattr(instance, name)
+    if value is not None and not (math.isfinite(value) and value >= least):
+      raise ValueError(f'{name} must be at least {least}, not {value}')
+
+
+def above(instance: Any, limit: float, *names: str) -> None:
+  """The same where the limit itself is too small."""
+  for name in names:
+    value = getattr(instance, name)
+    if value is not None and not (math.isfinite(value) and value > limit):
+      raise ValueError(f'{name} must be above {limit}, not {value}')
+
+
+def _is_union(hint: Any) -> bool:
+  return isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+
+
 def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
   """Type of every field, if the values are of no other."""
   hints = typing.get_type_hints(cls)
@@ -104,7 +151,7 @@ def _make(make: Callable[[], T], where: str) -> T:
 def _convert(hint: Any, value: Any, where: str) -> Any:
   """A plain value as the type of its field."""
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-  if isinstance(hint, types.UnionType) or origin is typing.Union:
+  if _is_union(hint):
     chosen = next((a for a in arguments if _accepts(a, value)), arguments[0])
     return _convert(chosen, value, where)
   if dataclasses.is_dataclass(hint):
@@ -144,7 +191,7 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
   if not isinstance(value, list | tuple):
-    raise ValueError(f'{where} must be a list, not {value!r}')
+    raise ValueError(f'{where} must be a list such as [{value!r}], not {value!r}')
   if len(arguments) == 2 and arguments[1] is Ellipsis:
     arguments = arguments[:1] * len(value)
   if len(arguments) != len(value):

@@ -78,7 +78,7 @@ def test_a_whole_number_is_a_float():
     ({'inner': {'size': True}}, r'c\.inner\.size must be int, not True'),
     ({'flag': 1}, r'c\.flag must be bool, not 1'),
     ({'parts': [{'size': 1}, {}]}, r'c\.parts\[1\] needs size'),
-    ({'parts': 'ab'}, r"c\.parts must be a list, not 'ab'"),
+    ({'parts': 'ab'}, r"c\.parts must be a list such as \['ab'\], not 'ab'"),
     ({'pair': [1]}, r'c\.pair must have 2 entries, not 1'),
     ({'kind': 'z'}, r"c\.kind must be one of 'x', 'y', not 'z'"),
     ({'name': 3}, r'c\.name must be str, not 3'),

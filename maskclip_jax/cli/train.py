@@ -59,6 +59,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Trains; 143 if the run was told to stop, has saved, and can be resumed."""
+  if arguments.topology is not None:
+    # The TPU compiler works here; there is no TPU to look for.
+    os.environ |= {
+      'JAX_PLATFORMS': 'cpu',
+      'TPU_SKIP_MDS_QUERY': '1',
+      'TPU_WORKER_HOSTNAMES': 'localhost',
+      # Nothing here is held, so other compilers need not wait.
+      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    }
   from maskclip_jax.train import config_files
 
   values = config_files.load(arguments.config, arguments.overrides)
@@ -92,15 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compile(arguments: argparse.Namespace, values: dict) -> int:
-  if arguments.topology is not None:
-    # The TPU compiler works here; there is no TPU to look for.
-    os.environ |= {
-      'JAX_PLATFORMS': 'cpu',
-      'TPU_SKIP_MDS_QUERY': '1',
-      'TPU_WORKER_HOSTNAMES': 'localhost',
-      # Nothing here is held, so other compilers need not wait.
-      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    }
   from maskclip_jax.train import config_files
   from maskclip_jax.train.compile_only import compile_step, devices_of
 

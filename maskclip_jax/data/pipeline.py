@@ -31,6 +31,7 @@ from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.transforms.mappers import Mapper
 from maskclip_jax.data.views import View, find_view
+from maskclip_jax.plain import above, at_least
 from maskclip_jax.text import tokenizer
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class DatasetConfig:
   split: str = 'train'
   weight: float = 1.0
   data_dir: str | None = None
+
+  def __post_init__(self):
+    above(self, 0, 'weight')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +108,18 @@ class DataConfig:
   prefetch: int = 2
 
   def __post_init__(self):
-    if bool(self.datasets) == bool(self.generated):
+    at_least(self, 1, 'batch_size', 'max_segments', 'threads', 'prefetch')
+    at_least(self, 0, 'generated', 'caption_tokens', 'same_orientation', 'workers')
+    at_least(self, 0, 'seed')
+    if self.datasets and self.generated:
+      raise ValueError(
+        f'there are data.datasets and {self.generated} generated pictures: give '
+        '--config.data.generated=0 to train on the datasets'
+      )
+    if not self.datasets and not self.generated:
       raise ValueError('give either data.datasets or a number of data.generated images')
-    if not self.caption_tokens and (self.canvas % 32 or self.canvas < 32):
+    at_least(self, 1, 'canvas')
+    if not self.caption_tokens and self.canvas % 32:
       raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
     if self.on_error not in ('stop', 'skip'):
       raise ValueError(f"data.on_error is 'stop' or 'skip', not {self.on_error!r}")

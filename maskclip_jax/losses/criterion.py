@@ -24,6 +24,7 @@ from maskclip_jax.losses.terms import (
   weighted_nll,
 )
 from maskclip_jax.ops.sampling import sample_points
+from maskclip_jax.plain import at_least
 
 # Runs a function of arrays with a leading batch axis on each device's part of the
 # batch; see `train.mesh`. Gathers and data-dependent loops then stay on their device.
@@ -55,6 +56,10 @@ class CriterionConfig:
   sampling: PointSampling = dataclasses.field(default_factory=PointSampling)
   images_per_mean: int | None = None
   label_every_layer: bool = True
+
+  def __post_init__(self):
+    at_least(self, 1, 'images_per_mean')
+    at_least(self, 0, 'void_weight')
 
 
 @jax.tree_util.register_dataclass

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.losses.ground_truth import GroundTruth
 from maskclip_jax.ops.sampling import sample_points
+from maskclip_jax.plain import at_least
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -25,6 +26,9 @@ class Weights:
   label: float = 2.0
   mask: float = 5.0
   dice: float = 5.0
+
+  def __post_init__(self):
+    at_least(self, 0, 'label', 'mask', 'dice')
 
 
 def matching_cost(

@@ -62,8 +62,7 @@ class CheckpointSettings:
   mode: Literal['min', 'max'] = 'min'
 
   def __post_init__(self):
-    if self.every < 1 or self.keep < 1:
-      raise ValueError('checkpoint.every and checkpoint.keep must be at least 1')
+    plain.at_least(self, 1, 'every', 'keep')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +80,11 @@ class LogSettings:
   pictures: int = 1000
   profile_at: int = -1
   profile_steps: int = 3
+
+  def __post_init__(self):
+    plain.at_least(self, 1, 'every', 'profile_steps')
+    plain.at_least(self, 0, 'pictures')
+    plain.at_least(self, -1, 'profile_at')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +131,9 @@ class TrainConfig:
   def __post_init__(self):
     if self.task not in task_names():
       raise unknown('task', self.task, task_names())
-    if self.total_steps < 1:
-      raise ValueError(f'total_steps must be at least 1, not {self.total_steps}')
-    if self.data.batch_size % max(self.optim.accumulate, 1):
+    plain.at_least(self, 1, 'total_steps')
+    plain.at_least(self, 0, 'seed')
+    if self.data.batch_size % self.optim.accumulate:
       raise ValueError(
         f'a batch of {self.data.batch_size} does not divide into '
         f'{self.optim.accumulate} parts (optim.accumulate)'

@@ -5,11 +5,12 @@ import importlib.util
 import pathlib
 import sys
 import types
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import maskclip_jax
-from maskclip_jax import names
+from maskclip_jax import names, plain
 
 PREFIX = '--config.'
 _PACKAGE = 'configs'
@@ -40,8 +41,12 @@ def load(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   if not hasattr(module, 'get_config'):
     raise ValueError(f'{name} has no get_config(): it is not a configuration')
   values = module.get_config(argument or None).to_dict()
-  for override in overrides:
-    _apply(values, override)
+  if overrides:
+    # Not needed to know which words are overrides.
+    from maskclip_jax.train.config import TrainConfig
+
+    for override in overrides:
+      _apply(values, override, TrainConfig)
   return values
 
 
@@ -107,29 +112,44 @@ def _loaded() -> list[str]:
   return [m for m in sys.modules if m == _PACKAGE or m.startswith(f'{_PACKAGE}.')]
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str, cls: type) -> None:
   name, equals, text = override.removeprefix(PREFIX).partition('=')
   if not equals:
     raise ValueError(f'{override} has no value: write {override}=VALUE')
-  *parents, leaf = name.split('.')
+  path = name.split('.')
+  # A pipeline has the configurations of its stages: 'stages.teacher.optim.lr'.
+  own = path[2:] if is_pipeline(values) else path
+  *parents, leaf = path
   table = values
   for parent in parents:
     table = table.setdefault(parent, {})
     if not isinstance(table, dict):
       raise ValueError(f'{override}: {parent} is a value, not a table of fields')
-  table[leaf] = _parse(text, table.get(leaf))
+  table[leaf] = _parse(text, plain.field_type(cls, own), table.get(leaf))
 
 
-def _parse(text: str, current: Any) -> Any:
-  """A number, a list, None or True as Python writes them; anything else is text."""
-  if isinstance(current, str):
+def _parse(text: str, hint: Any, current: Any) -> Any:
+  """What was typed, as a field of a type takes it.
+
+  Args:
+    text: a number, a list, None or True as Python writes them, or text.
+    hint: the field's type; None where it is not known.
+    current: its value so far.
+  """
+  members = typing.get_args(hint) or (hint,)
+  if text.lower() in ('none', 'null') and type(None) in members:
+    return None
+  if str in members or (hint in (None, Any) and isinstance(current, str)):
+    # '2017' is a name where a name is wanted.
     return text
   if text.lower() in ('true', 'false'):
     return text.lower() == 'true'
   try:
-    return ast.literal_eval(text)
+    value = ast.literal_eval(text)
   except (ValueError, SyntaxError):
     return text
+  whole = isinstance(value, float) and value.is_integer() and float not in members
+  return int(value) if whole and int in members else value
 
 
 def is_pipeline(values: Mapping[str, Any]) -> bool:

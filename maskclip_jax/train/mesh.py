@@ -19,6 +19,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from maskclip_jax.plain import at_least
+
 AXES = ('data', 'fsdp', 'model')
 # The leading axis of every batch is divided by both.
 BATCH = PartitionSpec(('data', 'fsdp'))
@@ -56,6 +58,9 @@ class MeshConfig:
   model: int = 1
   rules: tuple[tuple[str, Placement], ...] = RULES
   min_size: int = 2**14
+
+  def __post_init__(self):
+    at_least(self, 0, 'min_size')
 
 
 def start_processes(

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from maskclip_jax.plain import above, at_least
+
 Params = Mapping[str, Float[Array, '*n']]
 
 # No decay of norms and embedding tables, as in detectron2; biases do decay.
@@ -49,8 +51,12 @@ class Schedule:
       raise ValueError(
         f'a schedule is constant, step, poly or cosine, not {self.kind!r}'
       )
-    if not 0 <= self.warmup < 1 or not all(m >= 0 for m in self.milestones):
-      raise ValueError('warmup and milestones are fractions of the run')
+    at_least(self, 0, 'gamma', 'power')
+    if not 0 <= self.warmup < 1 or not all(0 <= m <= 1 for m in self.milestones):
+      raise ValueError(
+        'warmup and milestones are fractions of the run, 0.9 for nine tenths, not '
+        f'{self.warmup} and {list(self.milestones)}'
+      )
 
   def factor(self, step: Int[Array, ''] | int, total_steps: int) -> Float[Array, '']:
     """The factor at a step, 0 for the first."""
@@ -96,6 +102,13 @@ class OptimConfig:
   decay_factors: tuple[tuple[str, float], ...] = tuple((p, 0.0) for p in NO_DECAY)
   schedule: Schedule = dataclasses.field(default_factory=Schedule)
   accumulate: int = 1
+
+  def __post_init__(self):
+    at_least(self, 1, 'accumulate')
+    at_least(self, 0, 'lr', 'weight_decay')
+    above(self, 0, 'eps', 'clip_norm')
+    if not all(0 <= beta < 1 for beta in self.betas):
+      raise ValueError(f'betas must be at least 0 and below 1, not {list(self.betas)}')
 
 
 def factors(

@@ -59,3 +59,33 @@ def test_a_file_of_the_user_builds_on_neighbours_and_on_shipped_ones(tmp_path):
   (tmp_path / 'common.py').write_text('raise ValueError("mine")\n')
   with pytest.raises(ValueError, match='mine'):
     config_files.load(f'{tmp_path}/mine.py')
+
+
+@pytest.mark.parametrize(
+  ('typed', 'value'),
+  [
+    ('data.data_dir=2017', '2017'),
+    ('data.data_dir=None', None),
+    ('start.clip.source=1e3', '1e3'),
+    ('optim.clip_norm=none', None),
+    ('optim.clip_norm=0.1', 0.1),
+    ('optim.lr=3e-4', 3e-4),
+    ('total_steps=2e4', 20_000),
+    ('optim.schedule.milestones=[0.5]', [0.5]),
+    ('remat=True', True),
+    ('settings.label_size=64', 64),
+    ('vocabulary=cat; dog', 'cat; dog'),
+  ],
+)
+def test_what_is_typed_is_read_as_its_field_is(typed, value):
+  values = config_files.load('masqclip:stage=masq,runlocal', [f'--config.{typed}'])
+  for name in typed.partition('=')[0].split('.'):
+    values = values[name]
+  assert values == value
+  assert type(values) is type(value)
+
+
+def test_fields_of_a_stage_of_a_pipeline():
+  typed = '--config.stages.masq.data.data_dir=2017'
+  values = config_files.load('masqclip:stage=pipeline,runlocal', [typed])
+  assert values['stages']['masq']['data']['data_dir'] == '2017'

@@ -50,6 +50,32 @@ def test_values_survive_json():
       r'--config\.start\.clip\.source to a CLIP',
     ),
     ({'optim': {'accumulate': 3}}, r'a batch of 2 does not divide into 3 parts'),
+    (
+      {'optim': {'accumulate': 0}},
+      r'config\.optim: accumulate must be at least 1, not',
+    ),
+    ({'optim': {'lr': -1}}, r'config\.optim: lr must be at least 0, not -1'),
+    ({'optim': {'lr': float('nan')}}, r'lr must be at least 0, not nan'),
+    ({'optim': {'clip_norm': 0}}, r'clip_norm must be above 0, not 0'),
+    ({'optim': {'betas': [0.9, 1]}}, r'betas must be at least 0 and below 1'),
+    (
+      {'optim': {'schedule': {'kind': 'step', 'milestones': [9000]}}},
+      r'milestones are fractions of the run, .* not 0\.0 and \[9000\.0\]',
+    ),
+    (
+      {'data': {'batch_size': 0}},
+      r'config\.data: batch_size must be at least 1, not 0',
+    ),
+    ({'data': {'workers': -1}}, r'config\.data: workers must be at least 0'),
+    ({'data': {'threads': 0}}, r'config\.data: threads must be at least 1'),
+    (
+      {'data': {'datasets': [{'view': 'coco/panoptic'}]}},
+      r'give --config\.data\.generated=0',
+    ),
+    ({'log': {'every': 0}}, r'config\.log: every must be at least 1'),
+    ({'checkpoint': {'keep': 0}}, r'config\.checkpoint: keep must be at least 1'),
+    ({'mesh': {'min_size': -1}}, r'config\.mesh: min_size must be at least 0'),
+    ({'total_steps': 0}, r'config: total_steps must be at least 1'),
   ],
 )
 def test_mistakes_are_named(changes, message):
@@ -69,6 +95,11 @@ def test_a_missing_field_is_named():
   [
     ('masq', {'settings': {'rul': {}}}, r'config\.settings\.rul is not a field'),
     ('masq', {'preset': 'maskclip_tiny', 'model': {}}, 'MasQ-tuning trains a masqclip'),
+    (
+      'masq',
+      {'settings': {'images_per_mean': 0}},
+      'images_per_mean must be at least 1',
+    ),
     ('rma', {'model': {'rma_blocks': []}}, 'relative mask attention: choose'),
     ('student', {'preset': 'mask2former_tiny'}, 'class-agnostic mask2former'),
     ('teacher', {'preset': 'masqclip_tiny', 'model': {}}, 'trains a mask2former'),

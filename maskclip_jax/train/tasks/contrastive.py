@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
+from maskclip_jax.plain import above
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
@@ -45,6 +46,7 @@ class ContrastiveConfig:
   trainable: tuple[str, ...] = ('.*',)
 
   def __post_init__(self):
+    above(self, 0, 'largest_scale')
     if not 0 < self.seen <= 1:
       raise ValueError(f'seen must be above 0 and at most 1, not {self.seen}')
 

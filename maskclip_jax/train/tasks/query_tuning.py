@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 from maskclip_jax.losses.ground_truth import GroundTruth
 from maskclip_jax.losses.matching import LABEL_RULES, LabelRule, labels_by_overlap
 from maskclip_jax.losses.terms import log_probabilities, weighted_nll
+from maskclip_jax.plain import at_least
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.train.task import (
@@ -54,6 +55,10 @@ class QueryTuningConfig:
   void_weight: float = 0.1
   images_per_mean: int | None = 1
   trainable: tuple[str, ...] = TRAINABLE['released']
+
+  def __post_init__(self):
+    at_least(self, 1, 'label_size', 'images_per_mean')
+    at_least(self, 0, 'weight', 'void_weight')
 
 
 @dataclasses.dataclass(frozen=True)
