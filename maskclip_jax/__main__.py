@@ -14,6 +14,7 @@ from maskclip_jax._version import __version__
 from maskclip_jax.cli import convert, data, export, models, predict, train
 from maskclip_jax.cli import eval as evaluate
 from maskclip_jax.cli.messages import PROGRAM, note, one_line, show_warning
+from maskclip_jax.cli.stopping import Stopped
 from maskclip_jax.train.config_files import is_override
 
 COMMANDS = (predict, train, evaluate, convert, export, models, data)
@@ -35,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
       warnings.showwarning = show_warning
       return arguments.run(arguments)
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as stop:
     note('interrupted')
-    return 130
+    return stop.status if isinstance(stop, Stopped) else 130
   except (ValueError, OSError, ImportError) as error:
     if arguments.debug:
       raise

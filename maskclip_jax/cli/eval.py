@@ -5,6 +5,7 @@ import argparse
 import dataclasses
 
 from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
+from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'eval', 'Evaluate a model on published protocols.'
 # Of the table of `--compare`, in letters.
@@ -69,6 +70,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
   """Evaluates, judges, compares or lists, whichever the flags ask for."""
+  with obeyed_at_once():
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
   if arguments.list:
     print(_protocol_table())
     return 0
@@ -82,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
   names = [field.name for field in dataclasses.fields(Request)]
   request = Request(**{name: getattr(arguments, name) for name in names})
   if arguments.predictions is not None:
-    judge_predictions(arguments.predictions, request)
+    judge_predictions(arguments.predictions, request, _console(arguments))
   else:
     _evaluate(arguments, request)
   return 0
@@ -98,7 +104,7 @@ def _evaluate(arguments: argparse.Namespace, request) -> None:
 
   if arguments.distributed:
     jax.distributed.initialize()
-  watch_compilation(arguments.cache_dir)
+  compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
   subject = Subject(
     arguments.model,
@@ -106,7 +112,15 @@ def _evaluate(arguments: argparse.Namespace, request) -> None:
     dtype=arguments.dtype,
     seed=arguments.random_weights,
   )
-  run_evaluations(segmenter, subject, request)
+  run_evaluations(segmenter, subject, request, _console(arguments))
+  if not arguments.quiet and jax.process_index() == 0:
+    print(compiled.told())
+
+
+def _console(arguments: argparse.Namespace):
+  import rich.console
+
+  return rich.console.Console(quiet=arguments.quiet)
 
 
 def _comparison(arguments: argparse.Namespace) -> str:

@@ -9,6 +9,7 @@ from maskclip_jax.cli.messages import PROGRAM, note
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
   """Compute type, random weights and the cache; `--model` is the command's own."""
+  parser.add_argument('--quiet', action='store_true', help='print nothing but problems')
   parser.add_argument('--dtype', default='float32', help='float32 or bfloat16')
   parser.add_argument(
     '--random_weights',
@@ -71,6 +72,15 @@ class Compilation:
 
   def __init__(self):
     self.programs, self.seconds = 0, 0.0
+
+  def told(self) -> str:
+    """Time and memory in a line."""
+    from maskclip_jax.train.records.log import memory_gb
+
+    return (
+      f'{self.seconds:.1f} s compiling {self.programs} programs; at most '
+      f'{memory_gb():.1f} GB of memory'
+    )
 
   def on_duration(self, event: str, seconds: float, **_):
     if event == '/jax/core/compile/backend_compile_duration':

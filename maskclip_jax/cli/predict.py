@@ -13,6 +13,7 @@ from maskclip_jax.cli.model import (
   model_fingerprint,
   watch_compilation,
 )
+from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'predict', 'Segment photos by words.'
 # So few photos get a table of what was found in each.
@@ -69,12 +70,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     action='store_true',
     help='make also results that are there, of the same photo and settings',
   )
-  parser.add_argument('--quiet', action='store_true', help='print nothing but problems')
   add_model_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Segments the photos; 2 if one of them could not be."""
+  with obeyed_at_once():
+    return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.cli.jobs import plan_jobs
   from maskclip_jax.cli.photo_files import find_photos
   from maskclip_jax.photos import read_photo
@@ -99,17 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
   _write_merged(jobs, settings, failures, arguments)
   if not arguments.quiet:
     seconds = time.perf_counter() - start
-    print(_summary(jobs, failures, seconds, compiled))
+    print(_summary(jobs, failures, seconds) + f', of which {compiled.told()}')
   return 2 if failures else 0
 
 
-def _summary(jobs, failures, seconds, compiled) -> str:
+def _summary(jobs, failures, seconds) -> str:
   done = sum(job.done for job in jobs)
   before = f' ({done} of them before; --again makes them anew)' if done else ''
-  return (
-    f'{len(jobs) - len(failures)} of {len(jobs)} photos{before} in {seconds:.1f} s, '
-    f'of which {compiled.seconds:.1f} s compiling {compiled.programs} programs'
-  )
+  count = len(jobs) - len(failures)
+  return f'{count} of {len(jobs)} photos{before} in {seconds:.1f} s'
 
 
 def _settings(segmenter, tasks, arguments) -> str:

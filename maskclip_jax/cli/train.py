@@ -6,11 +6,9 @@ import pathlib
 import sys
 
 from maskclip_jax import atomic
+from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'train', 'Train a stage, or a pipeline of stages.'
-
-# 128 + SIGTERM: the run was told to stop, has saved, and resumes when started again.
-INTERRUPTED = 143
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +52,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     metavar='v5e:16x16',
     help='with --compile_only: for a slice of TPUs, without having one',
   )
+  parser.add_argument(
+    '--quiet', action='store_true', help='only lines of progress, no notes'
+  )
   parser.add_argument('--json', type=pathlib.Path, help='with --compile_only: a report')
 
 
 def run(arguments: argparse.Namespace) -> int:
-  """Trains; 143 if the run was told to stop, has saved, and can be resumed."""
+  """Trains; 143 or 130 if SIGTERM or Ctrl-C told the run to stop: it has saved and
+  resumes when it is started again."""
   if arguments.topology is not None:
     # The TPU compiler works here; there is no TPU to look for.
     os.environ |= {
@@ -88,16 +90,24 @@ def run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.train.loop import train
   from maskclip_jax.train.stages import run_pipeline
 
-  command = ['python', '-m', 'maskclip_jax', *sys.argv[1:]]
+  options = {
+    'command': ['python', '-m', 'maskclip_jax', *sys.argv[1:]],
+    'say': _nothing if arguments.quiet else print,
+    'compiling': obeyed_at_once,
+  }
   if config_files.is_pipeline(values):
-    result = run_pipeline(values, arguments.workdir, command=command)
+    result = run_pipeline(values, arguments.workdir, **options)
   else:
-    result = train(read(values), arguments.workdir, command=command)
+    result = train(read(values), arguments.workdir, **options)
   if result is None or result.finished:
     print(f'done: {result.bundle if result else arguments.workdir}')
     return 0
   print(f'told to stop; saved at step {result.step}, start again to resume')
-  return INTERRUPTED
+  return 128 + result.told_by
+
+
+def _nothing(text: str) -> None:
+  del text
 
 
 def _compile(arguments: argparse.Namespace, values: dict) -> int:

@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from array_record.python import array_record_module
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, locks
 from maskclip_jax.data import records, registry
 from maskclip_jax.data.index import Index, Row
 from maskclip_jax.data.sources import dataset_path, index_path
@@ -186,15 +185,12 @@ def _full(work: pathlib.Path) -> BuildError:
 
 @contextlib.contextmanager
 def _exclusive(work: pathlib.Path) -> Iterator[None]:
-  """Keeps a second build of the same dataset out; the lock dies with its process."""
-  with (work / _LOCK).open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise BuildError(
-        f'another process is building in {work}: wait for it or stop it'
-      ) from error
-    yield
+  """Keeps a second build of the same dataset out."""
+  try:
+    with locks.exclusive(work / _LOCK):
+      yield
+  except locks.Locked as error:
+    raise BuildError(f'{error} builds in {work}: wait for it or stop it') from error
 
 
 def _plan(

@@ -6,6 +6,7 @@ restored onto another mesh and another number of processes.
 """
 
 import dataclasses
+import math
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -40,9 +41,11 @@ class Checkpoints:
   def __init__(self, workdir: pathlib.Path, settings: CheckpointSettings):
     keep = [policies.LatestN(settings.keep)]
     if settings.best:
+      worst = math.inf if settings.mode == 'min' else -math.inf
       keep.append(
         policies.BestN(
-          get_metric_fn=lambda metrics: metrics[settings.best],
+          # A checkpoint before the first logged number has none.
+          get_metric_fn=lambda metrics: metrics.get(settings.best, worst),
           reverse=settings.mode == 'min',
           n=1,
           keep_checkpoints_without_metrics=False,

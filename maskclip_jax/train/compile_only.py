@@ -15,15 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.config import read
 from maskclip_jax.train.flops import count_flops
 from maskclip_jax.train.mesh import make_mesh
-from maskclip_jax.train.step import abstract_state, make_program
+from maskclip_jax.train.step import make_program, step_memory
 
 # High-bandwidth memory of a chip, in GiB.
 HBM = {'TPU v4': 32, 'TPU v5 lite': 16, 'TPU v5': 95, 'TPU v6 lite': 32, 'TPU7x': 192}
@@ -125,22 +123,6 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
   return found.devices
 
 
-def _abstract_batch(data: DataConfig) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shapes of a batch of all processes."""
-  b, n, side = data.batch_size, data.max_segments, data.canvas
-  shapes = {'image': ((b, side, side, 3), np.uint8), 'image_hw': ((b, 2), np.int32)}
-  if data.caption_tokens:
-    shapes['tokens'] = ((b, data.caption_tokens), np.int32)
-  else:
-    shapes |= dict.fromkeys(('valid', 'crowd'), ((b, n), np.bool_))
-    shapes['class'] = ((b, n), np.int32)
-    if data.overlapping:
-      shapes['masks'] = ((b, n, side, side // 8), np.uint8)
-    else:
-      shapes['segments'] = ((b, side, side), np.int16)
-  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
-
-
 def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Report:
   """Compiles the real step of a configuration, from shapes alone.
 
@@ -154,15 +136,13 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
   config = read({**values, 'start': {}})
   mesh = make_mesh(config.mesh, devices)
   program = make_program(config, mesh)
-  state = abstract_state(program.layout, program.tx)
-  key = jax.eval_shape(lambda: jax.random.key(0))
   start = time.perf_counter()
   platform = devices[0].platform
   with compiling_for(platform):
-    traced = program.step.trace(state, _abstract_batch(config.data), key)
+    traced = program.trace()
   compiled = traced.lower(lowering_platforms=(platform,)).compile()
   seconds = time.perf_counter() - start
-  memory = compiled.memory_analysis()
+  arguments, temporaries = step_memory(compiled)
   kind = devices[0].device_kind
   gib = HBM.get(kind)
   return Report(
@@ -172,8 +152,8 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
     batch=config.data.batch_size,
     sampling=sampling_form(config.chosen_preset().config, platform),
     seconds=seconds,
-    arguments=memory.argument_size_in_bytes,
-    temporaries=memory.temp_size_in_bytes,
+    arguments=arguments,
+    temporaries=temporaries,
     flops=count_flops(traced.jaxpr) / len(devices),
     collectives=collectives(compiled.as_text()),
     capacity=None if gib is None else gib * 2**30,

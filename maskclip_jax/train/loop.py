@@ -11,6 +11,7 @@ import dataclasses
 import math
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.targets import decode_ids
+from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
@@ -26,9 +28,15 @@ from maskclip_jax.train.export import save_bundle
 from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.records import pictures
 from maskclip_jax.train.records import workdir as workdirs
-from maskclip_jax.train.records.log import RunLog
+from maskclip_jax.train.records.log import RunLog, process_gb
 from maskclip_jax.train.starting import starting_values
-from maskclip_jax.train.step import Program, TrainState, make_program
+from maskclip_jax.train.step import (
+  Program,
+  Step,
+  TrainState,
+  make_program,
+  step_memory,
+)
 
 
 class Diverged(ValueError):
@@ -42,6 +50,7 @@ class Result:
   Attributes:
     step: updates made.
     finished: whether these were all; else the run was told to stop and can resume.
+    told_by: the signal that told it to stop.
     state: the last state.
     metrics: the last means.
     bundle: the exported model, if finished.
@@ -52,6 +61,7 @@ class Result:
   state: TrainState
   metrics: Mapping[str, float]
   bundle: pathlib.Path | None
+  told_by: signal.Signals | None = None
 
 
 @dataclasses.dataclass
@@ -86,62 +96,101 @@ def train(
   *,
   command: Sequence[str] = (),
   say: Callable[[str], None] = print,
+  compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Result:
   """Runs a configuration, from where its directory stands to the end.
 
   Args:
-    config: of the run.
+    config: the run's configuration.
     workdir: its directory; all processes give the same.
     command: what was typed, for the records.
     say: where notes go; lines of progress go to stdout.
+    compiling: entered while the step is compiled, when nothing needs to be saved.
 
   Raises:
     FileNotFoundError, ValueError: what is wrong with the configuration, the files the
-      run starts from, or its directory.
+      run starts from, or its directory; or another process trains there.
     Diverged: a loss is not finite.
     OSError: the disk is full or gone.
   """
   workdir = pathlib.Path(workdir).absolute()
-  active = jax.process_index() == 0
+  if jax.process_index() != 0:
+    say = _nothing
   mesh = make_mesh(config.mesh)
   workdirs.check(workdir, config)
   program = make_program(config, mesh)
-  starting = starting_values(program.task, tuple(config.start.values()), config.seed)
-  workdirs.claim(workdir, config, command)
-  workdirs.check_start(workdir, starting.record())
-  checkpoints = Checkpoints(workdir, config.checkpoint)
-  try:
-    state = program.start(starting)
-    if active:
-      shape = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
-      device = mesh.devices.flat[0]
-      say(f'{config.task} on {device.device_kind}, mesh {shape}')
-      if form := sampling_form(config.chosen_preset().config, device.platform):
-        say(f'deformable sampling by {form}')
-      say(program.layout.table())
-    if checkpoints.latest() is not None:
-      state = checkpoints.restore(state)
-      if active:
+  with workdirs.locked(workdir):
+    starting = starting_values(program.task, tuple(config.start.values()), config.seed)
+    with compiling():
+      traced = program.trace()
+    _check_best(config, traced)
+    workdirs.claim(workdir, config, command, starting.record())
+    checkpoints = Checkpoints(workdir, config.checkpoint)
+    try:
+      state = program.start(starting)
+      _introduce(program, say)
+      if checkpoints.latest() is not None:
+        state = checkpoints.restore(state)
         say(f'resumed at step {int(state.step)} of {config.total_steps}')
-    if active and int(state.step) < config.total_steps:
-      say('compiling the step ...')
-    state, metrics, finished = _run(program, state, checkpoints, workdir)
-    exported = None
-    if finished:
-      exported = workdir / bundle.OF_RUN
-      save_bundle(exported, program, state, starting)
-  finally:
-    checkpoints.close()
-  return Result(int(state.step), finished, state, metrics, exported)
+      metrics, told_by, exported = {}, None, None
+      if int(state.step) < config.total_steps:
+        with compiling():
+          step = compile_traced(traced, say)
+        state, metrics, told_by = _run(program, step, state, checkpoints, workdir)
+      if int(state.step) == config.total_steps:
+        exported = workdir / bundle.OF_RUN
+        save_bundle(exported, program, state, starting)
+    finally:
+      checkpoints.close()
+  return Result(
+    int(state.step), exported is not None, state, metrics, exported, told_by
+  )
+
+
+def _nothing(text: str) -> None:
+  """Says nothing: one process of several speaks."""
+
+
+def _introduce(program: Program, say: Callable[[str], None]) -> None:
+  """Says what trains, and where."""
+  config, mesh = program.config, program.mesh
+  shape = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
+  device = mesh.devices.flat[0]
+  say(f'{config.task} on {device.device_kind}, mesh {shape}')
+  if form := sampling_form(config.chosen_preset().config, device.platform):
+    say(f'deformable sampling by {form}')
+  say(program.layout.table())
+
+
+def _check_best(config: TrainConfig, traced: jax.stages.Traced) -> None:
+  """Fails where the best checkpoint is to be chosen by a number that is not logged."""
+  _, terms = traced.out_info
+  if (best := config.checkpoint.best) and best not in terms:
+    raise unknown('logged number (config.checkpoint.best)', best, sorted(terms))
+
+
+def compile_traced(traced: jax.stages.Traced, say: Callable[[str], None]) -> Step:
+  """Compiles a step; says how long it took and what memory it needs."""
+  say('compiling the step ...')
+  begun = time.perf_counter()
+  compiled = traced.lower().compile()
+  seconds = time.perf_counter() - begun
+  own, rest = (size / 1e9 for size in step_memory(compiled))
+  say(
+    f'compiled in {seconds:.0f} s with at most {process_gb():.1f} GB of memory; a step '
+    f'needs {own + rest:.2f} GB per device, {own:.2f} of them for state and batch'
+  )
+  return compiled
 
 
 def _run(
   program: Program,
+  one_step: Step,
   state: TrainState,
   checkpoints: Checkpoints,
   workdir: pathlib.Path,
-) -> tuple[TrainState, Mapping[str, float], bool]:
-  """Steps until the end or until told to stop; saves before it returns."""
+) -> tuple[TrainState, Mapping[str, float], signal.Signals | None]:
+  """Steps until the end or until told to stop, and by what; saves before it returns."""
   config = program.config
   active = jax.process_index() == 0
   step = first = int(state.step)
@@ -174,26 +223,25 @@ def _run(
       batch = program.batch(rows)
       log.waited(time.perf_counter() - begun)
       profile(step)
-      begun = time.perf_counter()
-      state, terms = program.step(state, batch, key)
+      state, terms = one_step(state, batch, key)
       if step == first:
-        log.compiled(time.perf_counter() - begun)
+        log.begin()
       step += 1
       look(pending)
       pending = _Pending(step, terms, rows['image_id'])
-      stopped = stop() or checkpoints.should_stop(step)
+      told_by = stop() or _preempted(checkpoints, step)
       last = step == config.total_steps
-      if stopped or last or step % config.checkpoint.every == 0:
+      if told_by or last or step % config.checkpoint.every == 0:
         look(pending)
         pending = None
         save()
       draw(step, state, batch)
-      if stopped and not last:
+      if told_by and not last:
         checkpoints.wait()
-        return state, log.last, False
+        return state, log.last, told_by
     look(pending)
     checkpoints.wait()
-  return state, log.last, True
+  return state, log.last, None
 
 
 class _Drawing:
@@ -218,18 +266,32 @@ class _Drawing:
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[Callable[[], bool]]:
-  """Whether this process was told to end (SIGTERM); several processes agree by
-  `Checkpoints.should_stop` instead, which needs the signal for itself."""
-  if jax.process_count() > 1:
-    yield lambda: False
+def _listening() -> Iterator[Callable[[], signal.Signals | None]]:
+  """Which signal told this process to end: SIGTERM, or SIGINT (Ctrl-C), whose second
+  ends it at once. Several processes agree by `_preempted` instead, which needs SIGTERM
+  for itself. Only the main thread hears signals."""
+  main = threading.current_thread() is threading.main_thread()
+  if jax.process_count() > 1 or not main:
+    yield lambda: None
     return
-  told = []
-  previous = signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+  told: list[signal.Signals] = []
+
+  def hear(number: int, frame: object) -> None:
+    if told and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    told.append(signal.Signals(number))
+
+  previous = {n: signal.signal(n, hear) for n in (signal.SIGTERM, signal.SIGINT)}
   try:
-    yield lambda: bool(told)
+    yield lambda: told[0] if told else None
   finally:
-    signal.signal(signal.SIGTERM, previous)
+    for number, handler in previous.items():
+      signal.signal(number, handler)
+
+
+def _preempted(checkpoints: Checkpoints, step: int) -> signal.Signals | None:
+  """SIGTERM once all processes have agreed to end at this step."""
+  return signal.SIGTERM if checkpoints.should_stop(step) else None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Every stage has a directory of its own inside the pipeline's. A stage that has b
 exported is done; the one that was interrupted resumes at its last checkpoint.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ def run_pipeline(
   *,
   command: Sequence[str] = (),
   say: Callable[[str], None] = print,
+  compiling: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Result | None:
   """Runs the stages that are not done, in order.
 
@@ -61,6 +63,7 @@ def run_pipeline(
     workdir: of the pipeline.
     command: what was typed, for the records.
     say: where notes go.
+    compiling: entered while a step is compiled, when nothing needs to be saved.
 
   Returns:
     How the last stage that ran ended; None if all were done before.
@@ -73,13 +76,14 @@ def run_pipeline(
   for name, config in stages.items():
     workdirs.check(workdir / name, config)
   result = None
-  for name, config in stages.items():
-    directory = workdir / name
-    if bundle.is_bundle(directory / bundle.OF_RUN):
-      say(f'{name}: done before')
-      continue
-    say(f'{name}: {config.total_steps} steps')
-    result = train(config, directory, command=command, say=say)
-    if not result.finished:
-      break
+  with workdirs.locked(workdir):
+    for name, config in stages.items():
+      directory = workdir / name
+      if bundle.is_bundle(directory / bundle.OF_RUN):
+        say(f'{name}: done before')
+        continue
+      say(f'{name}: {config.total_steps} steps')
+      result = train(config, directory, command=command, say=say, compiling=compiling)
+      if not result.finished:
+        break
   return result

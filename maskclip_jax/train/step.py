@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from maskclip_jax.data.pipeline import Stream, train_stream
+from maskclip_jax.data.pipeline import DataConfig, Stream, train_stream
 from maskclip_jax.data.targets import Arrays
 from maskclip_jax.ops import deformable
 from maskclip_jax.train import mesh as meshes
@@ -85,6 +85,12 @@ class Program:
     kept = {name: rows[name] for name in ON_DEVICE if name in rows}
     return meshes.to_devices(kept, self.mesh)
 
+  def trace(self) -> jax.stages.Traced:
+    """The step traced from shapes alone, to be compiled or to be asked."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = abstract_state(self.layout, self.tx)
+    return self.step.trace(state, abstract_batch(self.config.data), key)
+
   def start(self, values: Mapping[str, np.ndarray]) -> TrainState:
     """The state before the first step, from the values of all its paths."""
     layout, placed = self.layout, self.placed
@@ -129,6 +135,28 @@ def abstract_state(layout: Layout, tx: optax.GradientTransformation) -> TrainSta
   frozen |= {path: shape(x) for path, x in layout.constants.items()}
   step = jax.ShapeDtypeStruct((), jnp.int32)
   return TrainState(step, trained, jax.eval_shape(tx.init, trained), frozen)
+
+
+def abstract_batch(data: DataConfig) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shapes and types of a batch of all processes, as `Program.batch` makes it."""
+  b, n, side = data.batch_size, data.max_segments, data.canvas
+  shapes = {'image': ((b, side, side, 3), np.uint8), 'image_hw': ((b, 2), np.int32)}
+  if data.caption_tokens:
+    shapes['tokens'] = ((b, data.caption_tokens), np.int32)
+  else:
+    shapes |= dict.fromkeys(('valid', 'crowd'), ((b, n), np.bool_))
+    shapes['class'] = ((b, n), np.int32)
+    if data.overlapping:
+      shapes['masks'] = ((b, n, side, side // 8), np.uint8)
+    else:
+      shapes['segments'] = ((b, side, side), np.int16)
+  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def step_memory(compiled: jax.stages.Compiled) -> tuple[int, int]:
+  """Bytes of a compiled step on each device: of state and batch, and of the rest."""
+  memory = compiled.memory_analysis()
+  return memory.argument_size_in_bytes, memory.temp_size_in_bytes
 
 
 def make_step(

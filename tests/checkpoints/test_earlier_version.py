@@ -20,6 +20,7 @@ from maskclip_jax.train import checkpoint, config_files
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.optim import make_optimizer
 from maskclip_jax.train.records import workdir as workdirs
+from maskclip_jax.train.records.log import METRICS
 from maskclip_jax.train.stages import read_stages
 from maskclip_jax.train.step import abstract_state
 from maskclip_jax.train.task import Layout, make_task
@@ -61,6 +62,7 @@ def config_today(name: str) -> TrainConfig:
 def test_the_same_command_resumes_a_run(name, tmp_path):
   recorded = (EARLIER / f'{name}.run.json').read_text()
   (tmp_path / workdirs.CONFIG).write_text(recorded)
+  (tmp_path / METRICS).write_text('{"step": 1}\n')
   config = config_today(name)
   workdirs.check(tmp_path, config)
   # Its own record reads as today's configuration too: `export` needs nothing else.

@@ -12,7 +12,7 @@ import tiny_stages
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import load_model
-from maskclip_jax.train import step as states
+from maskclip_jax.train import loop
 from maskclip_jax.train.loop import Diverged, train
 from maskclip_jax.train.records import pictures, workdir
 from maskclip_jax.train.starting import starting_values
@@ -81,22 +81,26 @@ def test_frozen_parameters_do_not_move_by_one_bit(whole):
   assert sorted(moved) == sorted(result.state.params)
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(whole, tmp_path, monkeypatch):
-  """SIGTERM after the third step: saved, and resumed from there."""
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_ends_with_the_same_bits(
+  number, whole, tmp_path, monkeypatch
+):
+  """A signal, Ctrl-C too, in the third step: saved, and resumed from there."""
   _, uninterrupted, _ = whole
   real, calls = Program.batch, []
 
   def batch(program, rows):
     calls.append(rows['image_id'])
     if len(calls) == 3:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
     return real(program, rows)
 
   monkeypatch.setattr(Program, 'batch', batch)
-  before = signal.getsignal(signal.SIGTERM)
+  before = signal.getsignal(number)
   first = train(masq(), tmp_path, say=lambda _: None)
   assert (first.step, first.finished, first.bundle) == (3, False, None)
-  assert signal.getsignal(signal.SIGTERM) is before
+  assert first.told_by == number
+  assert signal.getsignal(number) is before
   notes = []
   second = train(masq(), tmp_path, say=notes.append)
   assert 'resumed at step 3 of 4' in notes
@@ -116,10 +120,10 @@ def test_a_finished_run_is_not_run_again(whole):
 
 
 def test_nan_stops_with_step_term_and_images(tmp_path, monkeypatch):
-  real = states.make_step
+  real = loop.compile_traced
 
-  def make_step(*args, **kwargs):
-    step = real(*args, **kwargs)
+  def compile_traced(*args):
+    step = real(*args)
 
     def broken(state, batch, key):
       state, terms = step(state, batch, key)
@@ -129,7 +133,7 @@ def test_nan_stops_with_step_term_and_images(tmp_path, monkeypatch):
 
     return broken
 
-  monkeypatch.setattr('maskclip_jax.train.step.make_step', make_step)
+  monkeypatch.setattr(loop, 'compile_traced', compile_traced)
   with pytest.raises(
     Diverged, match=r'step 3: loss_ce is not finite.*generated-\d'
   ) as e:
@@ -138,6 +142,60 @@ def test_nan_stops_with_step_term_and_images(tmp_path, monkeypatch):
   # Nothing of the damaged state is kept.
   kept = [p.name for p in (tmp_path / 'checkpoints').iterdir()]
   assert kept == ['step_00000002']
+
+
+def test_a_second_process_is_refused_and_the_first_untouched(whole, tmp_path):
+  directory, *_ = whole
+  before = {p: p.stat().st_mtime_ns for p in directory.rglob('*')}
+  with workdir.locked(directory):
+    with pytest.raises(ValueError, match=rf'process {os.getpid()} on .* trains in'):
+      train(masq(), directory)
+    assert set(directory.rglob('*')) - set(before) == {directory / '.lock'}
+  assert {p: p.stat().st_mtime_ns for p in before if p != directory} == {
+    p: time for p, time in before.items() if p != directory
+  }
+  # Of a directory that was made for the lock alone nothing stays.
+  with workdir.locked(tmp_path / 'a/b'):
+    assert (tmp_path / 'a/b/.lock').is_file()
+  assert not (tmp_path / 'a').exists()
+
+
+def test_a_start_that_failed_claims_nothing(tmp_path, monkeypatch):
+  """Between the claim and the first step anything may happen, a kill too."""
+
+  def killed(*args):
+    raise MemoryError
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, 'compile_traced', killed)
+    with pytest.raises(MemoryError):
+      train(masq(), tmp_path / 'run')
+  workdir.check(tmp_path / 'run', masq(optim={'lr': 1e-3}))
+  workdir.claim(tmp_path / 'run', masq(optim={'lr': 1e-3}), ['again'], [])
+  recorded = json.loads((tmp_path / 'run/config.json').read_text())
+  assert recorded['optim']['lr'] == 1e-3
+  (tmp_path / 'run/metrics.jsonl').write_text('{"step": 1}\n')
+  with pytest.raises(ValueError, match='another configuration'):
+    workdir.check(tmp_path / 'run', masq())
+
+
+def test_the_best_is_chosen_by_a_number_that_is_logged(tmp_path):
+  config = masq(checkpoint={'best': 'los'})
+  with pytest.raises(ValueError, match=r"no logged number .*'los': did you mean 'loss"):
+    train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_checkpoint_before_the_first_logged_number(tmp_path):
+  config = masq(checkpoint={'best': 'loss', 'every': 1, 'keep': 1}, log={'every': 3})
+  notes = []
+  assert train(config, tmp_path, say=notes.append).finished
+  kept = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir())
+  assert kept[-1] == 'step_00000004'
+  assert re.search(
+    r'compiled in \d+ s with at most [\d.]+ GB of memory; a step needs [\d.]+ GB',
+    '\n'.join(notes),
+  )
 
 
 def test_a_workdir_of_another_configuration(whole):
@@ -156,10 +214,11 @@ def test_a_directory_of_something_else(tmp_path):
 
 def test_sources_may_not_change_under_a_run(tmp_path):
   record = [{'source': 'runs/a', 'fingerprint': '1'}]
-  workdir.check_start(tmp_path, record)
-  workdir.check_start(tmp_path, record)
+  workdir.claim(tmp_path, masq(), [], record)
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n')
+  workdir.claim(tmp_path, masq(), [], record)
   with pytest.raises(ValueError, match='runs/a has changed since'):
-    workdir.check_start(tmp_path, [{'source': 'runs/a', 'fingerprint': '2'}])
+    workdir.claim(tmp_path, masq(), [], [{'source': 'runs/a', 'fingerprint': '2'}])
 
 
 @pytest.mark.eight_devices

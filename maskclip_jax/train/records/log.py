@@ -37,6 +37,11 @@ def memory_gb() -> float:
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'peak_bytes_in_use' in stats:
     return stats['peak_bytes_in_use'] / 1e9
+  return process_gb()
+
+
+def process_gb() -> float:
+  """Largest memory of this process so far."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak * (1 if sys.platform == 'darwin' else 1024) / 1e9
 
@@ -82,10 +87,8 @@ class RunLog:
       self._file = path.open('a')
       self.events = EventFile(workdir / EVENTS)
 
-  def compiled(self, seconds: float) -> None:
+  def begin(self) -> None:
     """The first step has been sent off: speed is measured from here on."""
-    if self._file is not None:
-      print(f'compiled in {seconds:.0f} s', flush=True)
     self._start, self._waited = time.perf_counter(), 0.0
 
   def waited(self, seconds: float) -> None:

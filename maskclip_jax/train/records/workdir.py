@@ -5,6 +5,7 @@
 with the same configuration; what changes no result may change.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import pathlib
@@ -15,15 +16,43 @@ from typing import Any
 
 import jax
 
-from maskclip_jax import atomic, plain
+from maskclip_jax import atomic, locks, plain
 from maskclip_jax._version import __version__
+from maskclip_jax.train.checkpoint import DIRECTORY
 from maskclip_jax.train.config import TrainConfig, read
+from maskclip_jax.train.records.log import METRICS
 
 CONFIG, START = 'config.json', 'start.json'
+_LOCK = '.lock'
 # Fields that change speed, or what is shown and kept, and no result.
 _FREE = ('mesh', 'log', 'checkpoint', 'remat', 'data.workers', 'data.threads')
 _FREE += ('data.prefetch', 'data.data_dir')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes out of a directory; made if need be, and removed if empty.
+
+  Raises:
+    ValueError: another process trains there.
+  """
+  if jax.process_index() != 0:
+    yield
+    return
+  made = [place for place in (workdir, *workdir.parents) if not place.exists()]
+  workdir.mkdir(parents=True, exist_ok=True)
+  try:
+    with locks.exclusive(workdir / _LOCK):
+      yield
+  except locks.Locked as error:
+    raise ValueError(
+      f'{error} trains in {workdir}: wait for it, stop it, or choose another --workdir'
+    ) from error
+  finally:
+    for place in made:
+      with contextlib.suppress(OSError):
+        place.rmdir()
 
 
 def check(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -34,11 +63,71 @@ def check(workdir: pathlib.Path, config: TrainConfig) -> None:
   """
   path = workdir / CONFIG
   if path.exists():
-    _compare(path, _todays(json.loads(path.read_text())), _values(config))
-  elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    if _begun(workdir):
+      _compare(path, _todays(json.loads(path.read_text())), _values(config))
+  elif workdir.exists() and (not workdir.is_dir() or _holds_files(workdir)):
     raise ValueError(
       f'{workdir} exists and holds no run: choose an empty or a new --workdir'
     )
+
+
+def _holds_files(workdir: pathlib.Path) -> bool:
+  return any(entry.name != _LOCK for entry in workdir.iterdir())
+
+
+def _begun(workdir: pathlib.Path) -> bool:
+  """Whether a run has made a step: a start that failed claims no directory."""
+  metrics = workdir / METRICS
+  logged = metrics.is_file() and metrics.stat().st_size > 0
+  return logged or any(workdir.glob(f'{DIRECTORY}/step_*'))
+
+
+def claim(
+  workdir: pathlib.Path,
+  config: TrainConfig,
+  command: Sequence[str],
+  record: Sequence[Mapping[str, str]],
+) -> None:
+  """Makes a directory this run's, if it is not already.
+
+  Args:
+    workdir: a directory that `check` has found to be free or this run's.
+    config: the run's configuration.
+    command: what was typed, for the records.
+    record: what the run starts from.
+
+  Raises:
+    OSError: it cannot be written.
+    ValueError: a file that the run started from is another one now.
+  """
+  path = workdir / CONFIG
+  if path.exists() and _begun(workdir):
+    _check_start(workdir, record)
+    return
+  if jax.process_index() != 0:
+    return
+  environment = {
+    'maskclip_jax': __version__,
+    'python': platform.python_version(),
+    'machine': platform.platform(),
+    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    'processes': jax.process_count(),
+    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  }
+  _write_json(workdir / 'environment.json', environment)
+  atomic.write(workdir / 'command.sh', f'#!/bin/sh\n{shlex.join(command)}\n')
+  _write_json(workdir / START, [dict(row) for row in record])
+  _write_json(path, plain.to_dict(config))
+
+
+def _check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:
+  recorded = json.loads((workdir / START).read_text())
+  for before, now in zip(recorded, record, strict=False):
+    if before['fingerprint'] != now['fingerprint']:
+      raise ValueError(
+        f'{now["source"]} has changed since the run in {workdir} started from it: put '
+        'the old one back, or choose another --workdir'
+      )
 
 
 def _values(config: TrainConfig) -> Any:
@@ -55,53 +144,6 @@ def _todays(values: Any) -> Any:
     return _values(read(values))
   except ValueError:
     return values
-
-
-def claim(workdir: pathlib.Path, config: TrainConfig, command: Sequence[str]) -> None:
-  """Makes a directory this run's, if it is not already.
-
-  Args:
-    workdir: made if needed.
-    config: of the run.
-    command: what was typed, for the records.
-
-  Raises:
-    OSError: it cannot be written.
-  """
-  path = workdir / CONFIG
-  workdir.mkdir(parents=True, exist_ok=True)
-  if path.exists() or jax.process_index() != 0:
-    return
-  environment = {
-    'maskclip_jax': __version__,
-    'python': platform.python_version(),
-    'machine': platform.platform(),
-    **{name: importlib.metadata.version(name) for name in _PACKAGES},
-    'processes': jax.process_count(),
-    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-  }
-  _write_json(workdir / 'environment.json', environment)
-  atomic.write(workdir / 'command.sh', f'#!/bin/sh\n{shlex.join(command)}\n')
-  _write_json(path, plain.to_dict(config))
-
-
-def check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:
-  """Keeps what a run started from, or finds it unchanged.
-
-  Raises:
-    ValueError: a file that the run started from is another one now.
-  """
-  path, record = workdir / START, [dict(row) for row in record]
-  if not path.exists():
-    if jax.process_index() == 0:
-      _write_json(path, record)
-    return
-  for before, now in zip(json.loads(path.read_text()), record, strict=False):
-    if before['fingerprint'] != now['fingerprint']:
-      raise ValueError(
-        f'{now["source"]} has changed since the run in {workdir} started from it: put '
-        'the old one back, or choose another --workdir'
-      )
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
