@@ -93,8 +93,7 @@ def field_type(cls: type, path: Sequence[str]) -> Any:
   """
   hint: Any = cls
   for name in path:
-    members = typing.get_args(hint) if _is_union(hint) else (hint,)
-    hint = next((a for a in members if a is not types.NoneType), None)
+    hint = next((a for a in members(hint) if a is not types.NoneType), None)
     if dataclasses.is_dataclass(hint):
       hint = typing.get_type_hints(hint).get(name)
     elif typing.get_origin(hint) is not None and issubclass(
@@ -124,6 +123,11 @@ def above(instance: Any, limit: float, *names: str) -> None:
     value = getattr(instance, name)
     if value is not None and not (math.isfinite(value) and value > limit):
       raise ValueError(f'{name} must be above {limit}, not {value}')
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+  """The types of a union; of another type, that alone."""
+  return typing.get_args(hint) if _is_union(hint) else (hint,)
 
 
 def _is_union(hint: Any) -> bool:

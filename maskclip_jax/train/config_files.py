@@ -5,7 +5,6 @@ import importlib.util
 import pathlib
 import sys
 import types
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,7 +135,7 @@ def _parse(text: str, hint: Any, current: Any) -> Any:
     hint: the field's type; None where it is not known.
     current: its value so far.
   """
-  members = typing.get_args(hint) or (hint,)
+  members = plain.members(hint)
   if text.lower() in ('none', 'null') and type(None) in members:
     return None
   if str in members or (hint in (None, Any) and isinstance(current, str)):
