@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar('T')
+# What is longer is not a misspelling, and comparing it takes long.
+_LONGEST = 100
 
 
 def hint(name: str, known: Iterable[str]) -> str:
   """What a name that does not exist may have meant, else every name there is."""
-  known = list(known)
-  close = difflib.get_close_matches(name.lower(), known, n=3)
-  longer = [k for k in known if name and k.startswith(name.lower())]
+  known, name = list(known), str(name).lower()[:_LONGEST]
+  close = difflib.get_close_matches(name, known, n=3)
+  longer = [k for k in known if name and k.startswith(name)]
   likely = list(dict.fromkeys([*longer, *close]))
   if likely:
     return f'did you mean {" or ".join(map(repr, likely))}?'

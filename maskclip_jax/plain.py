@@ -6,6 +6,9 @@ Configurations and bundles are read by this: every mistake is named by its full 
 
 import dataclasses
 import math
+import json
+import os
+import pathlib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +24,30 @@ _FORMER = 'former name'
 def renamed(former: str, default: Any) -> Any:
   """A field with a default value that `read` also knows by its former name."""
   return dataclasses.field(default=default, metadata={_FORMER: former})
+
+
+def parse_json(text: str | bytes, name: str | os.PathLike) -> Any:
+  """The value of a JSON text.
+
+  Raises:
+    ValueError: the text is not JSON, or is nested too deeply; begins with `name`.
+  """
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError(f'{name} is not valid JSON: nested too deeply') from None
+  except ValueError as error:
+    raise ValueError(f'{name} is not valid JSON: {error}') from None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """The value of a JSON file in UTF-8, with or without a byte order mark.
+
+  Raises:
+    OSError: the file cannot be read.
+    ValueError: it is not JSON.
+  """
+  return parse_json(pathlib.Path(path).read_bytes().removeprefix(b'\xef\xbb\xbf'), path)
 
 
 def to_dict(instance: Any) -> dict[str, Any]:

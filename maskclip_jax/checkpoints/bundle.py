@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 
@@ -24,6 +24,15 @@ CONFIG, TENSORS, CARD = 'config.json', 'model.safetensors', 'MODEL_CARD.md'
 
 # The bundle that a training run ends with, in its workdir.
 OF_RUN = 'bundle'
+
+# What its config has to hold, and what it may hold besides.
+_FIELDS = {
+  'format_version': int,
+  'library_version': str,
+  'preset': dict,
+  'fingerprint': str,
+}
+_OPTIONAL = {'text_fingerprint': str | None, 'source': dict}
 
 _TEXT_TOWER = 'text/'
 
@@ -74,7 +83,14 @@ def _update(digest, path: str, described: bytes, content: np.ndarray) -> None:
 def is_bundle(directory: str | os.PathLike) -> bool:
   """True where a directory holds what `save` writes."""
   path = pathlib.Path(directory)
-  return (path / CONFIG).is_file() and (path / TENSORS).is_file()
+  if not (path / CONFIG).is_file() or not (path / TENSORS).is_file():
+    return False
+  try:
+    content = plain.read_json(path / CONFIG)
+  except (OSError, ValueError):
+    return False
+  # Repositories of Hugging Face have files of the same names.
+  return isinstance(content, dict) and set(_FIELDS) <= set(content)
 
 
 def locate(directory: str | os.PathLike) -> pathlib.Path:
@@ -177,13 +193,14 @@ def load(directory: str | os.PathLike) -> Bundle:
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    content = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} is not valid JSON: {error}') from error
-  needed = {'format_version', 'library_version', 'preset', 'fingerprint'}
-  if not isinstance(content, dict) or not needed <= set(content):
-    raise ValueError(f'{path} is not the config of a bundle')
+  content = plain.read_json(path)
+  if not isinstance(content, dict) or not set(_FIELDS) <= set(content):
+    raise ValueError(
+      f'{path} is not the config of a bundle: a checkpoint must be converted first'
+    )
+  for name, kind in (_FIELDS | _OPTIONAL).items():
+    if name in content and not isinstance(content[name], kind):
+      raise ValueError(f'{path}: {name} cannot be {content[name]!r}')
   if content['format_version'] != FORMAT_VERSION:
     raise ValueError(
       f'{path} has format version {content["format_version"]}; maskclip_jax '

@@ -18,9 +18,11 @@ import numpy as np
 from maskclip_jax.checkpoints import bundle, params, restore
 from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
+from maskclip_jax.checkpoints.files import shards
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
 from maskclip_jax.systems import system_names
+from maskclip_jax.systems.clip.beside import CLIP_VOCABULARY
 from maskclip_jax.systems.system import Preset, System, all_systems, find_system
 
 # Two files hold the same CLIP if a matrix agrees to rounding in half precision;
@@ -162,12 +164,31 @@ def _notes(
   if second is not None:
     notes.append(str(second))
   clip = main if second is None else second
-  if clip.kind == CLIP and 'activation' not in clip.beside:
-    notes.append(
-      "activation quick_gelu, as in OpenAI's weights: most other CLIPs need 'gelu' in "
-      f'{bundle.CONFIG}'
-    )
+  if clip.kind == CLIP:
+    notes += _clip_notes(clip, getattr(preset.config, CLIP, preset.config))
   return tuple(notes)
+
+
+def _clip_notes(clip: Checkpoint, config: Any) -> list[str]:
+  """What of a CLIP neither its weights nor a file beside them told."""
+  notes = []
+  if 'activation' not in clip.beside:
+    notes.append(
+      "activation quick_gelu, as in OpenAI's weights: most other CLIPs need 'gelu', "
+      'which their open_clip_config.json or config.json beside the weights tells'
+    )
+  if clip.layout != 'scenic' and 'vision_heads' not in clip.beside:
+    notes.append(
+      f'attention heads: {config.vision_heads} of {config.vision_width} channels and '
+      f'{config.text_heads} of {config.text_width} for text, as in published CLIPs; '
+      'nothing beside the weights tells them'
+    )
+  if config.vocab_size < CLIP_VOCABULARY:
+    notes.append(
+      f'its token table has {config.vocab_size} rows and the tokenizer '
+      f'{CLIP_VOCABULARY} words: most words will mean nothing'
+    )
+  return notes
 
 
 def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
@@ -270,6 +291,9 @@ def _provenance(sources: Sources) -> dict[str, Any]:
 
 
 def _sha256(path: pathlib.Path) -> str:
-  """Of a file; of its tensors for a bundle."""
-  with (path / bundle.TENSORS if path.is_dir() else path).open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  """Of a file, or of several after each other; of its tensors for a bundle."""
+  digest = hashlib.sha256()
+  for part in [path / bundle.TENSORS] if path.is_dir() else shards(path):
+    with part.open('rb') as file:
+      hashlib.file_digest(file, lambda: digest)
+  return digest.hexdigest()

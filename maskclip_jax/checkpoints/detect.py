@@ -3,23 +3,28 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from maskclip_jax.checkpoints import bundle
-from maskclip_jax.checkpoints.files import OPENAI_CLIP_FILE, read_checkpoint
-from maskclip_jax.checkpoints.tensor_file import TensorFile
+from maskclip_jax.checkpoints.files import (
+  OPENAI_CLIP_FILE,
+  find_weights,
+  read_checkpoint,
+)
+from maskclip_jax.checkpoints.tensor_file import shapes_of, without_prefix
 from maskclip_jax.mapping import resnet, rules
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
+from maskclip_jax.systems.clip.checkpoint import WITHOUT_SHAPE
 from maskclip_jax.systems.system import all_systems, find_system
 
 # The part of a system whose checkpoint `--clip` takes.
 CLIP = 'clip'
-# What the shapes of a CLIP leave open.
-_UNTOLD = ('activation', 'vision_heads', 'text_heads')
+# What the shapes of a CLIP in an official layout leave open.
+_UNTOLD = (*WITHOUT_SHAPE, 'vision_heads', 'text_heads')
 
 _CONVERTED = (
   'a file of a bundle, converted already: give the bundle directory to --model'
@@ -80,9 +85,7 @@ class Checkpoint:
 
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Official key -> shape, where possible without reading a tensor."""
-    if isinstance(self.tensors, TensorFile):
-      return self.tensors.shapes()
-    return {key: array.shape for key, array in self.tensors.items()}
+    return shapes_of(self.tensors)
 
   def known_shapes(self) -> dict[str, tuple[int, ...]]:
     """Our path -> shape, of those tensors whose layout needs no head count."""
@@ -126,11 +129,14 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     if system.parts or not system.segments:
       raise ValueError(f'{path} is a bundle, converted already: give it to --model')
     return opened
+  path = find_weights(path)
   tensors = read_checkpoint(path)
+  if prefix := _wrapper(tensors):
+    tensors = without_prefix(tensors, prefix)
   kind, layout = detect(tensors, path)
   form = formats()[kind]
   table = form.read(layout, frozenset(tensors))
-  return Checkpoint(path, tensors, kind, layout, table, form.beside(path))
+  return Checkpoint(path, tensors, kind, layout, table, form.beside(path, layout))
 
 
 def _open_bundle(path: pathlib.Path) -> Checkpoint:
@@ -183,6 +189,36 @@ def _check_kind(path: pathlib.Path, found: str, wanted: str) -> None:
     )
 
 
+def _wrapper(keys: Collection[str]) -> str:
+  """What a wrapper put before every key of a known network: 'model.'; '' for nothing.
+
+  Training frameworks name the attribute that holds the network.
+  """
+  if any(form.layout_of(keys) for form in formats().values()):
+    return ''
+  for prefix in _prefixes(keys):
+    if all(key.startswith(prefix) for key in keys):
+      return prefix
+  return ''
+
+
+def _prefixes(keys: Collection[str]) -> list[str]:
+  """Prefixes below which lie the keys of a known network, shortest first."""
+  signatures = tuple(
+    signature
+    for form in formats().values()
+    for layout in form.signatures.values()
+    for signature in layout
+  )
+  found = {
+    key.removesuffix(signature)
+    for signature in signatures
+    for key in keys
+    if key.endswith(f'.{signature}')
+  }
+  return sorted(found, key=len)
+
+
 def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
   """Kind and layout of the network that keys belong to.
 
@@ -202,6 +238,11 @@ def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
   for kind, layout in matching.items():
     if kind not in included:
       return kind, layout
+  if prefixes := _prefixes(keys):
+    raise ValueError(
+      f'{path} holds a network we know below {prefixes[0]!r}, and others beside it: '
+      'save its tensors alone'
+    )
   shown = ', '.join(sorted(keys)[:3]) or 'nothing'
   titles = ', '.join(form.title for form in known.values())
   raise ValueError(

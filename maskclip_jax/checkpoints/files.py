@@ -8,12 +8,19 @@ a line that says what to do instead.
 import os
 import pathlib
 import pickle
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
-from maskclip_jax.checkpoints.tensor_file import TensorFile
+from maskclip_jax.checkpoints.tensor_file import (
+  TensorFile,
+  Tensors,
+  is_header_length,
+  without_prefix,
+)
 
 # Where OpenAI's weights are published as safetensors [masqclip 1.6].
 OPENAI_CLIP_REPOSITORIES = {
@@ -24,51 +31,115 @@ OPENAI_CLIP_REPOSITORIES = {
 }
 OPENAI_CLIP_FILE = 'open_clip_model.safetensors'
 
-# Entries of a training checkpoint that hold the state dict, and the prefix that
-# data-parallel training puts before every key.
-_WRAPPERS = ('model', 'state_dict')
-_PARALLEL = 'module.'
+# Entries of a training checkpoint that hold the state dict; the first that is there.
+_WRAPPERS = ('model', 'state_dict', 'module', 'model_state_dict')
+# Averages over the training, used where there is nothing else.
+_AVERAGES = ('model_ema', 'state_dict_ema', 'ema_state_dict', 'ema')
+# What data-parallel training and torch.compile put before every key.
+_PREFIXES = ('module.', '_orig_mod.')
+
+_SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz', '.msgpack')
+# One file of several: name, number, how many.
+_SHARD = re.compile(r'(.+)-(\d{5})-of-(\d{5})(\.\w+)')
+
+# Values that may stand beside the tensors of a state dict.
+_BESIDE = (int, float, str, type(None))
 
 _PICKLE_START = b'\x80'
 _SAFETENSORS_HEADER = b'{'
 
 
+def find_weights(path: str | os.PathLike) -> pathlib.Path:
+  """The weights file that a path is, or the one in a directory, such as a repository.
+
+  Raises:
+    ValueError: the directory holds none, or several of which none goes first.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    return path
+  files = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+  if not files:
+    raise ValueError(f'{path} is a directory without weights: give the checkpoint file')
+  # Repositories hold the same weights in several forms.
+  best = min(files, key=lambda file: _SUFFIXES.index(file.suffix)).suffix
+  files = [file for file in files if file.suffix == best]
+  shards = {_SHARD.sub(r'\1', file.name) for file in files}
+  known = [file for file in files if file.name == OPENAI_CLIP_FILE]
+  if len(files) > 1 and len(shards) > 1 and not known:
+    listed = ', '.join(file.name for file in files)
+    raise ValueError(f'{path} is a directory of several weights, give one: {listed}')
+  return (known or files)[0]
+
+
+def shards(path: pathlib.Path) -> list[pathlib.Path]:
+  """All files of the checkpoint that a file belongs to, mostly itself alone.
+
+  Raises:
+    ValueError: it is one of several, and others are missing.
+  """
+  match = _SHARD.fullmatch(path.name)
+  if match is None:
+    return [path]
+  stem, _, count, suffix = match.groups()
+  files = [
+    path.with_name(f'{stem}-{i:05d}-of-{count}{suffix}')
+    for i in range(1, int(count) + 1)
+  ]
+  if missing := [file.name for file in files if not file.is_file()]:
+    raise ValueError(
+      f'{path} is one of {len(files)} parts of a checkpoint, and {missing[0]} is not '
+      'beside it: fetch all of them'
+    )
+  return files
+
+
 def read_checkpoint(path: str | os.PathLike) -> Mapping[str, np.ndarray]:
   """Official key -> array of a checkpoint file, told by its bytes and not its name.
 
-  `model` and `state_dict` entries are unwrapped and `module.` prefixes removed.
+  `model`, `state_dict` and such entries are unwrapped, `module.` and `_orig_mod.`
+  prefixes removed, and the parts of a checkpoint in several files put together.
   Safetensors are read lazily, tensor by tensor. PyTorch files need the `torch` extra.
 
   Args:
-    path: `.safetensors`, `.pth`, `.pt`, `.bin`, `.npz` or `.msgpack`.
+    path: `.safetensors`, `.pth`, `.pt`, `.bin`, `.npz` or `.msgpack`, or a directory of
+      one of these.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: a directory, an empty, truncated or foreign file, one that would have to
-      execute code, or PyTorch is not installed.
+    ValueError: an empty, truncated or foreign file, one that would have to execute
+      code, or PyTorch is not installed.
   """
-  path = pathlib.Path(path)
+  path = find_weights(path)
+  parts = [_read(part) for part in shards(path)]
+  if len(parts) == 1:
+    return parts[0]
+  places = {name: (tensors, name) for tensors in parts for name in tensors}
+  if len(places) < sum(map(len, parts)):
+    raise ValueError(
+      f'the parts of {path} hold a tensor twice: fetch all of them again'
+    )
+  return Tensors(places)
+
+
+def _read(path: pathlib.Path) -> Mapping[str, np.ndarray]:
+  """The tensors of one file."""
   try:
     with path.open('rb') as file:
       start = file.read(512)
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path} does not exist') from error
-  except IsADirectoryError as error:
-    raise ValueError(f'{path} is a directory: {_suggest(path)}') from error
   except OSError as error:
     raise ValueError(f'cannot read {path}: {error.strerror}') from error
-  return _without_parallel_prefix(_reader(path, start)(path))
+  tensors = _reader(path, start)(path)
+  while prefix := next((p for p in _PREFIXES if _all_start(tensors, p)), None):
+    tensors = without_prefix(tensors, prefix)
+  return tensors
 
 
-def _suggest(directory: pathlib.Path) -> str:
-  files = sorted(
-    p.name
-    for p in directory.iterdir()
-    if p.suffix in ('.safetensors', '.pth', '.pt', '.bin', '.npz', '.msgpack')
-  )
-  if not files:
-    return 'give the checkpoint file itself'
-  return f'give a file in it, such as {directory / files[0]}'
+def _all_start(names: Collection[str], prefix: str) -> bool:
+  rest = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+  return bool(rest) and all(rest) and len(rest) == len(names)
 
 
 def _reader(path: pathlib.Path, start: bytes) -> Callable:
@@ -84,12 +155,13 @@ def _reader(path: pathlib.Path, start: bytes) -> Callable:
       f'{path} is a web page, not a checkpoint: the download stopped at a confirmation '
       'page; download it in a browser'
     )
+  # Before the others: the length of a header may begin with the byte of a pickle.
+  if start[8:9] == _SAFETENSORS_HEADER and is_header_length(start[:8]):
+    return TensorFile
   if start.startswith(b'PK\x03\x04'):
     return _read_zip
   if start.startswith(_PICKLE_START):
     return _read_pickle
-  if start[8:9] == _SAFETENSORS_HEADER:
-    return TensorFile
   if path.suffix == '.msgpack':
     return _read_msgpack
   raise ValueError(
@@ -184,28 +256,40 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(
       f'{path} is damaged or cut short: download or copy it again'
     ) from error
-  return {
-    key: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    for key, tensor in _state_dict(content, path, torch.Tensor).items()
-  }
+  state = _state_dict(content, path, torch.Tensor)
+  return {key: _array(key, tensor, path) for key, tensor in state.items()}
 
 
-def _state_dict(content, path: pathlib.Path, tensor_type: type) -> dict:
+def _array(key: str, tensor: Any, path: pathlib.Path) -> np.ndarray:
+  """A tensor of PyTorch as an array; what numpy lacks (bfloat16, float8) as float32."""
+  tensor = tensor.detach()
+  if tensor.is_floating_point() and tensor.element_size() < 4:
+    tensor = tensor if str(tensor.dtype) == 'torch.float16' else tensor.float()
+  try:
+    return tensor.numpy()
+  except (TypeError, RuntimeError) as error:
+    reason = str(error).splitlines()[0]
+    raise ValueError(f'{path}: {key!r} is not a plain tensor: {reason}') from None
+
+
+def _state_dict(content: Any, path: pathlib.Path, tensor_type: type) -> dict:
   """The entry of a training checkpoint that holds the tensors."""
-  for name in _WRAPPERS:
-    if isinstance(content, dict) and isinstance(content.get(name), dict):
-      content = content[name]
+  while isinstance(content, dict):
+    entries = (content.get(name) for name in (*_WRAPPERS, *_AVERAGES))
+    inner = next((entry for entry in entries if isinstance(entry, dict)), None)
+    if inner is None:
+      break
+    content = inner
   if not isinstance(content, dict) or not content:
     raise ValueError(f'{path} holds a {type(content).__name__}, not a state dict')
-  if others := [k for k, v in content.items() if not isinstance(v, tensor_type)]:
+  # Counters and names among the tensors are not weights.
+  state = {k: v for k, v in content.items() if not isinstance(v, _BESIDE)}
+  others = [k for k, v in state.items() if not isinstance(v, tensor_type)]
+  if others := others or [k for k in state if not isinstance(k, str)]:
     raise ValueError(
-      f'{path} holds no state dict: {others[0]!r} is not a tensor; the tensors are '
-      f'expected at the top or below {" or ".join(map(repr, _WRAPPERS))}'
+      f'{path} holds no state dict: {others[0]!r} is not a tensor with a name; the '
+      f'tensors are expected at the top or below {" or ".join(map(repr, _WRAPPERS))}'
     )
-  return content
-
-
-def _without_parallel_prefix(arrays: Mapping) -> Mapping[str, np.ndarray]:
-  if not arrays or not all(key.startswith(_PARALLEL) for key in arrays):
-    return arrays
-  return {key.removeprefix(_PARALLEL): arrays[key] for key in arrays}
+  if not state:
+    raise ValueError(f'{path} holds no tensors, only {", ".join(map(str, content))}')
+  return state

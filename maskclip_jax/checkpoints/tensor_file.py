@@ -14,15 +14,22 @@ from collections.abc import Iterator, Mapping
 import ml_dtypes
 import numpy as np
 
+from maskclip_jax import plain
+
 DTYPES = {
   'F64': np.dtype('<f8'),
   'F32': np.dtype('<f4'),
   'F16': np.dtype('<f2'),
   'BF16': np.dtype(ml_dtypes.bfloat16),
+  'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+  'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
   'I64': np.dtype('<i8'),
   'I32': np.dtype('<i4'),
   'I16': np.dtype('<i2'),
   'I8': np.dtype('i1'),
+  'U64': np.dtype('<u8'),
+  'U32': np.dtype('<u4'),
+  'U16': np.dtype('<u2'),
   'U8': np.dtype('u1'),
   'BOOL': np.dtype('?'),
 }
@@ -47,7 +54,10 @@ class TensorFile(Mapping[str, np.ndarray]):
     size = self.path.stat().st_size
     with self.path.open('rb') as file:
       header, self._start = _read_header(file, self.path, size)
-    self.metadata: dict[str, str] = header.pop('__metadata__', {})
+    # Some writers put null there for none.
+    self.metadata: dict[str, str] = header.pop('__metadata__', None) or {}
+    if not isinstance(self.metadata, dict):
+      raise ValueError(f'{self.path}: __metadata__ of the header is not a table')
     self._entries = {name: _parse(entry) for name, entry in header.items()}
     if bad := [name for name, entry in self._entries.items() if entry is None]:
       raise ValueError(f'{self.path}: the header describes {bad[0]!r} in a wrong way')
@@ -76,16 +86,65 @@ class TensorFile(Mapping[str, np.ndarray]):
     return {name: shape for name, (_, shape, _) in self._entries.items()}
 
 
+class Tensors(Mapping[str, np.ndarray]):
+  """Tensors of several files, or under other names; a look-up reads the tensor anew.
+
+  Args:
+    places: name -> where it is, and its name there.
+  """
+
+  def __init__(self, places: Mapping[str, tuple[Mapping[str, np.ndarray], str]]):
+    self._places = dict(places)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    tensors, there = self._places[name]
+    return tensors[there]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._places)
+
+  def __len__(self) -> int:
+    return len(self._places)
+
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, where possible without reading a tensor."""
+    sources = {id(tensors): tensors for tensors, _ in self._places.values()}
+    known = {key: shapes_of(tensors) for key, tensors in sources.items()}
+    return {
+      name: known[id(tensors)][there] for name, (tensors, there) in self._places.items()
+    }
+
+
+def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+  """Name -> shape, where possible without reading a tensor."""
+  if isinstance(tensors, TensorFile | Tensors):
+    return tensors.shapes()
+  return {name: array.shape for name, array in tensors.items()}
+
+
+def without_prefix(
+  tensors: Mapping[str, np.ndarray], prefix: str
+) -> Mapping[str, np.ndarray]:
+  """The same tensors, their names without a prefix that all of them have."""
+  return Tensors({name.removeprefix(prefix): (tensors, name) for name in tensors})
+
+
+def is_header_length(start: bytes) -> bool:
+  """Whether the first eight bytes of a file can be the length of a header."""
+  return 2 <= int.from_bytes(start, 'little') <= _MAX_HEADER
+
+
 def _read_header(file, path: pathlib.Path, size: int) -> tuple[dict, int]:
-  length = int.from_bytes(file.read(8), 'little')
-  if not 2 <= length <= _MAX_HEADER:
+  start = file.read(8)
+  length = int.from_bytes(start, 'little')
+  if not is_header_length(start):
     raise ValueError(f'{path} is not a safetensors file')
   if size < 8 + length:
     raise ValueError(
       f'{path} is cut short inside its header; download or copy it again'
     )
   try:
-    header = json.loads(file.read(length))
+    header = plain.parse_json(file.read(length), path)
   except ValueError as error:
     raise ValueError(f'{path} is not a safetensors file: no JSON header') from error
   if not isinstance(header, dict):
@@ -101,7 +160,7 @@ def _parse(entry) -> tuple[np.dtype, tuple[int, ...], int] | None:
       'shape': [*shape],
       'data_offsets': [int(start), int(end)],
     }:
-      if name not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+      if name not in DTYPES or not all(type(n) is int and n >= 0 for n in shape):
         return None
       if start >= 0 and end - start == math.prod(shape) * DTYPES[name].itemsize:
         return DTYPES[name], tuple(shape), end

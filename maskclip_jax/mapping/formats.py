@@ -8,7 +8,7 @@ from typing import Any
 from maskclip_jax.mapping.rules import Rules
 
 
-def _nothing_beside(path: pathlib.Path) -> Mapping[str, Any]:
+def _nothing_beside(path: pathlib.Path, layout: str) -> Mapping[str, Any]:
   return {}
 
 
@@ -34,7 +34,8 @@ class Format:
     classes: length of the buffer of training classes where no file tells it; that of
       COCO panoptic by default.
     wrapper: the entry of a `.pth` file that holds the state dict; '' for none.
-    beside: fields of the config that a file beside the weights tells.
+    beside: fields of the config that a file beside the weights tells, given the weights
+      and their layout.
   """
 
   title: str
@@ -49,7 +50,7 @@ class Format:
   only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   classes: int = 133
   wrapper: str = ''
-  beside: Callable[[pathlib.Path], Mapping[str, Any]] = _nothing_beside
+  beside: Callable[[pathlib.Path, str], Mapping[str, Any]] = _nothing_beside
 
   def layout_of(self, keys: Collection[str]) -> str | None:
     """The layout that keys belong to; None if they belong to another network."""

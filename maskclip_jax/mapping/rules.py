@@ -20,6 +20,7 @@ Layouts: [masqclip 1.6, 2.6, 4.5, 5.7].
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -199,6 +200,8 @@ def convert(
   flat = {}
   for key, name in found.items():
     entry, array = plan[key], state_dict[name]
+    if array.size == math.prod(entry.shape) == 1:
+      array = array.reshape(entry.shape)  # A scalar may be stored as a vector of one.
     if array.shape != entry.shape:
       wanted, got = dims(entry.shape), dims(array.shape)
       problems['misshapen'].append(f'{name} is {got}, expected {wanted}')

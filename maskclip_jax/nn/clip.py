@@ -48,6 +48,9 @@ class CLIPConfig:
     activation: 'quick_gelu' for OpenAI's weights; 'gelu' for most open_clip ones.
     prompt_depth: blocks of the image tower before which learned prompts replace the
       patches that a mask hides [ovseg 3]; 0 for a CLIP without mask prompts.
+    vision_mlp_width, text_mlp_width: hidden channels of the blocks' MLPs; None for four
+      times the tower's width.
+    vision_norm_eps, text_norm_eps: of the layer norms.
 
   Raises:
     ValueError: sizes that do not fit, or an unknown activation.
@@ -66,8 +69,21 @@ class CLIPConfig:
   vocab_size: int = 49408
   activation: Activation = 'quick_gelu'
   prompt_depth: int = 0
+  vision_mlp_width: int | None = None
+  text_mlp_width: int | None = None
+  vision_norm_eps: float = NORM_EPS
+  text_norm_eps: float = NORM_EPS
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      size = getattr(self, field.name)
+      # What may be 0 is 0 by default.
+      if isinstance(size, int | float) and not size > 0 and field.default != 0:
+        raise ValueError(f'{field.name} must be positive, not {size}')
+    for tower in ('vision', 'text'):
+      width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
+      if width % heads:
+        raise ValueError(f'{tower}_width {width} is not a multiple of {heads} heads')
     if self.image_size % self.patch_size:
       raise ValueError(
         f'image_size {self.image_size} is not a multiple of patch_size '
@@ -116,20 +132,22 @@ CLIP_SIZES = {
 
 
 class MLP(nnx.Module):
-  """Two dense layers with CLIP's activation between."""
+  """Two dense layers with CLIP's activation between; by default four times as wide."""
 
   def __init__(
     self,
     width: int,
     activation: Activation,
     *,
+    hidden: int | None = None,
     kernel_init: nnx.initializers.Initializer = _lecun,
     dtype,
     rngs: nnx.Rngs,
   ):
     common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
-    self.c_fc = nnx.Linear(width, 4 * width, **common)
-    self.c_proj = nnx.Linear(4 * width, width, **common)
+    hidden = hidden or 4 * width
+    self.c_fc = nnx.Linear(width, hidden, **common)
+    self.c_proj = nnx.Linear(hidden, width, **common)
     self.activation = ACTIVATIONS[activation]
 
   def __call__(self, x: Float[Array, '*b w']) -> Float[Array, '*b w']:
@@ -146,6 +164,7 @@ class Block(nnx.Module):
     width: channels.
     heads: attention heads.
     activation: of the MLP.
+    mlp_width: hidden channels of the MLP; four times `width` by default.
     epsilon: of the norms.
     input_init: of the query, key and value kernels.
     kernel_init: of the other kernels.
@@ -159,6 +178,7 @@ class Block(nnx.Module):
     heads: int,
     activation: Activation,
     *,
+    mlp_width: int | None = None,
     epsilon: float = NORM_EPS,
     input_init: nnx.initializers.Initializer = _lecun,
     kernel_init: nnx.initializers.Initializer = _lecun,
@@ -175,7 +195,8 @@ class Block(nnx.Module):
       rngs=rngs,
     )
     self.ln_2 = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-    self.mlp = MLP(width, activation, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
+    self.mlp = MLP(width, activation, hidden=mlp_width, **common)
 
   def queries(
     self, normed: Float[Array, '*b t w'], projection: nnx.Module | None = None
@@ -214,11 +235,14 @@ class Transformer(nnx.Module):
     heads: int,
     activation: Activation,
     *,
+    mlp_width: int | None = None,
+    epsilon: float = NORM_EPS,
     dtype,
     rngs: nnx.Rngs,
   ):
+    common = {'mlp_width': mlp_width, 'epsilon': epsilon, 'dtype': dtype, 'rngs': rngs}
     self.resblocks = nnx.List(
-      [Block(width, heads, activation, dtype=dtype, rngs=rngs) for _ in range(layers)]
+      [Block(width, heads, activation, **common) for _ in range(layers)]
     )
 
   def __call__(
@@ -238,6 +262,7 @@ class VisionTower(nnx.Module):
 
   def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width, patch = config.vision_width, config.patch_size
+    norm = {'epsilon': config.vision_norm_eps, 'dtype': dtype, 'rngs': rngs}
     self.conv1 = nnx.Conv(
       3,
       width,
@@ -255,16 +280,16 @@ class VisionTower(nnx.Module):
       self.mask_prompts = _normal(rngs, shape, 0.02)
     else:
       self.mask_prompts = None
-    self.ln_pre = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.ln_pre = LayerNorm(width, **norm)
     self.transformer = Transformer(
       width,
       config.vision_layers,
       config.vision_heads,
       config.activation,
-      dtype=dtype,
-      rngs=rngs,
+      mlp_width=config.vision_mlp_width,
+      **norm,
     )
-    self.ln_post = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.ln_post = LayerNorm(width, **norm)
     self.proj = nnx.Linear(
       width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
     )
@@ -329,6 +354,8 @@ class TextSizes(Protocol):
   context_length: int
   vocab_size: int
   activation: Activation
+  text_mlp_width: int | None
+  text_norm_eps: float
 
 
 class TextTower(nnx.Module):
@@ -336,6 +363,7 @@ class TextTower(nnx.Module):
 
   def __init__(self, config: TextSizes, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width = config.text_width
+    norm = {'epsilon': config.text_norm_eps, 'dtype': dtype, 'rngs': rngs}
     self.token_embedding = nnx.Embed(
       config.vocab_size,
       width,
@@ -349,10 +377,10 @@ class TextTower(nnx.Module):
       config.text_layers,
       config.text_heads,
       config.activation,
-      dtype=dtype,
-      rngs=rngs,
+      mlp_width=config.text_mlp_width,
+      **norm,
     )
-    self.ln_final = LayerNorm(width, dtype=dtype, rngs=rngs)
+    self.ln_final = LayerNorm(width, **norm)
     self.text_projection = nnx.Linear(
       width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
     )

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from maskclip_jax.nn.canvas import ValidHW, zero_outside
 from maskclip_jax.nn.clip import ACTIVATIONS, Activation, TextTower
-from maskclip_jax.nn.layers import LayerNorm, exact_gelu, in_turn, recompute
+from maskclip_jax.nn.layers import NORM_EPS, LayerNorm, exact_gelu, in_turn, recompute
 
 # Feature maps by name, with their strides.
 STAGES = {'res2': 4, 'res3': 8, 'res4': 16, 'res5': 32}
@@ -40,6 +40,9 @@ class ConvNeXtCLIPConfig:
     vocab_size: number of token ids.
     activation: of the text tower; the image tower has the exact GELU.
     norm_eps: of the image tower's layer norms.
+    text_mlp_width: hidden channels of the text blocks' MLPs; None for four times the
+      tower's width.
+    text_norm_eps: of the text tower's layer norms.
   """
 
   embed_dim: int = 768
@@ -53,6 +56,8 @@ class ConvNeXtCLIPConfig:
   vocab_size: int = 49408
   activation: Activation = 'gelu'
   norm_eps: float = 1e-6
+  text_mlp_width: int | None = None
+  text_norm_eps: float = NORM_EPS
 
   def __post_init__(self):
     for name in ('depths', 'widths'):

@@ -4,14 +4,15 @@ module, Hugging Face's, and Scenic's flat tree.
 Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 """
 
-import json
+import dataclasses
 import math
-import pathlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.mapping.transforms import (
   CONV,
   HEADS_BIAS,
@@ -21,6 +22,9 @@ from maskclip_jax.mapping.transforms import (
   LINEAR,
 )
 from maskclip_jax.nn.clip import CLIPConfig
+from maskclip_jax.systems.clip.beside import CLIP_VOCABULARY, beside
+
+C = TypeVar('C')
 
 
 def _separate_attention(official: str, ours: str) -> Rules:
@@ -184,84 +188,95 @@ _MASK_PROMPTS = (
 )
 _TABLES = LAYOUTS | {'mask_prompts': _MASK_PROMPTS}
 
+# Fields of a CLIP's config that no weights tell.
+WITHOUT_SHAPE = ('activation', 'norm_eps', 'vision_norm_eps', 'text_norm_eps')
+# Heads of the published image towers that are not 64 channels wide, by width.
+_WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
 _HEAD_WIDTH = 64
+
 # What the official files of the systems leave out of their CLIP.
 TEXT_TOWER = ('clip/text/', 'clip/logit_scale')
 
 
-def text_sizes(found: Found, width: int, heads: int) -> dict[str, int | None]:
-  """The sizes of a text tower, by field of the config.
+def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
+  """A CLIP of the sizes found, and with what the file beside its weights tells.
 
-  Args:
-    found: sizes of a CLIP.
-    width: of the preset's text tower.
-    heads: of the preset's text tower, which its width is for.
+  Raises:
+    ValueError: see `fitted`.
   """
-  there = found.size('text/token_embedding/embedding', 1)
+  block = 'visual/transformer/resblocks/0'
+  patch = found.size('visual/conv1/kernel', 0)
+  tokens = found.size('visual/positional_embedding', 0)
+  sizes = {
+    'embed_dim': found.size('visual/proj/kernel', 1),
+    'patch_size': patch,
+    'image_size': patch and tokens and patch * math.isqrt(tokens - 1),
+    'vision_width': found.size('visual/class_embedding', 0),
+    'vision_layers': found.layers('visual/transformer/resblocks/{i}/ln_1/scale'),
+    'vision_heads': found.size(f'{block}/attn/query/kernel', 1),
+    'vision_mlp_width': found.size(f'{block}/mlp/c_fc/kernel', 1),
+    # No prompts is a size too: 0 is what the file says, not what it leaves open.
+    'prompt_depth': found.size('visual/mask_prompts', 0) or 0,
+  }
+  return fitted(config, sizes | text_sizes(found), found.clip)
+
+
+def text_sizes(found: Found) -> dict[str, int | None]:
+  """What shapes tell of a text tower, by field of the config; None for nothing."""
+  block = 'text/transformer/resblocks/0'
   return {
-    'text_width': there,
+    'text_width': found.size('text/token_embedding/embedding', 1),
     'text_layers': found.layers('text/transformer/resblocks/{i}/ln_1/scale'),
-    'text_heads': _heads(there, width, heads),
+    'text_heads': found.size(f'{block}/attn/query/kernel', 1),
+    'text_mlp_width': found.size(f'{block}/mlp/c_fc/kernel', 1),
     'context_length': found.size('text/positional_embedding', 0),
     'vocab_size': found.size('text/token_embedding/embedding', 0),
   }
 
 
-def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
-  """A CLIP of the sizes found, and with what the file beside its weights tells."""
-  width = found.size('visual/class_embedding', 0)
-  patch = found.size('visual/conv1/kernel', 0)
-  tokens = found.size('visual/positional_embedding', 0)
-  config = resized(
-    config,
-    embed_dim=found.size('visual/proj/kernel', 1),
-    patch_size=patch,
-    image_size=patch and tokens and patch * math.isqrt(tokens - 1),
-    vision_width=width,
-    vision_layers=found.layers('visual/transformer/resblocks/{i}/ln_1/scale'),
-    vision_heads=_heads(width, config.vision_width, config.vision_heads),
-    **text_sizes(found, config.text_width, config.text_heads),
-  )
-  # No prompts is a size too: 0 is what the file says, not what it leaves open.
-  depth = found.size('visual/mask_prompts', 0) or 0
-  return resized(config, prompt_depth=depth, **found.clip)
+def fitted(config: C, sizes: Mapping[str, int | None], told: Mapping[str, Any]) -> C:
+  """The config of a CLIP by its weights and by the file beside them.
 
-
-def _heads(width: int | None, base_width: int, base_heads: int) -> int | None:
-  """The preset's heads where its width is the file's, else heads 64 wide as CLIP's."""
-  if width is None or width == base_width:
-    return base_heads
-  return max(1, width // _HEAD_WIDTH)
-
-
-def beside(path: pathlib.Path) -> dict[str, str]:
-  """What the config file of open_clip or Hugging Face tells: the activation.
-
-  Weights do not tell it, and with the wrong one a CLIP works badly without failing
-  [masqclip 1.6].
+  Args:
+    config: has what neither tells.
+    sizes: what the shapes of the weights tell, by field; None where they do not.
+    told: what the file beside them tells, by field.
 
   Raises:
-    ValueError: the config file is not valid JSON.
+    ValueError: the two do not agree, or the words are those of another tokenizer.
   """
-  file = path.with_name('open_clip_config.json')
-  if path.name.startswith('open_clip') and file.is_file():
-    model = _read_json(file).get('model_cfg', {})
-    return {'activation': 'quick_gelu' if model.get('quick_gelu') else 'gelu'}
-  file = path.with_name('config.json')
-  if file.is_file():
-    config = _read_json(file)
-    if config.get('model_type') == 'clip':
-      # Files leave out what equals the library's default.
-      vision = config.get('vision_config', {})
-      return {'activation': vision.get('hidden_act', 'quick_gelu')}
-  return {}
+  for name, size in told.items():
+    if sizes.get(name) not in (None, size):
+      raise ValueError(
+        f'the config beside the weights says {name} {size}, and they have '
+        f'{sizes[name]}: put the config there that belongs to them, or none'
+      )
+  if (sizes['vocab_size'] or 0) > CLIP_VOCABULARY:
+    raise ValueError(
+      f'its token table has {sizes["vocab_size"]} rows and the tokenizer of CLIP '
+      f'{CLIP_VOCABULARY} words: a CLIP of another tokenizer is not supported'
+    )
+  chosen = {name: size for name, size in sizes.items() if size is not None}
+  chosen |= {name: told[name] for name in WITHOUT_SHAPE if name in told}
+  for tower in ('vision', 'text'):
+    width, heads, mlp = (f'{tower}_{name}' for name in ('width', 'heads', 'mlp_width'))
+    if width not in chosen:
+      continue
+    if heads not in chosen:
+      base = getattr(config, width), getattr(config, heads)
+      chosen[heads] = told.get(heads) or _heads(tower, chosen[width], *base)
+    if chosen.get(mlp) == 4 * chosen[width]:
+      chosen[mlp] = None
+  return dataclasses.replace(config, **chosen)
 
 
-def _read_json(file: pathlib.Path) -> dict:
-  try:
-    return json.loads(file.read_text())
-  except ValueError as error:
-    raise ValueError(f'{file} is not valid JSON: {error}') from error
+def _heads(tower: str, width: int, base_width: int, base_heads: int) -> int:
+  """The preset's heads where its width is the file's, else those of published CLIPs."""
+  if width == base_width:
+    return base_heads
+  if tower == 'vision' and width in _WIDE_HEADS:
+    return _WIDE_HEADS[width]
+  return max(1, width // _HEAD_WIDTH)
 
 
 FORMAT = Format(

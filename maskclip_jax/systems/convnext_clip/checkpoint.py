@@ -6,8 +6,9 @@ Our paths are those of `nn.convnext.ConvNeXtCLIP`.
 from maskclip_jax.mapping import convnext
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import Found
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIPConfig
+from maskclip_jax.systems.clip import beside
 from maskclip_jax.systems.clip import checkpoint as clip
 
 # Keys of the text tower have no prefix.
@@ -19,21 +20,23 @@ RULES = (
 
 
 def sized(config: ConvNeXtCLIPConfig, found: Found) -> ConvNeXtCLIPConfig:
-  """A CLIP of the sizes found, and with what the file beside its weights tells."""
+  """A CLIP of the sizes found, and with what the file beside its weights tells.
+
+  Raises:
+    ValueError: see `systems.clip.checkpoint.fitted`.
+  """
   trunk = 'visual/trunk'
   depths = [found.layers(f'{trunk}/{stage}/{{i}}/gamma') for stage in STAGES]
   widths = [found.size(f'{trunk}/{stage}/0/gamma', 0) for stage in STAGES]
   single = found.size('visual/head/proj/kernel', 1)
   double = found.size('visual/head/mlp/fc2/kernel', 1)
-  config = resized(
-    config,
-    embed_dim=single or double,
-    depths=tuple(depths) if all(depths) else None,
-    widths=tuple(widths) if all(widths) else None,
-    head='linear' if single else 'mlp' if double else None,
-    **clip.text_sizes(found, config.text_width, config.text_heads),
-  )
-  return resized(config, **found.clip)
+  sizes = {
+    'embed_dim': single or double,
+    'depths': tuple(depths) if all(depths) else None,
+    'widths': tuple(widths) if all(widths) else None,
+    'head': 'linear' if single else 'mlp' if double else None,
+  }
+  return clip.fitted(config, sizes | clip.text_sizes(found), found.clip)
 
 
 FORMAT = Format(
@@ -43,5 +46,5 @@ FORMAT = Format(
   write=lambda config, layout, classes: RULES,
   licence="MIT by the model cards of LAION's weights",
   includes=('clip',),
-  beside=clip.beside,
+  beside=beside.convnext_beside,
 )

@@ -1,0 +1,216 @@
+"""What the config file beside the weights of a CLIP tells.
+
+Weights do not tell the activation, the heads or the pixel statistics, and with wrong
+ones a CLIP works badly without failing [masqclip 1.6]. So all of it is read: what it
+says is taken, and what is not supported is refused.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maskclip_jax import plain
+from maskclip_jax.nn.clip import ACTIVATIONS, PIXEL_MEAN, PIXEL_STD
+from maskclip_jax.nn.layers import NORM_EPS
+
+# Words of CLIP's tokenizer, the only one here.
+CLIP_VOCABULARY = 49408
+
+OPEN_CLIP = 'open_clip_config.json'
+HUGGING_FACE = 'config.json'
+_PREPROCESSOR = 'preprocessor_config.json'
+
+# How far statistics may be rounded.
+_STATISTICS = 1e-3
+
+# Fields of open_clip's configs that are read below or change nothing here, and the
+# values of those that may not have another.
+_MODEL = {'embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu', 'init_logit_scale'}
+_MODEL |= {'custom_text', 'output_dict', 'cast_dtype'}
+_TOWER = {'width', 'layers', 'heads', 'mlp_ratio', 'norm_kwargs', 'output_tokens'}
+_TOWER |= {'final_ln_after_pool'}
+_VISION = _TOWER | {'head_width', 'patch_size', 'image_size', 'patch_dropout'}
+_VISION |= {'attn_pooler_queries', 'attn_pooler_heads', 'n_queries'}
+_TEXT = _TOWER | {'context_length', 'vocab_size', 'pad_id', 'eos_id', 'bos_id'}
+# Of a ConvNeXt, whose sizes its weights tell.
+_CONVNEXT = {'timm_model_name', 'timm_model_pretrained', 'timm_proj', 'timm_drop'}
+_CONVNEXT |= {'timm_drop_path'}
+_VALUES = {
+  'pool_type': ('tok', 'argmax'),
+  'pos_embed_type': ('learnable',),
+  'proj_type': ('linear',),
+}
+
+
+class _Table:
+  """A table of a JSON file, whose mistakes are told with the file and the field."""
+
+  def __init__(self, content: Any, name: str):
+    if not isinstance(content, Mapping):
+      raise ValueError(f'{name} is not a table of fields')
+    self.content, self.name = content, name
+
+  def table(self, field: str) -> '_Table':
+    """A table in it, empty if it is absent."""
+    content = self.content.get(field)
+    return _Table({} if content is None else content, f'{self.name}: {field}')
+
+  def size(self, field: str, default: int | None = None) -> int | None:
+    """A whole number; of two that are the same, such as height and width, the one."""
+    value = self.content.get(field)
+    value = default if value is None else value
+    if isinstance(value, Mapping):
+      value = list(value.values())
+    if isinstance(value, list) and len(value) and value.count(value[0]) == len(value):
+      value = value[0]
+    if value is not None and (type(value) is not int or value < 1):
+      raise ValueError(f'{self.name}: {field} is {value!r}: expected a size')
+    return value
+
+  def number(self, field: str, default: float) -> float:
+    """A positive number."""
+    value = self.content.get(field, default)
+    if type(value) not in (int, float) or not value > 0:
+      raise ValueError(f'{self.name}: {field} is {value!r}: expected a positive number')
+    return float(value)
+
+  def check_statistics(self, mean: str, std: str) -> None:
+    """Refuses pixel statistics other than CLIP's."""
+    for field, ours in ((mean, PIXEL_MEAN), (std, PIXEL_STD)):
+      value = self.content.get(field, ours)
+      try:
+        same = np.allclose(np.broadcast_to(value, 3), ours, rtol=0, atol=_STATISTICS)
+      except (TypeError, ValueError):
+        same = False
+      if not same:
+        raise ValueError(
+          f"{self.name}: {field} is {value}, and only CLIP's own, {list(ours)}, is "
+          'supported'
+        )
+
+  def check_supported(self, known: set[str]) -> None:
+    """Refuses fields that would change the network in a way we do not know."""
+    for field, value in self.content.items():
+      if field in known or not value or value in _VALUES.get(field, ()):
+        continue
+      raise ValueError(f'{self.name}: {field} = {value!r} is not supported')
+
+
+def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
+  """Fields of CLIP's config that open_clip's or Hugging Face's file tells.
+
+  Args:
+    path: the weights.
+    layout: theirs; a folder may hold both files and both kinds of weights.
+
+  Raises:
+    ValueError: a file that is not valid, or a network that is not supported.
+  """
+  readers = [_open_clip, _hugging_face]
+  if layout == 'hugging_face':
+    readers.reverse()
+  return next(filter(None, (read(path.parent, layout) for read in readers)), {})
+
+
+def convnext_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
+  """The same of a CLIP with a ConvNeXt image tower, in open_clip's file."""
+  return _open_clip(path.parent, layout, _CONVNEXT)
+
+
+def _open_clip(
+  folder: pathlib.Path, layout: str, known: set[str] = frozenset()
+) -> dict[str, Any]:
+  file = folder / OPEN_CLIP
+  if not file.is_file():
+    return {}
+  whole = _Table(plain.read_json(file), str(file))
+  model = whole.table('model_cfg') if 'model_cfg' in whole.content else whole
+  vision, text = model.table('vision_cfg'), model.table('text_cfg')
+  model.check_supported(_MODEL | {'preprocess_cfg'})
+  vision.check_supported(_VISION | known)
+  text.check_supported(_TEXT)
+  whole.table('preprocess_cfg').check_statistics('mean', 'std')
+  width, text_width = vision.size('width'), text.size('width')
+  return _told(
+    embed_dim=model.size('embed_dim'),
+    activation='quick_gelu' if model.content.get('quick_gelu') else 'gelu',
+    image_size=vision.size('image_size'),
+    patch_size=vision.size('patch_size'),
+    vision_width=width,
+    vision_layers=vision.size('layers'),
+    vision_heads=width and width // vision.size('head_width', 64),
+    vision_mlp_width=width and int(width * vision.number('mlp_ratio', 4.0)),
+    vision_norm_eps=width and vision.table('norm_kwargs').number('eps', NORM_EPS),
+    text_width=text_width,
+    text_layers=text.size('layers'),
+    text_heads=text.size('heads'),
+    text_mlp_width=text_width and int(text_width * text.number('mlp_ratio', 4.0)),
+    text_norm_eps=text.table('norm_kwargs').number('eps', NORM_EPS),
+    context_length=text.size('context_length'),
+    vocab_size=text.size('vocab_size'),
+  )
+
+
+def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
+  file = folder / HUGGING_FACE
+  if not file.is_file():
+    return {}
+  whole = _Table(plain.read_json(file), str(file))
+  kind = whole.content.get('model_type')
+  if kind != 'clip':
+    if layout == 'hugging_face' and kind is not None:
+      raise ValueError(f'{file}: a model of type {kind!r} is not supported, only clip')
+    return {}
+  # Old files have the tables under other names, and those win.
+  vision, text = (
+    _Table(
+      whole.table(f'{tower}_config').content
+      | whole.table(f'{tower}_config_dict').content,
+      f'{file}: {tower}_config',
+    )
+    for tower in ('vision', 'text')
+  )
+  if (folder / _PREPROCESSOR).is_file():
+    file = folder / _PREPROCESSOR
+    _Table(plain.read_json(file), str(file)).check_statistics('image_mean', 'image_std')
+  return _told(
+    embed_dim=whole.size('projection_dim'),
+    activation=_activation(vision, text),
+    image_size=vision.size('image_size'),
+    patch_size=vision.size('patch_size'),
+    vision_width=vision.size('hidden_size'),
+    vision_layers=vision.size('num_hidden_layers'),
+    vision_heads=_left_out(vision, 'num_attention_heads', 12),
+    vision_mlp_width=_left_out(vision, 'intermediate_size', 3072),
+    vision_norm_eps=vision.number('layer_norm_eps', NORM_EPS),
+    text_width=text.size('hidden_size'),
+    text_layers=text.size('num_hidden_layers'),
+    text_heads=_left_out(text, 'num_attention_heads', 8),
+    text_mlp_width=_left_out(text, 'intermediate_size', 2048),
+    text_norm_eps=text.number('layer_norm_eps', NORM_EPS),
+    context_length=text.size('max_position_embeddings'),
+    vocab_size=text.size('vocab_size'),
+  )
+
+
+def _left_out(tower: _Table, field: str, default: int) -> int | None:
+  """A size; the library's default where a tower is described and this left out."""
+  return tower.size(field, default if 'hidden_size' in tower.content else None)
+
+
+def _activation(vision: _Table, text: _Table) -> str:
+  """The activation of both towers, which must have the same."""
+  found = {t.content.get('hidden_act', 'quick_gelu') for t in (vision, text)}
+  if len(found) > 1 or not found <= set(ACTIVATIONS):
+    listed = ' and '.join(sorted(map(str, found)))
+    raise ValueError(
+      f'{vision.name}: hidden_act {listed} is not supported, only one of '
+      f'{", ".join(ACTIVATIONS)} for both towers'
+    )
+  return found.pop()
+
+
+def _told(**fields: Any) -> dict[str, Any]:
+  return {name: value for name, value in fields.items() if value is not None}
