@@ -52,6 +52,28 @@ _FOREIGN = (
     'clip_adapter.non_object_embedding',
     'a detector with a Swin backbone, which is not supported',
   ),
+  (
+    'model.pixel_level_module.decoder.mask_projection.weight',
+    None,
+    "Mask2Former in Hugging Face's layout, which is not supported: take the file of "
+    'the official code',
+  ),
+  (
+    'vision_model.head.attention.in_proj_weight',
+    None,
+    'SigLIP, which is not supported: take a CLIP',
+  ),
+  (
+    'visual.trunk.blocks.0.attn.qkv.weight',
+    None,
+    "a CLIP with one of timm's transformers as image tower, which is not supported: "
+    "take one with open_clip's own, or a ConvNeXt",
+  ),
+  (
+    'text_decoder.transformer.resblocks.0.ln_1.weight',
+    None,
+    'CoCa, which is not supported: take a CLIP',
+  ),
   ('proposals/backbone/stem/conv1/kernel', None, _CONVERTED),
   ('backbone/stem/conv1/kernel', None, _CONVERTED),
   ('visual/transformer/resblocks/0/ln_1/scale', None, _CONVERTED),
@@ -194,7 +216,8 @@ def _wrapper(keys: Collection[str]) -> str:
 
   Training frameworks name the attribute that holds the network.
   """
-  if any(form.layout_of(keys) for form in formats().values()):
+  known = any(form.layout_of(keys) for form in formats().values())
+  if known or any(key in keys for key, _, _ in _FOREIGN):
     return ''
   for prefix in _prefixes(keys):
     if all(key.startswith(prefix) for key in keys):

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 from flax import serialization
 
 from maskclip_jax.checkpoints import files
@@ -83,6 +84,9 @@ def test_data_parallel_prefixes_go(tmp_path):
   named = {f'module.{key}': array for key, array in STATE.items()}
   safetensors.numpy.save_file(named, tmp_path / 'x.safetensors')
   assert_state(files.read_checkpoint(tmp_path / 'x.safetensors'))
+  compiled = {f'module._orig_mod.{key}': array for key, array in STATE.items()}
+  safetensors.numpy.save_file(compiled, tmp_path / 'x.safetensors')
+  assert_state(files.read_checkpoint(tmp_path / 'x.safetensors'))
 
 
 def test_a_prefix_on_some_keys_stays(tmp_path):
@@ -97,9 +101,39 @@ def test_missing_file(tmp_path):
 
 
 def test_directories(tmp_path):
-  refused(tmp_path, 'is a directory', 'give the checkpoint file itself')
-  (tmp_path / 'model.safetensors').touch()
-  refused(tmp_path, f'such as {tmp_path / "model.safetensors"}')
+  """A repository's folder stands for the weights in it."""
+  refused(tmp_path, 'is a directory without weights', 'give the checkpoint file')
+  (tmp_path / 'pytorch_model.bin').touch()
+  safetensors.numpy.save_file(STATE, tmp_path / 'model.safetensors')
+  assert_state(files.read_checkpoint(tmp_path))
+  (tmp_path / 'other.safetensors').touch()
+  refused(tmp_path, 'several weights', 'model.safetensors, other.safetensors')
+  safetensors.numpy.save_file(STATE, tmp_path / 'open_clip_model.safetensors')
+  assert_state(files.read_checkpoint(tmp_path))
+
+
+def test_a_header_that_begins_like_a_pickle(tmp_path):
+  """One file in 32: the length of the header ends in the byte 0x80."""
+  path = tmp_path / 'x.safetensors'
+  for length in range(100):
+    safetensors.numpy.save_file({'a' * length: np.zeros(1, np.float32)}, path)
+    if path.read_bytes()[:1] == b'\x80':
+      break
+  assert path.read_bytes()[:1] == b'\x80'
+  assert list(files.read_checkpoint(path)) == ['a' * length]
+
+
+def test_parts_of_a_checkpoint(tmp_path):
+  for i, (key, array) in enumerate(STATE.items(), 1):
+    part = tmp_path / f'model-0000{i}-of-00002.safetensors'
+    safetensors.numpy.save_file({f'module.{key}': array}, part)
+  assert_state(files.read_checkpoint(tmp_path))
+  assert_state(files.read_checkpoint(part))
+  assert len(files.shards(part)) == 2
+  safetensors.numpy.save_file(dict.fromkeys(['module.visual.proj'], array), part)
+  refused(part, 'hold a tensor twice')
+  (tmp_path / 'model-00001-of-00002.safetensors').unlink()
+  refused(part, 'one of 2 parts', 'model-00001-of-00002.safetensors is not beside it')
 
 
 def test_empty_file(tmp_path):
@@ -222,7 +256,42 @@ def test_pytorch_files_without_a_state_dict(torch, tmp_path):
   for content, words in (
     ([1, 2], 'holds a list'),
     ({}, 'holds a dict'),
-    ({'epoch': 3, 'net': {'a': torch.zeros(1)}}, "'epoch' is not a tensor"),
+    ({'epoch': 3, 'net': {'a': torch.zeros(1)}}, "'net' is not a tensor"),
+    ({'epoch': 3, 'name': 'x'}, 'holds no tensors, only epoch, name'),
+    ({0: torch.zeros(1)}, '0 is not a tensor with a name'),
+    ({'a': torch.zeros(1).to_sparse()}, "'a' is not a plain tensor"),
   ):
     torch.save(content, tmp_path / 'x.pth')
     refused(tmp_path / 'x.pth', words)
+
+
+@pytest.mark.parametrize(
+  'wrap',
+  [
+    lambda state: {'module': state},
+    lambda state: {'state_dict': {'model': state}},
+    lambda state: {'state_dict_ema': state, 'epoch': 3},
+    lambda state: {'model_ema': state, 'model': state},
+    lambda state: {**state, 'epoch': 3, 'name': 'x', 'best': 0.5, 'note': None},
+  ],
+)
+def test_pytorch_wrappers_of_every_kind(torch, tmp_path, wrap):
+  torch.save(wrap(tensors(torch)), tmp_path / 'x.pth')
+  assert_state(files.read_checkpoint(tmp_path / 'x.pth'))
+
+
+def test_parameters_that_require_a_gradient(torch, tmp_path):
+  state = {k: torch.nn.Parameter(v) for k, v in tensors(torch).items()}
+  torch.save(state, tmp_path / 'x.pth')
+  assert_state(files.read_checkpoint(tmp_path / 'x.pth'))
+
+
+def test_float8_arrives(torch, tmp_path):
+  values = torch.tensor([1.5, -2.0, 0.0])
+  for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+    state = {'a': values.to(dtype)}
+    torch.save(state, tmp_path / 'x.pth')
+    safetensors.torch.save_file(state, tmp_path / 'x.safetensors')
+    for name in ('x.pth', 'x.safetensors'):
+      read = files.read_checkpoint(tmp_path / name)
+      np.testing.assert_array_equal(np.asarray(read['a'], np.float32), values)

@@ -93,7 +93,17 @@ def test_a_header_that_contradicts_itself_is_refused(tmp_path, entry):
     TensorFile(path)
 
 
-@pytest.mark.parametrize('header', [b'not json', b'[1, 2]', b'\xff\xfe'])
+def test_metadata_may_be_null_and_nothing_else(tmp_path):
+  entry = {'dtype': 'F32', 'shape': [1], 'data_offsets': [0, 4]}
+  path = _file(tmp_path / 'x', {'__metadata__': None, 'a': entry}, bytes(4))
+  assert TensorFile(path).metadata == {}
+  with pytest.raises(ValueError, match='__metadata__ of the header is not a table'):
+    TensorFile(_file(tmp_path / 'x', {'__metadata__': 'text', 'a': entry}, bytes(4)))
+
+
+@pytest.mark.parametrize(
+  'header', [b'not json', b'[1, 2]', b'\xff\xfe', b'{"a":' + b'[' * 5000]
+)
 def test_foreign_bytes_are_refused(tmp_path, header):
   with pytest.raises(ValueError, match='not a safetensors file: no JSON header'):
     TensorFile(_file(tmp_path / 'x', header))

@@ -202,14 +202,15 @@ def _left_out(tower: _Table, field: str, default: int) -> int | None:
 
 def _activation(vision: _Table, text: _Table) -> str:
   """The activation of both towers, which must have the same."""
-  found = {t.content.get('hidden_act', 'quick_gelu') for t in (vision, text)}
-  if len(found) > 1 or not found <= set(ACTIVATIONS):
-    listed = ' and '.join(sorted(map(str, found)))
+  # A tower that is not described is as the other one.
+  described = [t for t in (vision, text) if t.content]
+  found = [t.content.get('hidden_act', 'quick_gelu') for t in described]
+  if any(act != found[0] or act not in list(ACTIVATIONS) for act in found):
     raise ValueError(
-      f'{vision.name}: hidden_act {listed} is not supported, only one of '
-      f'{", ".join(ACTIVATIONS)} for both towers'
+      f'{vision.name}: hidden_act {" and ".join(map(repr, found))} is not supported, '
+      f'only one of {", ".join(ACTIVATIONS)} for both towers'
     )
-  return found.pop()
+  return found[0] if found else 'quick_gelu'
 
 
 def _told(**fields: Any) -> dict[str, Any]:
