@@ -1,12 +1,23 @@
 """Looking things up by name: one error that says what was meant, or what there is."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar('T')
 # What is longer is not a misspelling, and comparing it takes long.
 _LONGEST = 100
+# How much of a value stands in a message.
+_SHOWN = 80
+
+
+def shown(value: Any) -> str:
+  """A value in quotes for a message, cut where it is long."""
+  if isinstance(value, str):
+    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + '...')
+  # Of lists and tables the first entries: they may be long and deep.
+  return reprlib.repr(value)
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -28,7 +39,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ValueError:
     name: what was asked for.
     known: the names there are, in the order to list them.
   """
-  return ValueError(f'no {kind} is called {name!r}: {hint(name, known)}')
+  return ValueError(f'no {kind} is called {shown(name)}: {hint(name, known)}')
 
 
 def look_up(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -1,12 +1,25 @@
 """One class of a vocabulary: its name, its words, and how to count and draw it."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Mapping, Sequence
+
+from maskclip_jax.names import shown
 
 
 def normal(word: str) -> str:
-  """The form in which two words are the same to CLIP: lower case, single blanks."""
+  """The form in which two words are the same to CLIP, and mostly to the eye: lower
+  case, single blanks, nothing invisible, letters of one width."""
+  if not word.isascii():
+    word = unicodedata.normalize('NFKC', visible(word))
   return ' '.join(word.split()).lower()
+
+
+def visible(text: str) -> str:
+  """A text without marks of no width, which web pages and editors leave in it."""
+  if text.isascii():
+    return text
+  return ''.join(c for c in text if unicodedata.category(c) != 'Cf')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,40 +48,59 @@ class Category:
   )
 
   def __post_init__(self):
-    if not isinstance(self.name, str) or not self.name.strip():
+    if not isinstance(self.name, str) or not visible(self.name).strip():
       raise ValueError('a class has no name: give it a word')
+    if not isinstance(self.thing, bool):
+      raise ValueError(
+        f"'thing' of class {shown(self.name)} is {shown(self.thing)}: write true or "
+        'false'
+      )
     words = self._checked(self.words or (self.name.strip(),), 'words')
     object.__setattr__(self, 'words', words)
     if not isinstance(self.prompts, Mapping):
       raise ValueError(
-        f'the prompts of class {self.name!r} are not an object: give words by system'
+        f'the prompts of class {shown(self.name)} are not an object: give words by '
+        'system'
       )
     prompts = {
-      system: self._checked(words, f'prompts for {system}')
+      system: self._checked(words, f'prompts for {shown(system)[1:-1]}')
       for system, words in self.prompts.items()
     }
     object.__setattr__(self, 'prompts', prompts)
-    if self.id is not None and not isinstance(self.id, int):
-      raise ValueError(f'the id of class {self.name!r} is {self.id!r}: give an integer')
+    object.__setattr__(self, 'id', self._checked_id())
     if self.color is not None:
       object.__setattr__(self, 'color', self._checked_color())
 
   def _checked(self, words: Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(words, str) or not isinstance(words, Sequence):
-      raise ValueError(f'the {what} of class {self.name!r} are no list: give a list')
-    if not words or not all(isinstance(w, str) and w.strip() for w in words):
       raise ValueError(
-        f'class {self.name!r} has an empty word among its {what}: remove it, or the '
-        'comma too many'
+        f'the {what} of class {shown(self.name)} are no list: give a list'
+      )
+    words = tuple(visible(w) if isinstance(w, str) else '' for w in words)
+    if not words or not all(word.strip() for word in words):
+      raise ValueError(
+        f'class {shown(self.name)} has an empty word among its {what}: remove it, or '
+        'the comma too many'
       )
     seen = set()
     for word in words:
       if normal(word) in seen:
         raise ValueError(
-          f'class {self.name!r} names the word {word.strip()!r} twice: remove one'
+          f'class {shown(self.name)} names the word {shown(word.strip())} twice: '
+          'remove one'
         )
       seen.add(normal(word))
-    return tuple(words)
+    return words
+
+  def _checked_id(self) -> int | None:
+    number = self.id
+    if isinstance(number, float) and number.is_integer():
+      number = int(number)  # As spreadsheets export it.
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
+      raise ValueError(
+        f'the id of class {shown(self.name)} is {shown(number)}: give an integer'
+      )
+    return number
 
   def _checked_color(self) -> tuple[int, int, int]:
     color = self.color
@@ -78,10 +110,10 @@ class Category:
       or any(c not in range(256) for c in color)
     ):
       raise ValueError(
-        f'the colour of class {self.name!r} is {color!r}: give red, green and blue '
-        'from 0 to 255'
+        f'the colour of class {shown(self.name)} is {shown(color)}: give red, green '
+        'and blue from 0 to 255'
       )
-    return tuple(color)
+    return tuple(int(c) for c in color)
 
   @property
   def label(self) -> str:

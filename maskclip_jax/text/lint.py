@@ -5,8 +5,10 @@ poor masks without any error.
 """
 
 import collections
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
+from maskclip_jax.names import shown
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.category import Category, normal
 
@@ -18,8 +20,9 @@ _VAGUE = frozenset((
   'unlabelled', 'void',
 ))
 # fmt: on
-# Shorter words one letter apart are mostly different words (house and horse).
-_SHORTEST_TYPO = 7
+# Shorter words one letter apart are mostly different words (house and horse); longer
+# ones are not words.
+_SHORTEST_TYPO, _LONGEST_TYPO = 7, 40
 # Letters that spellings of one word exchange (grey and gray, -ise and -ize).
 _SPELLED_ALIKE = ('aeiouy', 'sz')
 # The last letter of the Latin alphabets, for which CLIP has seen at least some text.
@@ -50,6 +53,7 @@ def check(
     *_shared(classes),
     *_alike(classes),
     *_vague(classes, void),
+    *_signs(classes),
     *_foreign(classes),
   ]
 
@@ -72,12 +76,12 @@ def _separators(classes: Sequence[Category], void: str | None) -> Iterator[str]:
   words = classes[0].words
   if len(words) > 1:
     yield (
-      f'{", ".join(map(repr, words))} are words for one class: separate classes by ;'
+      f'{", ".join(map(shown, words))} are words for one class: separate classes by ;'
     )
   elif void is None:
     yield (
-      f'{words[0]!r} is the only class, so every segment is one: add words for what '
-      'else is in the picture'
+      f'{shown(words[0])} is the only class, so every segment is one: add words for '
+      'what else is in the picture'
     )
 
 
@@ -95,8 +99,8 @@ def _equal_to_void(classes: Sequence[Category], void: str | None) -> Iterator[st
   for category in classes:
     if void is not None and normal(void) in map(normal, category.words):
       yield (
-        f'class {category.name!r} has the void word {void!r}, which wins every such '
-        'region for no class: drop the class, or the void word'
+        f'class {shown(category.name)} has the void word {void!r}, which wins every '
+        'such region for no class: drop the class, or the void word'
       )
 
 
@@ -113,7 +117,7 @@ def _shared(classes: Sequence[Category]) -> Iterator[str]:
   for word, indices in _owners(classes).items():
     if len(indices) > 1:
       listed = ', '.join(repr(classes[i].name) for i in indices)
-      yield f'the word {word!r} is in several classes: {listed}'
+      yield f'the word {shown(word)} is in several classes: {listed}'
 
 
 def _alike(classes: Sequence[Category]) -> Iterator[str]:
@@ -123,7 +127,7 @@ def _alike(classes: Sequence[Category]) -> Iterator[str]:
   for word in owners:
     key = word_key(word)
     groups[key].add(word)
-    if len(key) >= _SHORTEST_TYPO:
+    if _SHORTEST_TYPO <= len(key) <= _LONGEST_TYPO:
       # Keys one edit apart share a key with one letter deleted, or are that key.
       for i in range(len(key)):
         groups[key[:i] + '\0' + key[i + 1 :]].add(word)
@@ -165,8 +169,22 @@ def _vague(classes: Sequence[Category], void: str | None) -> Iterator[str]:
     for word in category.words:
       if normal(word) in _VAGUE and normal(word) != normal(void or ''):
         yield (
-          f'the word {word!r} of class {category.name!r} is vague: name what is to be '
-          'found'
+          f'the word {shown(word)} of class {shown(category.name)} is vague: name what '
+          'is to be found'
+        )
+
+
+def _signs(classes: Sequence[Category]) -> Iterator[str]:
+  """Signs that are read as signs where people mean blanks or separators."""
+  for category in classes:
+    for word in category.words:
+      if '_' in word:
+        yield f'the word {shown(word)} has underscores, which CLIP reads: write blanks'
+      narrow = unicodedata.normalize('NFKC', word)
+      if found := [sign for sign in ',;:"' if sign in narrow]:
+        yield (
+          f'the word {shown(word)} of class {shown(category.name)} has a {found[0]} in '
+          'it, which is read as a part of it'
         )
 
 
@@ -175,6 +193,6 @@ def _foreign(classes: Sequence[Category]) -> Iterator[str]:
     for word in category.words:
       if any(c.isalpha() and c > _LAST_LATIN for c in word):
         yield (
-          f'the word {word!r} is not in Latin script, and CLIP has learned English: '
-          'translate it'
+          f'the word {shown(word)} is not in Latin script, and CLIP has learned '
+          'English: translate it'
         )

@@ -6,9 +6,9 @@ The merges are read on first use (about 30 ms).
 
 import functools
 import gzip
+import heapq
 import html
 import importlib.resources
-import itertools
 from collections.abc import Sequence
 
 import ftfy
@@ -111,22 +111,42 @@ def _merges() -> dict[str, int]:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _encode_piece(piece: str) -> tuple[int, ...]:
-  """Byte pair encoding of one piece: the lowest-ranked merge first."""
+  """Byte pair encoding of one piece: the lowest-ranked merge first, of equals the left.
+
+  Neighbours that can merge wait in a heap, so that a piece of any length takes time in
+  proportion to it, but for a logarithm.
+  """
   if piece in _SPECIAL:
     return (_SPECIAL[piece],)
   byte_symbols, byte_ids = _byte_symbols()
   merges = _merges()
-  symbols = [byte_symbols[byte] for byte in piece.encode()]
+  symbols = [byte_symbols[byte] for byte in piece.encode('utf-8', 'replace')]
   symbols[-1] += _WORD_END
   ids = [byte_ids[symbol] for symbol in symbols]
-  while len(symbols) > 1:
-    pairs = map(' '.join, itertools.pairwise(symbols))
-    ranks = [merges.get(pair, len(merges)) for pair in pairs]
-    rank = min(ranks)
-    if rank == len(merges):
-      break
-    at = ranks.index(rank)
-    symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
+  # The symbols are a chain: a merge keeps the left place and takes out the right one.
+  after = [*range(1, len(symbols)), None]
+  before = [None, *range(len(symbols) - 1)]
+  waiting = []
+
+  def offer(left: int | None, right: int | None) -> None:
+    if left is not None and right is not None:
+      rank = merges.get(f'{symbols[left]} {symbols[right]}')
+      if rank is not None:
+        heapq.heappush(waiting, (rank, left, right, symbols[left], symbols[right]))
+
+  for left in range(len(symbols) - 1):
+    offer(left, left + 1)
+  while waiting:
+    rank, left, right, one, two = heapq.heappop(waiting)
+    # Either may have merged with another in the meantime.
+    if symbols[left] != one or symbols[right] != two or after[left] != right:
+      continue
+    symbols[left], symbols[right] = one + two, None
     # Merges are listed in the order of the vocabulary, behind the one-byte symbols.
-    ids[at : at + 2] = [len(byte_ids) + rank]
-  return tuple(ids)
+    ids[left] = len(byte_ids) + rank
+    after[left] = after[right]
+    if after[right] is not None:
+      before[after[right]] = left
+    offer(before[left], left)
+    offer(left, after[left])
+  return tuple(i for i, symbol in zip(ids, symbols, strict=True) if symbol is not None)

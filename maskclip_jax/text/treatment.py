@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from maskclip_jax import plain
 from maskclip_jax.names import unknown
 
 
@@ -71,6 +72,8 @@ class Treatment:
       templates = _read('templates.json')[templates]
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     for template in templates:
+      if not isinstance(template, str):
+        raise ValueError(f'the template {template!r} must be a text')
       if template.count('{}') != 1:
         raise ValueError(
           f"the template {template!r} must hold '{{}}' once, in the word's place"
@@ -110,10 +113,12 @@ class Treatment:
     if isinstance(data, str):
       return cls.of(data)
     fields = [field.name for field in dataclasses.fields(cls)]
+    if not isinstance(data, Mapping):
+      raise ValueError(f'a treatment is a name or an object, not {data!r}')
     for key in data:
       if key not in fields:
         raise unknown('part of a treatment', key, fields)
-    return cls(**data)
+    return plain.read(cls, data, 'treatment')
 
   def fill(self, words: Iterable[str]) -> list[str]:
     """The prompts for some words of one class: every word in every template."""

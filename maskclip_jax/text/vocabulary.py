@@ -11,18 +11,20 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from maskclip_jax import atomic
-from maskclip_jax.names import unknown
-from maskclip_jax.text import library, lint, syntax, tokenizer
+from maskclip_jax.names import shown, unknown
+from maskclip_jax.text import library, lint, syntax, tokenizer, vocabulary_files
 from maskclip_jax.text.category import Category, normal
 from maskclip_jax.text.treatment import Treatment
 
+# Of an object that has its classes in a list; another has them by name or number.
+_HEADS = {'classes', 'categories'}
 _HEAD_KEYS = ('name', 'provenance', 'treatment', 'treatments', 'classes', 'categories')
 
 
@@ -53,8 +55,12 @@ class Vocabulary:
     seen = set()
     for category in self.classes:
       if normal(category.name) in seen:
-        raise ValueError(f'two classes are called {category.name!r}: rename one')
+        raise ValueError(f'two classes are called {shown(category.name)}: rename one')
       seen.add(normal(category.name))
+    numbers = [c.id for c in self.classes if c.id is not None]
+    if len(set(numbers)) < len(numbers):
+      double = next(n for n in numbers if numbers.count(n) > 1)
+      raise ValueError(f'two classes have the number {double}: give each its own')
 
   def __len__(self) -> int:
     return len(self.classes)
@@ -70,33 +76,36 @@ class Vocabulary:
     """Reads a vocabulary from what a user typed.
 
     Args:
-      spec: a bundled name ('ade20k-150'), a file (.json, .txt), either of them with
-        a treatment ('ade20k-150@masqclip'), or text: ';' separates classes, ','
-        words of one class, 'stuff:' or 'thing:' marks a class. Unmarked classes are
-        things, but for words that COCO and ADE20K know as stuff only. Of a list,
-        each entry is one class.
+      spec: a bundled name ('ade20k-150'), a file (see `load`), either of them with a
+        treatment ('ade20k-150@masqclip'), or text: ';' separates classes, ',' words of
+        one class, 'stuff:' or 'thing:' marks a class. Unmarked classes are things, but
+        for words that COCO and ADE20K know as stuff only. Of a list, each entry is one
+        class; of a dictionary, each key with its words, or each number with its name.
       treatment: a system whose way with words to use, or an own one.
 
     Raises:
       ValueError: the text, the file or the name makes no vocabulary.
       FileNotFoundError: there is no such file.
     """
+    if isinstance(spec, Vocabulary):
+      return spec.treated(treatment)
     if isinstance(spec, os.PathLike):
       return cls.load(spec).treated(treatment)
     if not isinstance(spec, str):
-      return cls.from_json(list(spec)).treated(treatment)
+      return cls.from_json(_listed(spec)).treated(treatment)
     text = spec.strip()
     where, at, system = text.rpartition('@')
-    if at and (where in library.names() or _is_path(where) or _is_name(where)):
+    if at and (where in library.names() or _is_file(where) or _is_name(where)):
       text, treatment = where, treatment or system
-    if _is_path(text):
+    if _is_file(text):
       return cls.load(text).treated(treatment)
     if _is_name(text):
       if text.lower() not in library.names():
         error = unknown('vocabulary', text, library.names())
         raise ValueError(f"{error} (for a class of that name write 'thing: {text}')")
       return cls.named(text.lower()).treated(treatment)
-    return cls(syntax.from_text(text)).treated(treatment)
+    # In one typed line, # begins a word.
+    return cls(syntax.from_text(text, comments='\n' in text)).treated(treatment)
 
   @classmethod
   def named(cls, name: str) -> 'Vocabulary':
@@ -114,20 +123,20 @@ class Vocabulary:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Vocabulary':
-    """Reads a .json file or a text file with one class a line.
+    """Reads a .json or .yaml file, a table (.csv, .tsv), or a list of one class a line.
 
     Raises:
       ValueError: the file makes no vocabulary; says which file, and why.
       FileNotFoundError: there is no such file.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
       raise FileNotFoundError(f'no vocabulary file {path}: give an existing one')
     try:
-      text = path.read_text('utf-8-sig')
-      if path.suffix == '.json':
-        return cls.from_json(json.loads(text), name=path.stem)
-      return cls(syntax.from_text(text), path.stem)
+      data = vocabulary_files.read(path)
+      if isinstance(data, tuple):
+        return cls(data, path.stem)
+      return cls.from_json(data, name=path.stem)
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from error
 
@@ -138,17 +147,20 @@ class Vocabulary:
     Raises:
       ValueError: the data makes no vocabulary.
     """
-    head = data if isinstance(data, dict) else {}
+    head = data if isinstance(data, Mapping) and _HEADS & set(data) else {}
     if 'categories' not in head:
       for key in head:
         if key not in _HEAD_KEYS:
           raise unknown('part of a vocabulary', key, _HEAD_KEYS)
+    texts = {'name': head.get('name', name), 'provenance': head.get('provenance', '')}
+    for key, text in texts.items():
+      if not isinstance(text, str):
+        raise ValueError(f'the {key} of the vocabulary is {shown(text)}: give a text')
     treatment = head.get('treatment')
     return cls(
       syntax.from_json(data),
-      head.get('name', name),
-      None if treatment is None else Treatment.from_json(treatment),
-      head.get('provenance', ''),
+      treatment=None if treatment is None else Treatment.from_json(treatment),
+      **texts,
     )
 
   def to_json(self) -> dict[str, Any]:
@@ -302,8 +314,23 @@ def _unit(vectors: Float[np.ndarray, 'n d']) -> Float[np.ndarray, 'n d']:
   return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
 
 
-def _is_path(text: str) -> bool:
-  return text.endswith(('.json', '.txt')) and '\n' not in text
+def _listed(spec: Any) -> Any:
+  """Data for `from_json` from what is not a text: a dictionary, or the entries."""
+  if isinstance(spec, Mapping):
+    return spec
+  if isinstance(spec, bytes | Set) or not isinstance(spec, Iterable):
+    raise ValueError(
+      'a vocabulary is a text, a list in a fixed order, or a dictionary of words, not '
+      f'a {type(spec).__name__}'
+    )
+  return list(spec)
+
+
+def _is_file(text: str) -> bool:
+  """Whether a text means a file: by its ending, or because there is one."""
+  if '\n' in text or not text or syntax.is_marked(text):
+    return False
+  return text.lower().endswith(vocabulary_files.ENDINGS) or os.path.isfile(text)
 
 
 def _is_name(text: str) -> bool:
@@ -312,6 +339,8 @@ def _is_name(text: str) -> bool:
   One word that ends in digits is taken for one ('pc-59'), and one that starts like one
   ('ade20k', 'coco-stuff').
   """
+  if any(separator in text for separator in ';,\n'):
+    return False
   lower = text.lower()
   families = {name.split('-')[0] for name in library.names()}
   return bool(
