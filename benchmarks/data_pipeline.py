@@ -24,9 +24,10 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from maskclip_jax.data import examples, labels, schema
+from maskclip_jax.data import examples
+from maskclip_jax.data.examples import Targets
 from maskclip_jax.data.pipeline import DataConfig, DatasetConfig, train_stream
-from maskclip_jax.data.targets import Targets
+from maskclip_jax.data.records import Record, read_label_map, table
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.views import find_view
@@ -44,7 +45,7 @@ MAPPERS = {
 CATEGORIES = (1, 2, 3, 17, 62, 92, 100, 184, 187, 200)
 
 
-def make_record(seed: int) -> schema.Record:
+def make_record(seed: int) -> Record:
   """A photo-like JPEG (about 110 kB) with irregular regions."""
   rng = np.random.default_rng(seed)
   coarse = rng.integers(0, 256, (48, 64, 3), np.uint8)
@@ -80,9 +81,9 @@ def make_record(seed: int) -> schema.Record:
     'height': HEIGHT,
     'width': WIDTH,
     'segments': cv2.imencode('.png', bgr.astype(np.uint8))[1].tobytes(),
-    'segments_info': schema.table(rows),
+    'segments_info': table(rows),
     'semantic': b'',
-    'instances': schema.table([], masks=True),
+    'instances': table([], masks=True),
     'captions': [],
     'subsets': [],
   }
@@ -148,7 +149,7 @@ def stage_times(records: list, mapper: mappers.Mapper, count: int) -> dict:
   for number in range(count):
     record = records[number % len(records)]
     image = clock.time('decode_jpeg', _decode_photo, record)
-    values = clock.time('decode_png', labels.read_label_map, record['segments'])
+    values = clock.time('decode_png', read_label_map, record['segments'])
     ids = record['segments_info']['id']
     segments = clock.time('ids_to_rows', examples.row_map, values, ids)
     example = dataclasses.replace(
@@ -171,7 +172,7 @@ def stage_times(records: list, mapper: mappers.Mapper, count: int) -> dict:
   return clock.means(count)
 
 
-def _decode_photo(record: schema.Record) -> np.ndarray:
+def _decode_photo(record: Record) -> np.ndarray:
   return np.asarray(Image.open(io.BytesIO(record['image'])).convert('RGB'))
 
 

@@ -5,8 +5,8 @@ Configurations and bundles are read by this: every mistake is named by its full 
 """
 
 import dataclasses
-import math
 import json
+import math
 import os
 import pathlib
 import types

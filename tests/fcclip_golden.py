@@ -5,7 +5,7 @@ import functools
 import golden
 import numpy as np
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.fcclip.checkpoint import rules
@@ -17,7 +17,7 @@ CONFIG = PRESETS['fcclip_tiny'].config
 
 def load(config: FCCLIPConfig, weights) -> FCCLIP:
   """A model of a config filled with an official state dict."""
-  model = restore.abstract_model('fcclip', config)
+  model = params.abstract_model('fcclip', config)
   return params.load_into(model, convert(weights, rules(), params.flatten(model)))
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 import jax
 
 from maskclip_jax import zoo
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 
 ROOT = pathlib.Path(__file__).parent / 'goldens' / 'inventory'
 
@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parent / 'goldens' / 'inventory'
 def parameters(preset: str) -> dict[str, jax.ShapeDtypeStruct]:
   """Path -> shape and type of a preset's model."""
   chosen = zoo.presets()[preset]
-  return params.flatten(restore.abstract_model(chosen.system, chosen.config))
+  return params.flatten(params.abstract_model(chosen.system, chosen.config))
 
 
 def text(flat: dict[str, jax.ShapeDtypeStruct]) -> str:

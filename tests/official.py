@@ -12,7 +12,7 @@ import seeded
 from flax import nnx
 from mask2former_golden import CONFIG as PROPOSALS
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert, prefixed
 from maskclip_jax.nn.clip import CLIP_SIZES, CLIPConfig
 from maskclip_jax.systems.clip.checkpoint import OPENAI
@@ -56,7 +56,7 @@ def load(
     dtype: compute type.
     clip: OpenAI's state dict, for the text tower; without it that is zero.
   """
-  model = restore.abstract_model(system, config, dtype=dtype)
+  model = params.abstract_model(system, config, dtype=dtype)
   wanted = params.flatten(model)
   text = {p for p in wanted if p.startswith('clip/text/') or p == 'clip/logit_scale'}
   flat = convert(

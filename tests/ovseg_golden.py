@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskclip_jax.checkpoints import params
-from maskclip_jax.checkpoints.restore import ConstantRngs
+from maskclip_jax.checkpoints.params import ConstantRngs
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import CLIPConfig
 from maskclip_jax.nn.swin import SwinConfig

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import seeded
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import CLIP_SIZES, CLIPConfig
 from maskclip_jax.nn.group_vit import sine_table
@@ -24,7 +24,7 @@ SMALL = SegCLIPConfig(
 
 def load(config: SegCLIPConfig, weights) -> SegCLIP:
   """A SegCLIP from an official state dict."""
-  model = restore.abstract_model('segclip', config)
+  model = params.abstract_model('segclip', config)
   table = checkpoint.rules(config.first_blocks, config.clip.vision_layers)
   return params.load_into(model, convert(weights, table, params.flatten(model)))
 

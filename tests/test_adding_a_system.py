@@ -13,7 +13,7 @@ from PIL import Image
 import maskclip_jax
 from maskclip_jax import systems, zoo
 from maskclip_jax.__main__ import main
-from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.random_weights import random_array
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping import rules
@@ -34,7 +34,7 @@ def official_files(directory):
   """An official file of the toy and the CLIP that goes with it, of seeded weights."""
   clip = find_system('clip')
   config = zoo.find_preset('toy_tiny').config
-  shapes = params.flatten(restore.abstract_model('toy', config))
+  shapes = params.flatten(params.abstract_model('toy', config))
   flat = {path: random_array(path, leaf.shape, 0) for path, leaf in shapes.items()}
   stored = {
     p: a for p, a in flat.items() if not p.startswith(('clip/text', 'clip/log'))

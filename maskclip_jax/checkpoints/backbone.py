@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.detect import open_checkpoint
 from maskclip_jax.mapping import rules
 from maskclip_jax.nn.resnet import BLOCKS, ResNet
@@ -41,7 +41,7 @@ def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'{path} has {blocks} blocks in its third stage: expected a ResNet of '
       f'{" or ".join(map(str, _PUBLISHED))} layers'
     )
-  rngs = restore.ConstantRngs()
+  rngs = params.ConstantRngs()
   model = params.abstract(lambda: ResNet(depth, rngs=rngs))
   expected = {f'backbone/{path}': leaf for path, leaf in params.flatten(model).items()}
   return rules.convert(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import shards
@@ -194,7 +194,7 @@ def _clip_notes(clip: Checkpoint, config: Any) -> list[str]:
 def _gather(sources: Sources, preset: Preset) -> dict[str, np.ndarray]:
   """Every parameter of the model, from the file that provides it."""
   main, second = sources.main, sources.clip
-  model = restore.abstract_model(preset.system, preset.config)
+  model = params.abstract_model(preset.system, preset.config)
   expected = params.flatten(model)
   own = {path: leaf for path, leaf in expected.items() if sources.from_main(path)}
   flat = rules.convert(

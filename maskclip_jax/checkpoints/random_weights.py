@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 
 _ONE = re.compile(r'.*/(scale|var)')
 _ZERO = re.compile(r'.*/(bias|mean)')
@@ -51,7 +51,7 @@ def random_model(
     seed: of the weights.
     dtype: compute type; parameters are float32.
   """
-  model = restore.abstract_model(system, config, dtype=dtype)
+  model = params.abstract_model(system, config, dtype=dtype)
   flat = {
     path: random_array(path, leaf.shape, seed)
     for path, leaf in params.flatten(model).items()

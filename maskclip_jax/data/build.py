@@ -24,8 +24,7 @@ from array_record.python import array_record_module
 
 from maskclip_jax import atomic, locks
 from maskclip_jax.data import records, registry
-from maskclip_jax.data.index import Index, Row
-from maskclip_jax.data.sources import dataset_path, index_path
+from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
 
 if TYPE_CHECKING:
   from maskclip_jax.data.builders.base import Sample, SegmentationBuilder

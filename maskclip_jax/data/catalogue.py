@@ -18,8 +18,8 @@ from jaxtyping import Int32
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from maskclip_jax.data import ade20k, labels
-from maskclip_jax.data.schema import Record, table
+from maskclip_jax.data import ade20k, records
+from maskclip_jax.data.records import Record, table
 from maskclip_jax.data.tfrecord import TFRecordSource
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -175,7 +175,7 @@ def _coco(feature: Any, folder: pathlib.Path, name: str) -> Record:
 def _scene_parse150(feature: Any, folder: pathlib.Path, name: str) -> Record:
   """`scene_parse150`: the object maps of 100 classes, not the maps of 150."""
   del folder
-  colours = labels.read_label_map(feature['annotation'].bytes_list.value[0])
+  colours = records.read_label_map(feature['annotation'].bytes_list.value[0])
   kinds, ids = ade20k.split_channels(colours)
   _, instances = ade20k.objects(kinds, ids, Vocabulary.named('ade20k-150').things)
   return _record(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from maskclip_jax.data import schema
+from maskclip_jax.data import records
 from maskclip_jax.data.views import find_view
 
 VIEW, CAPTIONS = 'coco/panoptic', 'coco/captions'
@@ -69,7 +69,7 @@ class GeneratedPictures:
   def __len__(self) -> int:
     return self.number
 
-  def __getitem__(self, index: int) -> schema.Record:
+  def __getitem__(self, index: int) -> records.Record:
     rng = np.random.default_rng([self.seed, index])
     things, stuff = _categories()
     horizon = int(self.side * rng.uniform(0.35, 0.65))
@@ -93,7 +93,7 @@ class GeneratedPictures:
 
   def _record(
     self, index: int, photo: UInt8[np.ndarray, 'h w 3'], ids, categories, names
-  ) -> schema.Record:
+  ) -> records.Record:
     rows = [
       {
         'id': number,
@@ -112,9 +112,9 @@ class GeneratedPictures:
       'height': self.side,
       'width': self.side,
       'segments': _png(ids),
-      'segments_info': schema.table(rows),
+      'segments_info': records.table(rows),
       'semantic': b'',
-      'instances': schema.table([], masks=True),
+      'instances': records.table([], masks=True),
       'captions': [' and '.join(names)],
       'subsets': [],
     }

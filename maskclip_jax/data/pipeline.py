@@ -22,11 +22,17 @@ import grain
 import numpy as np
 from absl import flags
 
-from maskclip_jax.data.examples import Example, RecordError, decode
+from maskclip_jax.data.examples import (
+  Arrays,
+  Example,
+  RecordError,
+  Targets,
+  decode,
+  encode_id,
+)
 from maskclip_jax.data.generated import CAPTIONS, VIEW, GeneratedPictures
 from maskclip_jax.data.grouping import GroupedShuffle, portraits
 from maskclip_jax.data.sources import Source, open_source
-from maskclip_jax.data.targets import Arrays, Targets, encode_id
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.transforms.mappers import Mapper
@@ -241,7 +247,7 @@ def train_stream(
   Returns:
     Batches of `image` uint8 [b, H, W, 3], `image_hw` int32 [b, 2] (always the whole
     canvas: networks see the padding of training crops as pixels), `image_id` uint8
-    (`targets.decode_ids`), `source` int32 [b], `replaced` bool [b], the arrays of
+    (`examples.decode_ids`), `source` int32 [b], `replaced` bool [b], the arrays of
     `Targets.arrays`, and `tokens` where captions are tokenized.
 
   Raises:

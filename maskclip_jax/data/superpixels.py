@@ -1,6 +1,6 @@
 """Superpixels: what of a photo belongs together by colour alone [segclip 2.2].
 
-Computed once, when a dataset is built, and stored as a label map (`labels.py`: PNG, so
+Computed once, when a dataset is built, and stored as a label map (`records.py`: PNG, so
 without loss). In training they are cropped and resized with the photo, and every patch
 of the tower gets one number.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from maskclip_jax.data.transforms.resample import Window, resize_labels
+from maskclip_jax.data.transforms.geometric import Window, resize_labels
 
 PatchRule = Literal['mean', 'most']
 

@@ -32,7 +32,7 @@ class View:
     kind: what an example of it is. 'panoptic': segments of things and stuff;
       'semantic': a class per pixel; 'instance': masks that may overlap; 'caption':
       photo and text.
-    field: the field of a stored record (`schema.py`) that it reads.
+    field: the field of a stored record (`records.py`) that it reads.
     vocabulary: bundled vocabulary whose order is the class index.
     offset: stored value = id in the vocabulary + offset.
     background: class 0 is everything else and judged; the vocabulary starts at 1.

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from maskclip_jax.data import registry
 from maskclip_jax.data.examples import Example, RecordError, Region, decode
-from maskclip_jax.data.schema import Record
+from maskclip_jax.data.records import Record
 from maskclip_jax.data.sources import RecordSource, built_path, open_split
 from maskclip_jax.data.views import View
 from maskclip_jax.eval.metrics.instance import Objects, Rle

@@ -48,7 +48,7 @@ class GroundTruth:
 
   @classmethod
   def from_batch(cls, batch: Mapping[str, Array]) -> 'GroundTruth':
-    """The ground truth among the arrays of a training batch (`data.targets`)."""
+    """The ground truth among the arrays of a training batch (`data.examples`)."""
     masks = batch.get('masks')
     return cls(
       batch['class'],

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.data import schema
-from maskclip_jax.data.labels import write_label_map
+from maskclip_jax.data import records
+from maskclip_jax.data.records import write_label_map
 from maskclip_jax.miniature import captions
 from maskclip_jax.miniature.drawing import SCENE, Drawing, draw
 from maskclip_jax.miniature.layout import draw_plan
@@ -51,7 +51,7 @@ def jpeg(image: UInt8[np.ndarray, 'h w 3']) -> bytes:
   return data.tobytes()
 
 
-def scene(seed: int, split: str, index: int) -> schema.Record:
+def scene(seed: int, split: str, index: int) -> records.Record:
   """A scene of `train`, `test` or `shifted`, with all labels.
 
   Returns:
@@ -73,9 +73,9 @@ def scene(seed: int, split: str, index: int) -> schema.Record:
     'height': SCENE,
     'width': SCENE,
     'segments': write_label_map(segments),
-    'segments_info': schema.table(rows),
+    'segments_info': records.table(rows),
     'semantic': write_label_map(categories[segments]),
-    'instances': schema.table(instances, masks=True),
+    'instances': records.table(instances, masks=True),
     'captions': describe(plan, stuff, rng),
     'subsets': [],
   }

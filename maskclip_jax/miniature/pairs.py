@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from maskclip_jax.data import schema
+from maskclip_jax.data import records
 from maskclip_jax.miniature import captions
 from maskclip_jax.miniature.drawing import SCENE, draw
 from maskclip_jax.miniature.examples import chance, jpeg, turn
@@ -35,7 +35,7 @@ _GROUND, _PHOTO, _SEEN_FAR = 10, 0.8, 0.4
 _Window = tuple[Plan, Square, list[str]]
 
 
-def pair(seed: int, index: int) -> schema.Record:
+def pair(seed: int, index: int) -> records.Record:
   """A window: a record with four captions and no labels; the first says the most.
 
   Its `subsets` are 'thing', 'stuff' or 'scene', 'close' where a thing fills the window,
@@ -54,7 +54,7 @@ def pair(seed: int, index: int) -> schema.Record:
   return _record(f'pairs-{index:06d}', window, subsets, rng)
 
 
-def photo(seed: int, index: int) -> schema.Record:
+def photo(seed: int, index: int) -> records.Record:
   """A photo: a record with four captions and no labels; the first says the most.
 
   Its `subsets` are 'stuff' or 'scene', and 'shifted' where the style is.
@@ -71,7 +71,7 @@ def photo(seed: int, index: int) -> schema.Record:
 
 def _record(
   name: str, window: _Window, subsets: list[str], rng: np.random.Generator
-) -> schema.Record:
+) -> records.Record:
   """The record of a window, drawn in a style of its own."""
   plan, square, texts = window
   strength = rng.uniform(0.2, 1.0) if rng.random() < _SHIFTED else 0.0
@@ -83,9 +83,9 @@ def _record(
     'height': SIDE,
     'width': SIDE,
     'segments': b'',
-    'segments_info': schema.table([]),
+    'segments_info': records.table([]),
     'semantic': b'',
-    'instances': schema.table([], masks=True),
+    'instances': records.table([], masks=True),
     'captions': texts,
     'subsets': [*subsets, 'shifted'] if strength else subsets,
   }

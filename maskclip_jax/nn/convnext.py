@@ -14,9 +14,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from maskclip_jax.nn.canvas import ValidHW, zero_outside
 from maskclip_jax.nn.clip import ACTIVATIONS, Activation, TextTower
-from maskclip_jax.nn.layers import NORM_EPS, LayerNorm, exact_gelu, in_turn, recompute
+from maskclip_jax.nn.layers import (
+  NORM_EPS,
+  LayerNorm,
+  ValidHW,
+  exact_gelu,
+  in_turn,
+  recompute,
+  zero_outside,
+)
 
 # Feature maps by name, with their strides.
 STAGES = {'res2': 4, 'res3': 8, 'res4': 16, 'res5': 32}

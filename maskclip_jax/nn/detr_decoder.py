@@ -11,11 +11,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm, in_turn, recompute
+from maskclip_jax.nn.layers import (
+  LayerNorm,
+  ValidHW,
+  in_turn,
+  inside,
+  recompute,
+  sine_positions,
+)
 from maskclip_jax.nn.mask_decoder import MLP, Prediction, attention, linear
 from maskclip_jax.nn.pixel_decoder import Conv
-from maskclip_jax.nn.positions import sine_positions
 
 # Of the map that queries read, and the width of the class head's hidden layer.
 _STRIDE = 32

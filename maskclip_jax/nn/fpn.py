@@ -4,9 +4,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from maskclip_jax.nn.canvas import ValidHW, zero_outside
+from maskclip_jax.nn.layers import ValidHW, repeat, zero_outside
 from maskclip_jax.nn.pixel_decoder import Conv, ConvGroupNorm
-from maskclip_jax.ops.pyramid import repeat
 
 # From fine to coarse, with their strides.
 _LEVELS = (('res2', 4), ('res3', 8), ('res4', 16), ('res5', 32))

@@ -2,11 +2,26 @@
 
 Parameters are float32; `dtype` is the compute type of the matrix products. Norm
 statistics and softmax are always float32.
+
+Feature maps fill only the top left corner of a canvas: a photo of any size lies on a
+canvas of a few fixed sizes, so few programs are ever compiled. A network behaves as if
+the canvas ended at the photo's padded size when every operation that mixes positions
+ignores what lies beyond: convolutions see zeros there, statistics count real positions
+only, positions are encoded relative to the real part, and resizes clamp at the real
+border. `hw` is the real part of a map (one row per image, may be traced), or None when
+maps are real throughout, which costs nothing.
+
+The sides of a pyramid's levels differ by powers of two. PyTorch's bilinear rule then
+has the same two weights everywhere, so no resize matrix is needed: shrinking by an even
+factor averages the four central pixels of each cell, and doubling mixes neighbours 3 to
+1. Maps are channels last.
 """
 
 import contextlib
 import contextvars
+import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -14,10 +29,13 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 T = TypeVar('T')
 P = TypeVar('P')
+ValidHW = Int[Array, 'b 2'] | None
+# Of the sine encodings of positions.
+_TEMPERATURE = 10000.0
 
 # PyTorch's default; flax's is 1e-6, which moves results.
 NORM_EPS = 1e-5
@@ -205,3 +223,138 @@ class MultiHeadAttention(nnx.Module):
     value = key if value is None else value
     q = self.query(query) * self.scale
     return self.out(attend(q, self.key(key), self.value(value), mask))
+
+
+def inside(hw: Int[Array, 'b 2'], shape: tuple[int, int]) -> Bool[Array, 'b h w']:
+  """True on the real positions of maps of a given (height, width)."""
+  rows = jnp.arange(shape[0])[:, None] < hw[:, 0, None, None]
+  columns = jnp.arange(shape[1]) < hw[:, 1, None, None]
+  return rows & columns
+
+
+def zero_outside(x: Float[Array, 'b h w c'], hw: ValidHW) -> Float[Array, 'b h w c']:
+  """Clears what lies beyond the real part, as a convolution's zero padding."""
+  if hw is None:
+    return x
+  return jnp.where(inside(hw, x.shape[1:3])[..., None], x, 0)
+
+
+class GroupNorm(nnx.Module):
+  """GroupNorm with statistics over the real positions: eps 1e-5, float32 inside."""
+
+  def __init__(
+    self, channels: int, groups: int = 32, *, dtype=jnp.float32, rngs: nnx.Rngs
+  ):
+    if channels % groups:
+      raise ValueError(f'{channels} channels do not divide into {groups} groups')
+    self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (channels,)))
+    self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (channels,)))
+    self.groups = groups
+    self.dtype = dtype
+
+  def __call__(
+    self, x: Float[Array, 'b h w c'], hw: ValidHW = None
+  ) -> Float[Array, 'b h w c']:
+    x = x.astype(jnp.float32)
+    centred = x - self._mean(x, hw)
+    variance = self._mean(jnp.square(centred), hw)
+    scale = jax.lax.rsqrt(variance + NORM_EPS) * self.scale[...]
+    return (centred * scale + self.bias[...]).astype(self.dtype)
+
+  def _mean(self, x: Float[Array, 'b h w c'], hw: ValidHW) -> Float[Array, 'b 1 1 c']:
+    """Each group's mean over the real positions, repeated for its channels."""
+    batch, height, width, channels = x.shape
+    members = channels // self.groups
+    if hw is None:
+      count = jnp.full((batch, 1), height * width * members, jnp.float32)
+    else:
+      # An empty row of a batch must not become NaN, which some checks refuse.
+      count = jnp.maximum(hw.prod(-1, keepdims=True) * members, 1).astype(jnp.float32)
+    sums = zero_outside(x, hw).sum((1, 2)).reshape(batch, self.groups, members).sum(-1)
+    return jnp.repeat(sums / count, members, axis=-1)[:, None, None]
+
+
+def _encode(
+  length: int, size: Float[Array, '#b'], features: int
+) -> Float[Array, '#b n f']:
+  """Interleaved sines and cosines of the positions 1..length over `size`."""
+  place = jnp.arange(1, length + 1, dtype=jnp.float32)
+  angle = place / (size[:, None] + 1e-6) * (2 * math.pi)
+  exponent = 2 * (jnp.arange(features) // 2) / features
+  angle = angle[..., None] / _TEMPERATURE**exponent
+  even = jnp.arange(features) % 2 == 0
+  return jnp.where(even, jnp.sin(angle), jnp.cos(angle))
+
+
+def sine_positions(
+  shape: tuple[int, int], width: int, hw: ValidHW = None
+) -> Float[Array, '#b h w c']:
+  """Sine encodings of positions ([masqclip 2.5]; DETR, appendix A.4).
+
+  Rows are in the first half of the channels, columns in the second.
+
+  Args:
+    shape: (height, width) of the map.
+    width: channels of the encoding, a multiple of 4.
+    hw: the real part of each image's map, by which positions are normalised; the whole
+      map by default (then one encoding serves the batch).
+  """
+  if width % 4:
+    raise ValueError(
+      f'the width of a position encoding is a multiple of 4, not {width}'
+    )
+  sizes = jnp.array([shape]) if hw is None else hw
+  sizes = sizes.astype(jnp.float32)
+  rows = _encode(shape[0], sizes[:, 0], width // 2)[:, :, None]
+  columns = _encode(shape[1], sizes[:, 1], width // 2)[:, None]
+  full = (len(sizes), *shape, width // 2)
+  parts = (jnp.broadcast_to(rows, full), jnp.broadcast_to(columns, full))
+  return jnp.concatenate(parts, axis=-1)
+
+
+def shrink(x: Float[Array, 'b h w c'], factor: int) -> Float[Array, 'b h/f w/f c']:
+  """Bilinear resize by 1 / factor (1 or even) without antialiasing."""
+  if factor == 1:
+    return x
+  batch, height, width, channels = x.shape
+  if factor % 2 or height % factor or width % factor:
+    raise ValueError(f'maps of {height} x {width} do not shrink by {factor}')
+  cells = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+  middle = slice(factor // 2 - 1, factor // 2 + 1)
+  return cells[:, :, middle, :, middle].mean((2, 4))
+
+
+def _double_axis(
+  x: Float[Array, 'b *n'], axis: int, size: Int[Array, ' b'] | None
+) -> Float[Array, 'b *n']:
+  length = x.shape[axis]
+  part = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+  before = jnp.concatenate([part(0, 1), part(0, length - 1)], axis)
+  after = jnp.concatenate([part(1, length), part(length - 1, length)], axis)
+  if size is not None:
+    index = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis)
+    last = size.reshape(-1, *(1,) * (x.ndim - 1)) - 1
+    after = jnp.where(index == last, x, after)
+  pair = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
+  return pair.reshape(*x.shape[:axis], 2 * length, *x.shape[axis + 1 :])
+
+
+def double(
+  x: Float[Array, 'b h w c'], hw: Int[Array, 'b 2'] | None = None
+) -> Float[Array, 'b 2h 2w c']:
+  """Bilinear resize to twice the size.
+
+  Args:
+    x: maps.
+    hw: the part of each map that is real; its border is repeated, as a map's end is.
+  """
+  for axis in (1, 2):
+    x = _double_axis(x, axis, None if hw is None else hw[:, axis - 1])
+  return x
+
+
+def repeat(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2h 2w c']:
+  """Nearest resize to twice the size: every pixel four times."""
+  batch, height, width, channels = x.shape
+  x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)

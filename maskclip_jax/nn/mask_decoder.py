@@ -13,11 +13,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention, in_turn, recompute
+from maskclip_jax.nn.layers import (
+  LayerNorm,
+  MultiHeadAttention,
+  ValidHW,
+  in_turn,
+  inside,
+  recompute,
+  shrink,
+  sine_positions,
+)
 from maskclip_jax.nn.pixel_decoder import LEVELS, PixelFeatures, uniform_by_fan_in
-from maskclip_jax.nn.positions import sine_positions
-from maskclip_jax.ops.pyramid import shrink
 
 # Of the maps that masks are drawn on.
 MASK_STRIDE = 4

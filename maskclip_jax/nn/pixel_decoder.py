@@ -14,12 +14,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.nn.canvas import GroupNorm, ValidHW, zero_outside
 from maskclip_jax.nn.deformable import DeformableAttention, Shapes
-from maskclip_jax.nn.layers import LayerNorm, in_turn, recompute
-from maskclip_jax.nn.positions import sine_positions
+from maskclip_jax.nn.layers import (
+  GroupNorm,
+  LayerNorm,
+  ValidHW,
+  double,
+  in_turn,
+  recompute,
+  sine_positions,
+  zero_outside,
+)
 from maskclip_jax.ops.deformable import AUTO, check_form
-from maskclip_jax.ops.pyramid import double
 
 # From coarse to fine, with their strides.
 LEVELS = (('res5', 32), ('res4', 16), ('res3', 8))

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm
+from maskclip_jax.nn.layers import LayerNorm, ValidHW, inside
 from maskclip_jax.nn.mask_decoder import (
   MASK_STRIDE,
   MLP,

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from maskclip_jax.nn.canvas import ValidHW, zero_outside
 from maskclip_jax.nn.layers import (
   NORM_EPS,
   Statistic,
+  ValidHW,
   in_turn,
   recompute,
   target_platform,
+  zero_outside,
 )
 
 Depth = Literal[26, 50, 101]

@@ -16,10 +16,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.canvas import ValidHW
 from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
+  ValidHW,
   attend,
   exact_gelu,
   in_turn,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from maskclip_jax.names import look_up
-from maskclip_jax.nn.canvas import zero_outside
+from maskclip_jax.nn.layers import zero_outside
 
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
 STRIDE = 32

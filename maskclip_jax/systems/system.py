@@ -168,10 +168,12 @@ def find_system(name: str) -> System:
   Raises:
     ValueError: there is none.
   """
-  known = system_names()
-  if name not in known:
-    raise names.unknown('system', name, known)
-  return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
+  try:
+    return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
+  except (ModuleNotFoundError, AttributeError):
+    if name in system_names():
+      raise
+    raise names.unknown('system', name, system_names()) from None
 
 
 def all_systems() -> tuple[System, ...]:

@@ -150,7 +150,7 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
     devices=f'{len(devices)} x {kind}',
     mesh=dict(mesh.shape),
     batch=config.data.batch_size,
-    sampling=sampling_form(config.chosen_preset().config, platform),
+    sampling=sampling_form(config.chosen_preset.config, platform),
     seconds=seconds,
     arguments=arguments,
     temporaries=temporaries,

@@ -5,6 +5,7 @@ A configuration file returns plain values (`configs/*.py`); `read` turns them in
 """
 
 import dataclasses
+import functools
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -138,6 +139,7 @@ class TrainConfig:
         f'a batch of {self.data.batch_size} does not divide into '
         f'{self.optim.accumulate} parts (optim.accumulate)'
       )
+    _ = self.chosen_preset  # Names a wrong field of the model when it is read.
     for name, start in self.start.items():
       if not start.source:
         raise ValueError(
@@ -145,6 +147,7 @@ class TrainConfig:
           f'{start.hint or "a bundle"}'
         )
 
+  @functools.cached_property
   def chosen_preset(self) -> Preset:
     """The preset with the config's changes.
 

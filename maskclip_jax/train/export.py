@@ -66,7 +66,7 @@ def save_bundle(
   }
   bundle.save(
     directory,
-    config.chosen_preset().to_dict(),
+    config.chosen_preset.to_dict(),
     _Trained(shapes, trained, starting),
     source=source,
     card=_card(config, int(state.step), starting, count(shapes)),

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from maskclip_jax.checkpoints import bundle
-from maskclip_jax.data.targets import decode_ids
+from maskclip_jax.data.examples import decode_ids
 from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.checkpoint import Checkpoints
@@ -157,7 +157,7 @@ def _introduce(program: Program, say: Callable[[str], None]) -> None:
   shape = ' x '.join(f'{axis} {size}' for axis, size in mesh.shape.items())
   device = mesh.devices.flat[0]
   say(f'{config.task} on {device.device_kind}, mesh {shape}')
-  if form := sampling_form(config.chosen_preset().config, device.platform):
+  if form := sampling_form(config.chosen_preset.config, device.platform):
     say(f'deformable sampling by {form}')
   say(program.layout.table())
 

@@ -15,8 +15,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from maskclip_jax.data.examples import Arrays
 from maskclip_jax.data.pipeline import DataConfig, Stream, train_stream
-from maskclip_jax.data.targets import Arrays
 from maskclip_jax.ops import deformable
 from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import TrainConfig

@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float
 
 from maskclip_jax import plain
 from maskclip_jax.checkpoints import params
-from maskclip_jax.checkpoints.restore import abstract_model
+from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.system import Preset, with_recomputation
@@ -185,7 +185,7 @@ def make_task(
   Raises:
     ValueError: settings, a preset or data that do not fit the task.
   """
-  cls, preset = find_task(config.task), config.chosen_preset()
+  cls, preset = find_task(config.task), config.chosen_preset
   model = with_recomputation(preset.config, config.remat)
   preset = dataclasses.replace(preset, config=model)
   own = plain.change(cls.defaults(config.profile), config.settings, 'config.settings')

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from maskclip_jax.checkpoints import params
-from maskclip_jax.checkpoints.restore import ConstantRngs
+from maskclip_jax.checkpoints.params import ConstantRngs
 from maskclip_jax.nn.clip import CLIPConfig, TextTower
 from maskclip_jax.systems.contract import TextBank
 from maskclip_jax.systems.system import Preset

@@ -216,7 +216,7 @@ LARGE = {
 def test_large_clips_get_their_heads_and_widths(name):
   """By the shapes alone, and with the size they are published with."""
   expected, count = LARGE[name]
-  model = restore.abstract_model('clip', expected)
+  model = params.abstract_model('clip', expected)
   assert params.count(params.flatten(model)) == count
   sizes = {
     field: getattr(expected, field)

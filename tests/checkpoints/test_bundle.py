@@ -198,7 +198,7 @@ def test_tensors_of_another_bundle(saved):
 def clip_bundle(tmp_path_factory):
   directory = tmp_path_factory.mktemp('clip') / 'bundle'
   preset = zoo.presets()['clip_vit_tiny']
-  expected = params.flatten(restore.abstract_model(preset.system, preset.config))
+  expected = params.flatten(params.abstract_model(preset.system, preset.config))
   flat = rules.convert(golden.weights('clip'), OPENAI, expected)
   bundle.save(directory, preset.to_dict(), flat)
   return directory, flat

@@ -122,7 +122,7 @@ def test_the_published_file_is_recognised_and_read_strictly():
   state = golden.full_size('fcclip')['state_dict']
   shapes = {key: tuple(row['shape']) for key, row in state.items()}
   assert detect(shapes, 'x') == ('fcclip', 'official')
-  expected = params.flatten(restore.abstract_model('fcclip', FCCLIPConfig()))
+  expected = params.flatten(params.abstract_model('fcclip', FCCLIPConfig()))
   ours = official_shapes(rules(), expected)
   assert shapes.pop('criterion.empty_weight') == (134,)
   assert ours == shapes

@@ -7,7 +7,7 @@ import numpy as np
 import ovseg_golden
 import pytest
 
-from maskclip_jax.checkpoints import bundle, detect, restore
+from maskclip_jax.checkpoints import bundle, detect, params, restore
 from maskclip_jax.checkpoints.choice import Sources, choose_preset
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.export_official import export_official
@@ -81,7 +81,7 @@ def published(config: OVSegConfig) -> dict[str, tuple[int, ...]]:
   """Official key -> shape of a file of some sizes, without constants."""
   from maskclip_jax.checkpoints.params import flatten
 
-  model = restore.abstract_model('ovseg', config)
+  model = params.abstract_model('ovseg', config)
   return official_shapes(checkpoint.rules(), flatten(model))
 
 

@@ -34,7 +34,7 @@ def test_a_bundle_loads(system, tmp_path):
   """The config as it was, with weights of today's names."""
   config = json.loads((EARLIER / f'{system}.bundle.json').read_text())
   preset = Preset.from_dict(config['preset'])
-  shapes = params.flatten(restore.abstract_model(preset.system, preset.config))
+  shapes = params.flatten(params.abstract_model(preset.system, preset.config))
   rng = np.random.default_rng(0)
   flat = {k: rng.normal(size=s.shape).astype(np.float32) for k, s in shapes.items()}
   tie = {'fingerprint': config['fingerprint']}

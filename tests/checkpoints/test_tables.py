@@ -14,7 +14,7 @@ from flax import nnx
 from mask2former_golden import CONFIG
 from segclip_golden import SMALL as SEGCLIP
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping import resnet, rules
 from maskclip_jax.nn.clip import CLIP, CLIP_SIZES, CLIPConfig
 from maskclip_jax.nn.resnet import ResNet
@@ -35,7 +35,7 @@ TINY_CLIP = CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1, vocab_size=512)
 
 def shapes_of(model_class, *config) -> dict:
   """Path -> shape and type of a model."""
-  rngs = restore.ConstantRngs()
+  rngs = params.ConstantRngs()
   return params.flatten(params.abstract(lambda: model_class(*config, rngs=rngs)))
 
 
@@ -163,7 +163,7 @@ def test_libraries_use_the_names_of_the_table(layout):
 @functools.cache
 def clip_features():
   """The compiled towers of the tiny CLIP, for any weights."""
-  model = params.abstract(lambda: CLIP(TINY_CLIP, rngs=restore.ConstantRngs()))
+  model = params.abstract(lambda: CLIP(TINY_CLIP, rngs=params.ConstantRngs()))
 
   @nnx.jit
   def features(module, pixels, tokens):

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from maskclip_jax.data.build import build
-from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.records import read_label_map
 from maskclip_jax.data.views import find_view
 
 TRAIN, AWKWARD, EMPTY = (f'ADE_train_0000000{number}' for number in (1, 3, 4))

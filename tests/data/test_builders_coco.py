@@ -12,7 +12,7 @@ from PIL import Image
 from raw_files import zipped
 
 from maskclip_jax.data.build import build
-from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.records import read_label_map
 
 
 @pytest.fixture(scope='module')

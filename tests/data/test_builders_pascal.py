@@ -6,7 +6,7 @@ import raw_pascal
 from built import built, plain
 
 from maskclip_jax.data.build import build
-from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.records import read_label_map
 from maskclip_jax.data.views import find_view
 
 

@@ -21,10 +21,9 @@ from raw_files import png
 from maskclip_jax.data import records
 from maskclip_jax.data.build import build
 from maskclip_jax.data.doctor import KINDS, check
-from maskclip_jax.data.index import Index, Row
-from maskclip_jax.data.labels import read_label_map, write_label_map
+from maskclip_jax.data.records import read_label_map, write_label_map
 from maskclip_jax.data.registry import Counts
-from maskclip_jax.data.sources import dataset_path, index_path
+from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
 from maskclip_jax.data.views import find_view
 
 WRITERS = {

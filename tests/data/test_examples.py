@@ -9,16 +9,18 @@ import toy_records as toy
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.data import schema
+from maskclip_jax.data import records
 from maskclip_jax.data.examples import (
   VOID,
   Example,
   RecordError,
   Region,
+  Targets,
   decode,
+  decode_ids,
+  encode_id,
   row_map,
 )
-from maskclip_jax.data.targets import Targets, decode_ids, encode_id
 from maskclip_jax.data.transforms import polygons
 from maskclip_jax.data.views import find_view
 
@@ -52,7 +54,7 @@ def test_panoptic_records_of_every_encoding(rng, kind):
     values = values.astype(kind)
   table = [toy.row(ids[kind][0], 2), toy.row(ids[kind][1], 200, area=7.0)]
   record = toy.record(
-    toy.photo(rng, 40, 50), segments=toy.png(values), segments_info=schema.table(table)
+    toy.photo(rng, 40, 50), segments=toy.png(values), segments_info=records.table(table)
   )
   example = decode(record, PANOPTIC, crowd=False)
   # COCO's categories 2 and 200 are numbers 1 and 132 of the 133.
@@ -122,7 +124,7 @@ def test_exif_orientation_turns_photo_and_labels_alike(rng, orientation):
     toy.jpeg(image, orientation=orientation),
     size=(48, 64),
     segments=toy.png(values),
-    segments_info=schema.table([toy.row(9, 1)]),
+    segments_info=records.table([toy.row(9, 1)]),
     instances=toy.instances([outline], rle),
   )
   file = io.BytesIO(record['image'])

@@ -9,14 +9,13 @@ import pytest
 import toy_records as toy
 from absl import flags
 
-from maskclip_jax.data.examples import RecordError, decode
+from maskclip_jax.data.examples import RecordError, decode, decode_ids
 from maskclip_jax.data.grouping import grouped_order, portraits
 from maskclip_jax.data.pipeline import (
   DataConfig,
   DatasetConfig,
   train_stream,
 )
-from maskclip_jax.data.targets import decode_ids
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.views import find_view

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 
 from maskclip_jax.data.build import build
 from maskclip_jax.data.catalogue import DATASETS
-from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.records import read_label_map
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view, main_view, view_names
 

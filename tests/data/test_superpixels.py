@@ -4,13 +4,13 @@ import golden
 import numpy as np
 import pytest
 
-from maskclip_jax.data.labels import read_label_map, write_label_map
+from maskclip_jax.data.records import read_label_map, write_label_map
 from maskclip_jax.data.superpixels import (
   SuperpixelRule,
   find_superpixels,
   patch_superpixels,
 )
-from maskclip_jax.data.transforms.resample import Window
+from maskclip_jax.data.transforms.geometric import Window
 
 
 def test_regions_of_one_colour_are_superpixels():

@@ -12,12 +12,17 @@ from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from toy_records import photo, tiles
 
-from maskclip_jax.data.examples import VOID, Example, Region, row_map
-from maskclip_jax.data.targets import Targets
-from maskclip_jax.data.transforms import mappers, polygons, resample
+from maskclip_jax.data.examples import VOID, Example, Region, Targets, row_map
+from maskclip_jax.data.transforms import geometric, mappers, polygons
 from maskclip_jax.data.transforms.colour import ColourJitter
-from maskclip_jax.data.transforms.geometric import Crop, Flip, Pad, Resize, apply
-from maskclip_jax.data.transforms.resample import Window
+from maskclip_jax.data.transforms.geometric import (
+  Crop,
+  Flip,
+  Pad,
+  Resize,
+  Window,
+  apply,
+)
 
 GOLDEN = golden.load('augment')
 
@@ -147,11 +152,11 @@ def test_a_window_of_a_resized_photo_equals_pillows_crop(rng, size, method):
   )
   window = Window(size[0] // 3, size[1] // 4, size[0] // 2, size[1] // 2)
   np.testing.assert_array_equal(
-    resample.resize_image(image, size, window, method),
+    geometric.resize_image(image, size, window, method),
     np.asarray(whole)[window.rows, window.columns],
   )
   np.testing.assert_array_equal(
-    resample.resize_image(image, size, method=method), np.asarray(whole)
+    geometric.resize_image(image, size, method=method), np.asarray(whole)
   )
 
 
@@ -159,17 +164,17 @@ def test_nearest_neighbour_is_pillows_at_any_size(rng):
   for length, resized in rng.integers(1, 2000, (300, 2)):
     line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
     expected = np.asarray(line.resize((int(resized), 1), Image.Resampling.NEAREST))
-    index = resample.nearest_index(int(length), int(resized), 'pillow')
+    index = geometric.nearest_index(int(length), int(resized), 'pillow')
     np.testing.assert_array_equal(index, expected[0])
 
 
 def test_nearest_neighbour_of_torch_rounds_down():
-  np.testing.assert_array_equal(resample.nearest_index(5, 3, 'torch'), [0, 1, 3])
-  np.testing.assert_array_equal(resample.nearest_index(3, 5, 'torch'), [0, 0, 1, 1, 2])
-  assert resample.nearest_index(5, 3, 'pillow').tolist() == [0, 2, 4]
+  np.testing.assert_array_equal(geometric.nearest_index(5, 3, 'torch'), [0, 1, 3])
+  np.testing.assert_array_equal(geometric.nearest_index(3, 5, 'torch'), [0, 0, 1, 1, 2])
+  assert geometric.nearest_index(5, 3, 'pillow').tolist() == [0, 2, 4]
   # Recorded from PyTorch on float64 labels: float32 arithmetic gives 119 and 239 at the
   # first two places, exact arithmetic 119 and 199 at the outer two.
-  index = resample.nearest_index(480, 804, 'torch')
+  index = geometric.nearest_index(480, 804, 'torch')
   assert index[[201, 402, 335]].tolist() == [120, 240, 200]
 
 
@@ -177,8 +182,8 @@ def test_a_window_of_labels_equals_the_crop(rng):
   labels = rng.integers(0, 50, (30, 40)).astype(np.int16)
   window = Window(5, 7, 20, 31)
   for rule in ('pillow', 'torch'):
-    whole = resample.resize_labels(labels, (71, 64), rule=rule)
-    part = resample.resize_labels(labels, (71, 64), window, rule)
+    whole = geometric.resize_labels(labels, (71, 64), rule=rule)
+    part = geometric.resize_labels(labels, (71, 64), window, rule)
     np.testing.assert_array_equal(part, whole[window.rows, window.columns])
 
 

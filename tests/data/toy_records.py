@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from maskclip_jax.data import schema
+from maskclip_jax.data import records
 from maskclip_jax.data.views import View
 
 VIEW = View('toy/panoptic', 'panoptic', 'segments')
@@ -64,9 +64,9 @@ def record(image, image_id='1', **fields):
     'height': height,
     'width': width,
     'segments': b'',
-    'segments_info': schema.table([]),
+    'segments_info': records.table([]),
     'semantic': b'',
-    'instances': schema.table([], masks=True),
+    'instances': records.table([], masks=True),
     'captions': [],
     'subsets': [],
     **fields,
@@ -82,7 +82,7 @@ def panoptic_record(number, height=60, width=80, segments=6):
     photo(rng, height, width),
     f'{number:012d}',
     segments=png(tiles(rng, height, width, np.append(ids, 0))),
-    segments_info=schema.table(
+    segments_info=records.table(
       [
         row(int(i), int(c), crowd=k == segments - 1)
         for k, (i, c) in enumerate(zip(ids, categories, strict=True))
@@ -99,7 +99,7 @@ def instances(*values, category_ids=None, crowd=()):
     row(100 + k, c, crowd=k in crowd, segmentation=json.dumps(v))
     for k, (v, c) in enumerate(zip(values, category_ids, strict=True))
   ]
-  return schema.table(rows, masks=True)
+  return records.table(rows, masks=True)
 
 
 @dataclasses.dataclass

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.data.labels import read_label_map
+from maskclip_jax.data.records import read_label_map
 from maskclip_jax.miniature import examples, layout, pairs, words
 from maskclip_jax.miniature.drawing import SCENE, draw
 from maskclip_jax.miniature.plans import Ground, Plan, Thing

@@ -10,7 +10,7 @@ import pytest
 import seeded
 from flax import nnx
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import CLIP, CLIP_SIZES
 from maskclip_jax.systems.clip.checkpoint import OPENAI
@@ -18,7 +18,7 @@ from maskclip_jax.systems.clip.checkpoint import OPENAI
 
 def load(size: str, weights) -> CLIP:
   """A CLIP of a size, filled with an official state dict."""
-  model = restore.abstract_model('clip', CLIP_SIZES[size])
+  model = params.abstract_model('clip', CLIP_SIZES[size])
   return params.load_into(model, convert(weights, OPENAI, params.flatten(model)))
 
 
@@ -65,7 +65,7 @@ def test_a_shorter_context_gives_the_same_vectors(clip):
 def test_compute_in_bfloat16(clip):
   """bfloat16 keeps 8 bits: a relative error of some 1e-2 over three blocks."""
   state = nnx.split(clip)[1]
-  half = restore.abstract_model('clip', CLIP_SIZES['vit_tiny'], dtype=jnp.bfloat16)
+  half = params.abstract_model('clip', CLIP_SIZES['vit_tiny'], dtype=jnp.bfloat16)
   g = golden.load('clip')
   pixels = jnp.moveaxis(g['in/pixels'], 1, -1)
   logits = nnx.merge(nnx.split(half)[0], state)(pixels, g['in/tokens'])
@@ -84,7 +84,7 @@ def test_compute_in_bfloat16(clip):
   ],
 )
 def test_parameter_counts(size, vision, total):
-  model = restore.abstract_model('clip', CLIP_SIZES[size])
+  model = params.abstract_model('clip', CLIP_SIZES[size])
   count = lambda m: sum(x.size for x in jax.tree.leaves(nnx.state(m)))
   assert count(model.visual) == vision
   assert count(model) == total

@@ -12,7 +12,6 @@ from flax import nnx
 from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.convnext import TOWER
 from maskclip_jax.mapping.rules import convert, invert
-from maskclip_jax.nn.canvas import inside
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.convnext import (
   CONVNEXT_CLIP_SIZES,
@@ -21,6 +20,7 @@ from maskclip_jax.nn.convnext import (
   ConvNeXtTower,
   depthwise_conv,
 )
+from maskclip_jax.nn.layers import inside
 from maskclip_jax.systems.contract import Images
 
 _PREFIX = 'backbone.clip_model.visual.'

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from maskclip_jax.nn.canvas import GroupNorm
 from maskclip_jax.nn.deformable import DeformableAttention, own_places
+from maskclip_jax.nn.layers import GroupNorm, sine_positions
 from maskclip_jax.nn.pixel_decoder import Conv
-from maskclip_jax.nn.positions import sine_positions
 from maskclip_jax.ops.deformable import FORMS
 from maskclip_jax.ops.sampling import sample_points
 

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from maskclip_jax.checkpoints import params
-from maskclip_jax.checkpoints.restore import ConstantRngs
+from maskclip_jax.checkpoints.params import ConstantRngs
 from maskclip_jax.mapping import swin as tables
 from maskclip_jax.mapping.rules import convert, official_shapes, prefixed
 from maskclip_jax.nn.layers import attend

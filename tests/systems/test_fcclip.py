@@ -14,7 +14,7 @@ import pytest
 import seeded
 from flax import nnx
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.pooled_decoder import pool_masks
 from maskclip_jax.postprocess import TASKS
@@ -394,7 +394,7 @@ def test_semantic_scores(order):
 
 def test_published_counts():
   """Of the whole, and of what trains [fcclip 1]."""
-  flat = params.flatten(restore.abstract_model('fcclip', FCCLIPConfig()))
+  flat = params.flatten(params.abstract_model('fcclip', FCCLIPConfig()))
   count = lambda prefix: params.count(
     {path: leaf for path, leaf in flat.items() if path.startswith(prefix)}
   )

@@ -11,7 +11,7 @@ import official
 import pytest
 from flax import nnx
 
-from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.nn.clip import CLIP_SIZES, unit
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.systems import regions
@@ -64,7 +64,7 @@ def test_photo_to_masks_and_logits(canvas):
   g = golden.load('maskclip')
   config = dataclasses.replace(official.SMALL['maskclip'], antialias=True)
   flat = params.flatten(official.small('maskclip'))
-  model = params.load_into(restore.abstract_model('maskclip', config), flat)
+  model = params.load_into(params.abstract_model('maskclip', config), flat)
   images = Images.from_arrays([g['in/eval/img_uint8']], canvas)
   padding = config.proposals.pixel_mean
   pixels = regions.squash_photos(images, 32, padding, 'bicubic_antialiased')
@@ -107,7 +107,7 @@ def test_without_rma_a_full_mask_is_the_class_token():
   config = dataclasses.replace(official.SMALL['maskclip'], rma_blocks=())
   flat = params.flatten(official.small('maskclip'))
   flat = {path: a for path, a in flat.items() if not path.startswith('rma/')}
-  model = params.load_into(restore.abstract_model('maskclip', config), flat)
+  model = params.load_into(params.abstract_model('maskclip', config), flat)
   vectors, refined = encode(model, pixels, jnp.full_like(masks[:, :3], 2.0))
   assert refined == ()
   expected = jnp.repeat(model.clip.visual(pixels)[:, None], 3, axis=1)

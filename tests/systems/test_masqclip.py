@@ -10,7 +10,7 @@ import official
 import pytest
 from flax import nnx
 
-from maskclip_jax.checkpoints import restore
+from maskclip_jax.checkpoints import params
 from maskclip_jax.nn.clip import CLIP_SIZES, unit
 from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.semantic import semantic_scores
@@ -172,7 +172,7 @@ def test_bfloat16_differs_by_rounding_only():
 
 def test_added_parameters():
   config = MasQCLIPConfig(Mask2FormerConfig(), CLIP_SIZES['vit_l14_336'])
-  model = restore.abstract_model('masqclip', config)
+  model = params.abstract_model('masqclip', config)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert count(nnx.state(model.new_q_proj)) == 25_190_400
   assert model.mask_embeddings.shape == (1024,)

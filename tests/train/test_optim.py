@@ -9,7 +9,7 @@ import pytest
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import params
-from maskclip_jax.checkpoints.restore import abstract_model
+from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.train.optim import (
   NO_DECAY,
   OptimConfig,

@@ -18,7 +18,7 @@ from maskclip_jax.data.builders.files import (
   read_photo,
 )
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
-from maskclip_jax.data.labels import write_label_map
+from maskclip_jax.data.records import write_label_map
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _FOLDERS = {'train': 'training', 'val': 'validation'}

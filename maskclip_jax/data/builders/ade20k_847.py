@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
 from maskclip_jax.data.builders.files import check_size, make_record
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
-from maskclip_jax.data.labels import write_label_map
+from maskclip_jax.data.records import write_label_map
 
 _INDEX = 'index_ade20k.pkl'
 _SHORT_SIDE = 512

@@ -15,7 +15,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 from etils import epath
 
-from maskclip_jax.data import registry, schema
+from maskclip_jax.data import records, registry
 from maskclip_jax.data.builders.raw import RawFiles
 
 
@@ -31,19 +31,19 @@ class Sample:
   """
 
   key: str
-  make: Callable[[], schema.Record]
+  make: Callable[[], records.Record]
 
 
 class SegmentationBuilder(
   tfds.core.GeneratorBasedBuilder, abc.ABC, skip_registration=True
 ):
-  """Turns the owners' files into records of `schema.py`.
+  """Turns the owners' files into records of `records.py`.
 
   Subclasses set `name` and write `splits`. Registration with TFDS is skipped, since
   TFDS has a 'coco' of its own.
   """
 
-  VERSION = tfds.core.Version(schema.VERSION)
+  VERSION = tfds.core.Version(records.VERSION)
   # Optional parts of a dataset, and whether a build demands them.
   PARTS: ClassVar[Mapping[str, bool]] = {}
   # Archives to look into besides the downloads.
@@ -88,7 +88,7 @@ class SegmentationBuilder(
       description=f'{self.card.title}. {self.card.notes}'.strip(),
       homepage=self.card.homepage,
       license=self.card.licence,
-      features=schema.features(),
+      features=records.features(),
       disable_shuffling=True,
     )
 

@@ -22,7 +22,7 @@ from maskclip_jax.data.builders.files import (
   read_photo,
 )
 from maskclip_jax.data.builders.raw import PHOTO_SUFFIXES, RawFile, RawFiles
-from maskclip_jax.data.schema import Record
+from maskclip_jax.data.records import Record
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _SPLITS = {'train': 'train2017', 'val': 'val2017'}

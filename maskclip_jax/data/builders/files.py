@@ -9,10 +9,10 @@ from jaxtyping import Int32, Int64
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
-from maskclip_jax.data import labels
+from maskclip_jax.data import records
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
-from maskclip_jax.data.schema import Record, table
+from maskclip_jax.data.records import Record, table
 
 _END_OF_JPEG = b'\xff\xd9'
 
@@ -54,7 +54,7 @@ def read_labels(
   """
   data = file.read()
   try:
-    values = labels.read_label_map(data)
+    values = records.read_label_map(data)
   except ValueError as error:
     raise ValueError(
       f'{file.path}: {error}; download it or its archive again'

@@ -16,7 +16,7 @@ from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
 from maskclip_jax.data.builders.files import check_size, make_record, match, read_photo
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
 from maskclip_jax.data.builders.voc2012 import read_list
-from maskclip_jax.data.labels import write_label_map
+from maskclip_jax.data.records import write_label_map
 from maskclip_jax.text.vocabulary import Vocabulary
 
 # What scipy raises for files that are cut off, garbled, or of another kind.

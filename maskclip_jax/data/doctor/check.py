@@ -16,8 +16,7 @@ from maskclip_jax.data.doctor.pictures import draw
 from maskclip_jax.data.doctor.report import Example, Histogram, Report
 from maskclip_jax.data.doctor.tables import check_record
 from maskclip_jax.data.doctor.whole import check_leak, check_split, present
-from maskclip_jax.data.index import Index
-from maskclip_jax.data.sources import built_path, open_split, splits
+from maskclip_jax.data.sources import Index, built_path, open_split, splits
 
 Progress = Callable[[str, int, int], None]
 

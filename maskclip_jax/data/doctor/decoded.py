@@ -10,9 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 from maskclip_jax.data.doctor.findings import Finding
 from maskclip_jax.data.examples import row_map
-from maskclip_jax.data.labels import read_label_map
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
-from maskclip_jax.data.schema import Record
+from maskclip_jax.data.records import Record, read_label_map
 
 _ORIENTATION = 0x0112
 

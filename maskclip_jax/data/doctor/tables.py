@@ -9,7 +9,7 @@ from maskclip_jax.data.doctor.decoded import Decoded
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
 from maskclip_jax.data.examples import VOID
-from maskclip_jax.data.schema import Table
+from maskclip_jax.data.records import Table
 
 # Areas in official JSON are pixel counts; leave room for rounding.
 _AREA_TOLERANCE = 0.01

@@ -6,8 +6,8 @@ import numpy as np
 
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
-from maskclip_jax.data.index import Index
 from maskclip_jax.data.registry import Counts
+from maskclip_jax.data.sources import Index
 
 # Above this share, photos without labels are a fault and not a property.
 _MANY = 0.3

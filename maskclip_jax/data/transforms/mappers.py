@@ -16,10 +16,14 @@ from jaxtyping import Int
 
 from maskclip_jax.data.examples import Example
 from maskclip_jax.data.transforms.colour import ColourJitter
-from maskclip_jax.data.transforms.geometric import Crop, Flip, Operation, Pad, Resize
-from maskclip_jax.data.transforms.resample import (
+from maskclip_jax.data.transforms.geometric import (
+  Crop,
+  Flip,
   Interpolation,
   NearestRule,
+  Operation,
+  Pad,
+  Resize,
   Window,
   resize_labels,
 )

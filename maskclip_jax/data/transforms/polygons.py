@@ -5,18 +5,57 @@ through all geometry and are drawn once, at the end, as COCO's tools draw them
 [masqclip 7.1], each inside its own bounding box only.
 """
 
+import dataclasses
+import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.data.transforms.resample import Window
+if TYPE_CHECKING:
+  from maskclip_jax.data.transforms.geometric import Window
 
 Polygon = Float[np.ndarray, 'points 2']
 
 # An instance whose box is thinner than this after cropping is dropped.
 MIN_BOX_SIDE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+  """One object of an image whose objects may overlap.
+
+  Attributes:
+    polygons: outlines as (x, y) points in pixels; their union is the object.
+    bitmap: 0/1 pixels, where the dataset has no outline; None where it has.
+  """
+
+  polygons: tuple[np.ndarray, ...] = ()
+  bitmap: UInt8[np.ndarray, 'h w'] | None = None
+
+
+def read_region(text: str, size: tuple[int, int]) -> Region:
+  """Parses the official value: a list of polygons, or run lengths.
+
+  Polygons of whole numbers stay integers: the official mappers then round every point
+  down after resizing, since they write the results into the array they came from.
+  """
+  value = json.loads(text)
+  if isinstance(value, list):
+    return Region(
+      tuple(
+        np.array(polygon).reshape(-1, 2)
+        for polygon in value
+        if len(polygon) >= 6 and len(polygon) % 2 == 0
+      )
+    )
+  if isinstance(value['counts'], list):
+    value = coco_mask.frPyObjects(value, *value['size'])
+  if tuple(value['size']) != size:
+    raise ValueError(f'a mask of {value["size"]} does not fit a photo of {list(size)}')
+  return Region(bitmap=np.ascontiguousarray(coco_mask.decode(value)))
 
 
 def _clip_half_plane(polygon: Polygon, axis: int, bound: float, sign: int) -> Polygon:
@@ -35,7 +74,7 @@ def _clip_half_plane(polygon: Polygon, axis: int, bound: float, sign: int) -> Po
   return points[np.stack([here >= 0, crosses], axis=1).reshape(-1)]
 
 
-def clip_polygon(polygon: Polygon, window: Window) -> Polygon:
+def clip_polygon(polygon: Polygon, window: 'Window') -> Polygon:
   """Clips a polygon to a window and moves it to the window's corner.
 
   A concave polygon that the border cuts in several pieces stays one polygon whose

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.canvas import inside
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
+from maskclip_jax.nn.layers import inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, Prediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks

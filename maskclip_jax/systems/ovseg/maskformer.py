@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from maskclip_jax.nn.canvas import ValidHW
 from maskclip_jax.nn.detr_decoder import DETRDecoder
 from maskclip_jax.nn.fpn import FPN
+from maskclip_jax.nn.layers import ValidHW
 from maskclip_jax.nn.mask_decoder import Prediction
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, UInt8
 
-from maskclip_jax.checkpoints.restore import abstract_model
+from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.losses.ground_truth import GroundTruth
 from maskclip_jax.losses.pseudo_masks import (
   PSEUDO_MASK_RULES,

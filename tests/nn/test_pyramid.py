@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskclip_jax.ops.pyramid import double, shrink
+from maskclip_jax.nn.layers import double, shrink
 from maskclip_jax.ops.resize import resize
 
 
