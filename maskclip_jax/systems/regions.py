@@ -86,6 +86,7 @@ def class_similarity(
   text: TextBank,
   scale: float | Float[Array, ''] = LOGIT_SCALE,
   *,
+  rows: Float[Array, 'b r d'] | None = None,
   void_vector: Float[Array, ' d'] | None = None,
 ) -> Float[Array, 'b q k']:
   """Scaled cosine of region vectors and class vectors, float32.
@@ -94,15 +95,20 @@ def class_similarity(
     vectors: of the regions.
     text: class vectors; a class with several counts by the best of them.
     scale: the temperature.
+    rows: vectors of each photo in the place of the bank's, as they are: their lengths
+      count.
     void_vector: what the void column is compared with, where the model learned it.
   """
   vectors = unit(vectors)
-  cosine = jnp.einsum('bqd,rd->bqr', vectors, text.embeddings)
+  if rows is None:
+    cosine = jnp.einsum('bqd,rd->bqr', vectors, text.embeddings)
+  else:
+    cosine = jnp.einsum('bqd,brd->bqr', vectors, rows)
   if text.columns is not None:
     by_row = jnp.moveaxis(cosine, -1, 0)
     best = jax.ops.segment_max(by_row, text.columns, num_segments=len(text.valid))
-    # Columns without a row would be minus infinity.
-    cosine = jnp.maximum(jnp.moveaxis(best, 0, -1), -1.0)
+    # Columns without a row are minus infinity.
+    cosine = jnp.moveaxis(jnp.where(jnp.isneginf(best), 0.0, best), 0, -1)
   if void_vector is not None:
     other = jnp.einsum('bqd,d->bq', vectors, unit(void_vector))
     cosine = jnp.where(text.void, other[..., None], cosine)

@@ -1,18 +1,24 @@
 """FC-CLIP's official files to bundles and back: one file or two."""
 
+import dataclasses
+
 import fcclip_golden
 import golden
 import numpy as np
 import pytest
+import seeded
 
+from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints.choice import Sources, choose_preset
 from maskclip_jax.checkpoints.convert import convert_checkpoint
-from maskclip_jax.checkpoints.detect import detect
+from maskclip_jax.checkpoints.detect import Checkpoint, detect
 from maskclip_jax.checkpoints.export_official import export_official
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping.rules import official_shapes
 from maskclip_jax.systems.fcclip.checkpoint import rules
 from maskclip_jax.systems.fcclip.model import FCCLIPConfig
+from maskclip_jax.systems.system import find_system
 
 _CLIP = 'backbone.clip_model.'
 
@@ -94,6 +100,47 @@ def test_another_kind_of_clip_is_refused(files, tmp_path):
   match = 'holds a CLIP and a ConvNeXt-CLIP is needed'
   with pytest.raises(ValueError, match=match):
     convert_checkpoint(files['head'], tmp_path / 'b', clip=tmp_path / 'vit.safetensors')
+
+
+def test_maft_files_with_their_teacher(files, tmp_path):
+  """The frozen teacher is read over; the transfer goes there and back."""
+  state = dict(TensorFile(files['whole']).items())
+  config = dataclasses.replace(
+    fcclip_golden.CONFIG, transfer='panoptic', transfer_heads=4
+  )
+  model = params.flatten(restore.abstract_model('fcclip', config))
+  shapes = official_shapes(rules(), model)
+  added = {key: shape for key, shape in shapes.items() if key.startswith('cdt.')}
+  assert len(added) == 8
+  state |= seeded.seeded_state_dict(added)
+  write_tensors(tmp_path / 'student.safetensors', state)
+  teacher = {f'backbone_t.{k[9:]}': a for k, a in state.items() if k.startswith(_CLIP)}
+  write_tensors(tmp_path / 'x.safetensors', state | teacher)
+  preset = dataclasses.replace(
+    zoo.find_preset('maftp_convnext_large_panoptic'), config=config
+  )
+  convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b', preset=preset)
+  _, chosen, _ = restore.load_model(tmp_path / 'b')
+  assert chosen == preset
+  export_official(tmp_path / 'b', tmp_path / 'back.safetensors')
+  same_tensors(tmp_path / 'back.safetensors', tmp_path / 'student.safetensors')
+
+
+@pytest.mark.parametrize(
+  'name', ['fcclip_convnext_large', 'maftp_convnext_base', 'maftp_convnext_large']
+)
+def test_published_sizes_are_recognised(tmp_path, name):
+  """By shapes alone: the arrays take no memory."""
+  preset = zoo.find_preset(name)
+  model = params.flatten(restore.abstract_model('fcclip', preset.config))
+  number = np.zeros((), np.float32)
+  arrays = {
+    key: np.broadcast_to(number, shape)
+    for key, shape in official_shapes(rules(), model).items()
+  }
+  main = Checkpoint(tmp_path, arrays, *detect(arrays, 'x'), rules())
+  chosen, sized = choose_preset(Sources.of(main, None, find_system('fcclip')), None)
+  assert (chosen, sized) == (name, preset)
 
 
 def test_a_clip_alone(files, tmp_path):

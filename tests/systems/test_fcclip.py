@@ -14,7 +14,9 @@ import pytest
 import seeded
 from flax import nnx
 
+from maskclip_jax import zoo
 from maskclip_jax.checkpoints import params
+from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.pooled_decoder import pool_masks
 from maskclip_jax.postprocess import TASKS
@@ -25,7 +27,9 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Scores, TextBank
+from maskclip_jax.systems.fcclip.checkpoint import rules
 from maskclip_jax.systems.fcclip.model import SCORES, FCCLIPConfig
+from maskclip_jax.systems.fcclip.transfer import ContentTransfer, scrambled
 from maskclip_jax.systems.score_rules import geometric_ensemble, lower_void
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -276,6 +280,80 @@ def test_a_synonym_more_that_is_the_same_changes_nothing():
     for text in (one, two)
   ]
   np.testing.assert_array_equal(*ours)
+
+
+# MAFT+ [fcclip 9.2].
+
+
+@functools.cache
+def maft(form: str) -> ContentTransfer:
+  """The recorded transfer, width 32, 4 heads."""
+  shapes = {
+    'multihead_attn.in_proj_weight': (96, 32),
+    'multihead_attn.in_proj_bias': (96,),
+    'multihead_attn.out_proj.weight': (32, 32),
+    'multihead_attn.out_proj.bias': (32,),
+    'norm.weight': (32,),
+    'norm.bias': (32,),
+    'MLP.weight': (32, 32),
+    'MLP.bias': (32,),
+  }
+  state = seeded.seeded_state_dict(
+    {f'cdt.cross_atten.{k}': s for k, s in shapes.items()}
+  )
+  model = params.abstract(lambda: ContentTransfer(32, 4, form, rngs=nnx.Rngs(0)))
+  rules_ = [r for r in rules() if r.pattern.startswith('cdt.')]
+  wanted = {f'transfer/{path}': x for path, x in params.flatten(model).items()}
+  flat = convert(state, rules_, wanted)
+  return params.load_into(
+    model, {k.removeprefix('transfer/'): x for k, x in flat.items()}
+  )
+
+
+@pytest.mark.parametrize('canvas', [False, True])
+@pytest.mark.parametrize('form', ['semantic', 'panoptic'])
+def test_words_that_have_seen_the_photo(form, canvas):
+  family = golden.load('fcclip_family')
+  dense, hw = jnp.moveaxis(recorded('out/backbone/res5'), 1, -1), None
+  if canvas:
+    dense = jnp.pad(dense, ((0, 0), (0, 2), (0, 3), (0, 0)), constant_values=9.0)
+    hw = jnp.array([[3, 4]] * 2)
+  places = fcclip_golden.model().clip.visual.head(scrambled(dense, hw))
+  golden.assert_close(
+    jnp.moveaxis(places[:, :3, :4], -1, 1), family['out/maft/dense_scrambled'], name='V'
+  )
+  words = jnp.concatenate([recorded('out/text/bank'), recorded('out/text/void')])
+  moved = maft(form)(words, places, hw)
+  golden.assert_close(moved, family[f'out/maft/{form}/text'], name=f'{form} words')
+  model, text = fcclip_golden.model(), bank('out/text/bank')
+  rows = jnp.pad(moved[:, :10], ((0, 0), (0, len(text.embeddings) - 10), (0, 0)))
+  logits = model.class_logits(
+    jnp.asarray(recorded('out/clip_pooled_embedding')),
+    text,
+    model.clip.logit_scale[...],
+    rows=rows,
+  )
+  official_logits = family[f'out/maft/{form}/out_vocab_logits'][..., :7]
+  golden.assert_close(logits[..., :7], official_logits, name=f'{form} logits')
+
+
+def test_a_model_with_transfer():
+  """CLIP alone names masks; the canvas makes no difference."""
+  preset = zoo.find_preset('maftp_convnext_base')
+  config = dataclasses.replace(
+    fcclip_golden.CONFIG, transfer='semantic', transfer_heads=4
+  )
+  model = Segmenter.from_preset(
+    dataclasses.replace(preset, config=config), seed=2
+  ).model
+  found = [
+    official.run(model, fcclip_golden.images(canvas), bank(), preset.scores)
+    for canvas in (None, (128, 192))
+  ]
+  golden.assert_close(
+    found[1].class_logits[..., :8], found[0].class_logits[..., :8], name='canvas'
+  )
+  assert jnp.isfinite(found[0].class_logits[..., :8]).all()
 
 
 # Photo to result.

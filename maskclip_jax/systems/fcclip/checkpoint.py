@@ -8,7 +8,7 @@ tensors are in the same file. Our paths are those of `systems.fcclip.model.FCCLI
 import dataclasses
 
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.layers import dense, norm
+from maskclip_jax.mapping.layers import dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import Found, resized
 from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
@@ -24,6 +24,13 @@ _PREDICTOR = (
   SCALE,
 )
 
+# MAFT+'s.
+_TRANSFER = (
+  *packed_attention('multihead_attn', 'multihead_attn'),
+  *dense('MLP', 'mlp'),
+  *norm('norm', 'norm'),
+)
+
 
 def rules(classes: int = 133) -> Rules:
   """The table; `classes` sizes the criterion's buffer on export."""
@@ -34,17 +41,26 @@ def rules(classes: int = 133) -> Rules:
     ),
     *prefixed(_PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
     Rule('void_embedding.weight', 'void_embedding/embedding'),
+    *prefixed(_TRANSFER, 'cdt.cross_atten.', 'transfer/'),
     *mask2former.criterion(classes),
     *(
-      Ignore(f'frozen_backbone.clip_model.{rule.pattern}', 'as before OVRCOAT trained')
+      Ignore(f'{copy}.clip_model.{rule.pattern}', 'CLIP before it was trained further')
+      for copy in ('frozen_backbone', 'backbone_t')
       for rule in clip.RULES
     ),
   )
 
 
 def sized(config: FCCLIPConfig, found: Found) -> FCCLIPConfig:
-  """An FC-CLIP of the sizes found."""
+  """An FC-CLIP of the sizes found.
+
+  Which of the two forms of MAFT+'s transfer a file was trained with, it does not tell.
+  """
+  there = found.size('transfer/norm/scale', 0) is not None
   config = resized(config, **mask2former.decoder_sizes(found))
+  config = dataclasses.replace(
+    config, transfer=(config.transfer or 'semantic') if there else None
+  )
   return dataclasses.replace(config, clip=clip.sized(config.clip, found.below('clip')))
 
 

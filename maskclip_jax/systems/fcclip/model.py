@@ -28,6 +28,7 @@ from maskclip_jax.systems.contract import (
   Scores,
   TextBank,
 )
+from maskclip_jax.systems.fcclip.transfer import ContentTransfer, Form, scrambled
 from maskclip_jax.systems.score_rules import geometric_ensemble
 
 _LARGEST_SCALE = 100.0
@@ -48,6 +49,9 @@ class FCCLIPConfig:
     decoder_layers: layers of the masked decoder.
     decoder_ffn: hidden width of their feed-forward networks.
     queries: learned queries, one mask each.
+    transfer: how words adapt to the photo before CLIP compares them with masks, as in
+      MAFT+; None for FC-CLIP's fixed words.
+    transfer_heads: attention heads of that.
     remat: recompute blocks in the backward pass: less memory, a third more time.
   """
 
@@ -59,6 +63,8 @@ class FCCLIPConfig:
   decoder_layers: int = 9
   decoder_ffn: int = 2048
   queries: int = 250
+  transfer: Form | None = None
+  transfer_heads: int = 8
   remat: bool = False
 
 
@@ -107,6 +113,16 @@ class FCCLIP(nnx.Module):
       embedding_init=nnx.initializers.normal(1.0),
       rngs=rngs,
     )
+    if config.transfer is None:
+      self.transfer = None
+    else:
+      self.transfer = ContentTransfer(
+        config.clip.embed_dim,
+        config.transfer_heads,
+        config.transfer,
+        dtype=dtype,
+        rngs=rngs,
+      )
     self.config = config
 
   def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
@@ -120,12 +136,37 @@ class FCCLIP(nnx.Module):
     vectors: Float[Array, 'b q d'],
     text: TextBank,
     log_scale: Float[Array, ''],
+    *,
+    rows: Float[Array, 'b r d'] | None = None,
   ) -> Float[Array, 'b q k']:
-    """Scaled cosines of vectors and classes, and of vectors and the void vector."""
+    """Scaled cosines of vectors and classes, and of vectors and the void vector.
+
+    Args:
+      vectors: of regions.
+      text: class vectors.
+      log_scale: the logarithm of the temperature.
+      rows: class vectors of each photo in the place of the bank's.
+    """
     scale = jnp.minimum(jnp.exp(log_scale), _LARGEST_SCALE)
-    return regions.class_similarity(
-      vectors, text, scale, void_vector=self.void_embedding.embedding[0]
-    )
+    void = self.void_embedding.embedding[0]
+    return regions.class_similarity(vectors, text, scale, rows=rows, void_vector=void)
+
+  def adapted(
+    self, images: Images, dense: Float[Array, 'b h w c'], text: TextBank
+  ) -> Float[Array, 'b r d'] | None:
+    """Class vectors that have seen the photo; None if words stay as they are.
+
+    Args:
+      images: photos on their canvas.
+      dense: CLIP's last map.
+      text: class vectors.
+    """
+    if self.transfer is None:
+      return None
+    hw = images.padded_hw
+    hw = None if hw is None else hw // STAGES['res5']
+    places = self.clip.visual.head(scrambled(dense, hw))
+    return self.transfer(text.embeddings, places, hw)
 
   def propose(
     self,
@@ -214,7 +255,12 @@ class FCCLIP(nnx.Module):
     features = self.features(images)
     found = self.propose(images, features, text)
     clip = self.pool(images, features['res5'], found.mask_logits, found.mask_hw)
-    known = self.class_logits(clip.vectors, text, self.clip.logit_scale[...])
+    known = self.class_logits(
+      clip.vectors,
+      text,
+      self.clip.logit_scale[...],
+      rows=self.adapted(images, features['res5'], text),
+    )
     joint = geometric_ensemble(
       found.class_logits, known, text, scores, empty=clip.empty
     )
