@@ -29,10 +29,10 @@ from machine import machine
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.eval.examples import EvalExample, Truth
-from maskclip_jax.eval.judge import Found, Judge, detections
-from maskclip_jax.eval.metrics.instance import Objects
+from maskclip_jax.eval.judge import Judge, Predicted, detections
+from maskclip_jax.eval.metrics.instance import TrueObjects
 from maskclip_jax.eval.metrics.panoptic import Segments
-from maskclip_jax.eval.protocols import PROTOCOLS, Run
+from maskclip_jax.eval.protocols import PROTOCOLS, ProtocolRun
 from maskclip_jax.postprocess import class_probabilities, postprocess
 from maskclip_jax.postprocess.tiles import TILE, Geometry, plan
 from maskclip_jax.segmenter import Segmenter
@@ -59,7 +59,7 @@ GROWTH = ('ade847', (256, 341), (256, 341))
 class Case:
   """One protocol with made-up outputs and ground truth."""
 
-  run: Run
+  run: ProtocolRun
   judge: Judge
   geometry: Geometry
   masks: jax.Array
@@ -111,7 +111,9 @@ def _truth(rng, size, classes: int, tasks) -> Truth:
   truth = {
     'semantic': labels[rows],
     'panoptic': Segments(rows, labels),
-    'instance': Objects(masks, np.minimum(labels, 64), np.zeros(SEGMENTS, bool), areas),
+    'instance': TrueObjects(
+      masks, np.minimum(labels, 64), np.zeros(SEGMENTS, bool), areas
+    ),
   }
   return Truth(**{task: truth[task] for task in tasks})
 
@@ -135,7 +137,7 @@ def stages(case: Case) -> dict[str, Callable[[], object]]:
   for task in tasks:
     judge, numbers = Judge(case.run, case.thing, (task,)), itertools.count()
     calls[f'metrics, {task}'] = lambda j=judge, n=numbers: j.add(
-      EvalExample(str(next(n)), '', picture, case.truth), Found.of(results)
+      EvalExample(str(next(n)), '', picture, case.truth), Predicted.of(results)
     )
   if results.instances is not None:
     calls['of which run lengths'] = lambda: detections(results.instances)
@@ -232,7 +234,7 @@ def growth(photos: int) -> dict:
   for number in range(1, photos + 1):
     results = case.results(case.judge.tasks)
     example = EvalExample(str(number), '', picture, case.truth)
-    case.judge.add(example, Found.of(results))
+    case.judge.add(example, Predicted.of(results))
     if number in (photos // 4, photos):
       marks[number] = round(resident_mb(), 1)
   return {'photos': photos, 'resident_mb': marks}

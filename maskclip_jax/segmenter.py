@@ -383,7 +383,7 @@ def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
     tasks = tuple(dict.fromkeys(name.strip() for name in names))
   except (AttributeError, TypeError):
     tasks = ()
-  if not tasks or set(tasks) - set(postprocess.TASKS):
+  if not tasks or set(tasks) - set(postprocess.OUTPUT_KINDS):
     raise ValueError(f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}')
   return tasks
 

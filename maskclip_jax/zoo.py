@@ -7,7 +7,7 @@ The official weights are under licences of their own: fetch them from their auth
 
 import pathlib
 
-from maskclip_jax.systems.system import Card, Preset, all_systems
+from maskclip_jax.systems.system import ModelCard, Preset, all_systems
 
 _PACKAGE = pathlib.Path(__file__).parent
 
@@ -17,7 +17,7 @@ def presets() -> dict[str, Preset]:
   return {n: p for system in all_systems() for n, p in system.presets.items()}
 
 
-def cards() -> dict[str, Card]:
+def cards() -> dict[str, ModelCard]:
   """What is known of each listed model, by its name.
 
   Those that work at once come first, parts that make no masks last.

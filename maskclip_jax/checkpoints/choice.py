@@ -10,7 +10,7 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint
 from maskclip_jax.mapping.problems import NAMED
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.systems.system import Preset, System, find_system
 
 
@@ -75,7 +75,7 @@ class Sources:
       if not any(path.startswith(prefix) for path in self.held)
     )
 
-  def found(self) -> Found:
+  def found(self) -> KnownSizes:
     """What the files tell about the sizes of the model."""
     files = [self.main] if self.clip is None else [self.main, self.clip]
     shapes = {
@@ -85,7 +85,7 @@ class Sources:
       if self.from_main(path) == (file is self.main)
     }
     told = (self.clip or self.main).beside
-    return Found(shapes, frozenset(self.main.tensors), told)
+    return KnownSizes(shapes, frozenset(self.main.tensors), told)
 
 
 def _replaced(system: System, clip: Checkpoint | None) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from maskclip_jax.data.build import BuildError, Built, build
 from maskclip_jax.data.catalogue import DATASETS
-from maskclip_jax.data.doctor import KINDS, Report, check
-from maskclip_jax.data.registry import Card, find_dataset, list_datasets
+from maskclip_jax.data.doctor import KINDS, CheckReport, check
+from maskclip_jax.data.registry import DatasetCard, find_dataset, list_datasets
 from maskclip_jax.data.sources import DATA_DIR, dataset_path
 from maskclip_jax.data.views import view_names
 
@@ -32,7 +32,7 @@ _COLOURS = {'problem': 'red', 'warning': 'yellow', 'note': 'dim'}
 
 def show_datasets(
   data_dir: str | os.PathLike | None = None, console: Console | None = None
-) -> tuple[Card, ...]:
+) -> tuple[DatasetCard, ...]:
   """Prints where each dataset comes from, its terms, and whether it is built.
 
   Args:
@@ -52,7 +52,7 @@ def show_datasets(
 
 
 def _show_card(
-  card: Card, data_dir: str | os.PathLike | None, console: Console
+  card: DatasetCard, data_dir: str | os.PathLike | None, console: Console
 ) -> None:
   path = dataset_path(card.name, data_dir)
   state = (
@@ -134,7 +134,7 @@ def check_with_report(
   images: int | None = 2000,
   page: str | os.PathLike | None = None,
   console: Console | None = None,
-) -> Report:
+) -> CheckReport:
   """Checks a dataset, prints the findings and writes the page.
 
   Args:
@@ -158,7 +158,7 @@ def check_with_report(
   return report
 
 
-def _show_report(report: Report, console: Console) -> None:
+def _show_report(report: CheckReport, console: Console) -> None:
   table = Table('split', 'photos', 'decoded', 'segments', 'objects', 'captions')
   for split, numbers in report.sizes:
     table.add_row(split, *(f'{number:,}' for number in numbers))

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from maskclip_jax.cli.photo_files import PhotoFile
-from maskclip_jax.postprocess import Task
+from maskclip_jax.postprocess import OutputKind
 from maskclip_jax.results import folder
 from maskclip_jax.results.folder import Entry
 
@@ -35,7 +35,7 @@ class Job:
 def plan_jobs(
   photos: Sequence[PhotoFile],
   out: pathlib.Path,
-  tasks: Sequence[Task],
+  tasks: Sequence[OutputKind],
   settings: str,
   *,
   again: bool = False,
@@ -134,7 +134,7 @@ def _image_ids(
 def _check_places(
   jobs: Sequence[Job],
   out: pathlib.Path,
-  tasks: Sequence[Task],
+  tasks: Sequence[OutputKind],
   there: Mapping[str, Entry],
 ) -> None:
   """Finds that no result takes the place of a photo or of somebody else's file."""

@@ -50,7 +50,7 @@ class Counts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class DatasetCard:
   """What to know about a dataset.
 
   Attributes:
@@ -84,12 +84,12 @@ class Card:
     return getattr(importlib.import_module(module), name)
 
 
-def list_datasets() -> tuple[Card, ...]:
+def list_datasets() -> tuple[DatasetCard, ...]:
   """All datasets that `build` knows."""
   return _CARDS
 
 
-def find_dataset(name: str) -> Card:
+def find_dataset(name: str) -> DatasetCard:
   """The card of a dataset.
 
   Raises:
@@ -98,7 +98,7 @@ def find_dataset(name: str) -> Card:
   return look_up('dataset', name, {card.name: card for card in _CARDS})
 
 
-_ADE20K_150 = Card(
+_ADE20K_150 = DatasetCard(
   name='ade20k_150',
   title='ADE20K, SceneParse150 (semantic, instance and panoptic)',
   homepage='http://sceneparsing.csail.mit.edu',
@@ -123,7 +123,7 @@ _ADE20K_150 = Card(
   'with the areas of the un-overwritten masks, so that PQ is comparable.',
 )
 
-_ADE20K_847 = Card(
+_ADE20K_847 = DatasetCard(
   name='ade20k_847',
   title='ADE20K 2021_17_01, all classes (847 of them evaluated)',
   homepage='https://groups.csail.mit.edu/vision/datasets/ADE20K/',
@@ -144,7 +144,7 @@ _ADE20K_847 = Card(
   'published evaluations do.',
 )
 
-_COCO_2017 = Card(
+_COCO_2017 = DatasetCard(
   name='coco',
   title='COCO 2017 (panoptic, instances, COCO-Stuff 171, captions)',
   homepage='https://cocodataset.org',
@@ -189,7 +189,7 @@ _COCO_2017 = Card(
   'read. The stuff maps must be the published ones, not a copy with other numbers.',
 )
 
-_PASCAL_CONTEXT = Card(
+_PASCAL_CONTEXT = DatasetCard(
   name='pascal_context',
   title='PASCAL Context (459 classes; 59 frequent ones)',
   homepage='https://roozbehm.info/pascal-context/',
@@ -228,7 +228,7 @@ _PASCAL_CONTEXT = Card(
   'no order of classes can be confused.',
 )
 
-_VOC2012 = Card(
+_VOC2012 = DatasetCard(
   name='voc2012',
   title='PASCAL VOC 2012 (20 classes, or 21 with background)',
   homepage=f'{_VOC}/voc2012/',
@@ -256,7 +256,7 @@ _VOC2012 = Card(
   builder='maskclip_jax.data.builders.voc2012:Voc2012',
 )
 
-_MINIATURE = Card(
+_MINIATURE = DatasetCard(
   name='miniature',
   title='Miniature world: 108 things and 8 stuff, drawn (all tasks, captions)',
   homepage='',

@@ -20,19 +20,19 @@ from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Judge
 from maskclip_jax.eval.predictor import (
   PLAIN,
+  ClassColumns,
   ImageOutputs,
   Photo,
   Predictor,
   Running,
   Variant,
-  Words,
   by_canvas,
   canvas_of,
   read_ahead,
 )
-from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.protocols import ProtocolRun
 from maskclip_jax.eval.results import image_results
-from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.system import find_system
@@ -60,7 +60,7 @@ class Options:
 
   batch_size: int = 1
   variants: tuple[Variant, ...] = PLAIN
-  tasks: tuple[Task, ...] | None = None
+  tasks: tuple[OutputKind, ...] | None = None
   limit: int | None = None
   scores: Mapping[str, float | bool] | Literal['model'] | None = None
   save_every: int = 50
@@ -118,7 +118,7 @@ class Evaluator:
   def __init__(
     self,
     segmenter: Segmenter,
-    run: Run,
+    run: ProtocolRun,
     options: Options | None = None,
     words: Vocabulary | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -141,7 +141,7 @@ class Evaluator:
     check_model_options(segmenter, run)
     self.vocabulary = fitting_vocabulary(segmenter, run, words)
     self.bank = segmenter.text_bank(self.vocabulary)
-    self.words = Words.of(self.bank)
+    self.words = ClassColumns.of(self.bank)
     self.preprocessing = run.preprocessing(segmenter.preset)
     self.postprocessing = run.postprocessing(segmenter.preset)
     self.scores = _scores(segmenter, run, options)
@@ -252,7 +252,7 @@ class Evaluator:
       yield item, [images[row] for images in by_variant]
 
 
-def check_model_options(segmenter: Segmenter, run: Run) -> None:
+def check_model_options(segmenter: Segmenter, run: ProtocolRun) -> None:
   """Refuses a model that was not made as the protocol asks.
 
   Raises:
@@ -277,7 +277,7 @@ def check_model_options(segmenter: Segmenter, run: Run) -> None:
 
 
 def fitting_vocabulary(
-  segmenter: Segmenter, run: Run, words: Vocabulary | None = None
+  segmenter: Segmenter, run: ProtocolRun, words: Vocabulary | None = None
 ) -> Vocabulary:
   """The protocol's classes as the model reads them.
 
@@ -318,7 +318,7 @@ def fitting_vocabulary(
   return segmenter.vocabulary(dataclasses.replace(words, classes=tuple(classes)))
 
 
-def _scores(segmenter: Segmenter, run: Run, options: Options) -> Scores:
+def _scores(segmenter: Segmenter, run: ProtocolRun, options: Options) -> Scores:
   """How class scores are combined.
 
   Raises:
@@ -334,7 +334,7 @@ def _scores(segmenter: Segmenter, run: Run, options: Options) -> Scores:
   return dataclasses.replace(run.scores(preset), **(options.scores or {}))
 
 
-def _name(run: Run, options: Options, words: Vocabulary | None) -> str:
+def _name(run: ProtocolRun, options: Options, words: Vocabulary | None) -> str:
   """The protocol's name and what is done otherwise."""
   parts = [run.protocol.name]
   if words is not None:

@@ -19,10 +19,10 @@ from maskclip_jax.data.examples import Example, RecordError, Region, decode
 from maskclip_jax.data.records import Record
 from maskclip_jax.data.sources import RecordSource, built_path, open_split
 from maskclip_jax.data.views import View
-from maskclip_jax.eval.metrics.instance import Objects, Rle
+from maskclip_jax.eval.metrics.instance import Rle, TrueObjects
 from maskclip_jax.eval.metrics.panoptic import Segments
-from maskclip_jax.eval.protocols import Run
-from maskclip_jax.postprocess import Task
+from maskclip_jax.eval.protocols import ProtocolRun
+from maskclip_jax.postprocess import OutputKind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Truth:
 
   semantic: Int[np.ndarray, 'height width'] | None = None
   panoptic: Segments | None = None
-  instance: Objects | None = None
+  instance: TrueObjects | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,10 +77,10 @@ class ProtocolSource(Sequence[EvalExample]):
 
   def __init__(
     self,
-    run: Run,
+    run: ProtocolRun,
     data_dir: str | os.PathLike | None = None,
     *,
-    tasks: Sequence[Task] | None = None,
+    tasks: Sequence[OutputKind] | None = None,
     limit: int | None = None,
   ):
     main, split = run.main_view, run.protocol.split
@@ -129,7 +129,7 @@ def _published(dataset: str, split: str) -> int | None:
   return None if counts is None else counts.images
 
 
-def read_example(record: Record, views: Mapping[Task, View]) -> EvalExample:
+def read_example(record: Record, views: Mapping[OutputKind, View]) -> EvalExample:
   """Decodes a stored record for the tasks of a protocol.
 
   Raises:
@@ -156,10 +156,10 @@ def read_example(record: Record, views: Mapping[Task, View]) -> EvalExample:
   )
 
 
-def _objects(example: Example, record: Record) -> Objects:
+def _objects(example: Example, record: Record) -> TrueObjects:
   table = record['instances']
   areas = dict(zip(table['id'].tolist(), table['area'].tolist(), strict=True))
-  return Objects(
+  return TrueObjects(
     [region_rle(region, example.size) for region in example.regions],
     example.classes,
     example.crowd,

@@ -12,15 +12,15 @@ from maskclip_jax.eval.metrics.instance import Detections, InstanceMetrics
 from maskclip_jax.eval.metrics.metric import Metrics, State, joined_states, state_of
 from maskclip_jax.eval.metrics.panoptic import PanopticMetrics, Segments
 from maskclip_jax.eval.metrics.semantic import SemanticMetrics
-from maskclip_jax.eval.protocols import Run
-from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.eval.protocols import ProtocolRun
+from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.results import files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class Predicted:
   """What is judged of one photo; the rest is None.
 
   Attributes:
@@ -34,7 +34,7 @@ class Found:
   instance: Detections | None = None
 
   @classmethod
-  def of(cls, results: Results) -> 'Found':
+  def of(cls, results: Results) -> 'Predicted':
     """What post-processing found."""
     panoptic = instance = None
     if results.panoptic is not None:
@@ -55,13 +55,15 @@ class Judge:
 
   def __init__(
     self,
-    run: Run,
+    run: ProtocolRun,
     thing: Bool[np.ndarray, ' k'],
-    tasks: Sequence[Task] | None = None,
+    tasks: Sequence[OutputKind] | None = None,
   ):
     self.tasks = tuple(t for t in run.views if tasks is None or t in tasks)
     self._classes, groups = len(thing), run.groups()
-    self.metrics: dict[Task, SemanticMetrics | PanopticMetrics | InstanceMetrics] = {}
+    self.metrics: dict[
+      OutputKind, SemanticMetrics | PanopticMetrics | InstanceMetrics
+    ] = {}
     for task in self.tasks:
       if task == 'semantic':
         self.metrics[task] = SemanticMetrics(self._classes, groups)
@@ -74,7 +76,7 @@ class Judge:
         own = {group: members for group, members in own.items() if members}
         self.metrics[task] = InstanceMetrics(objects, own)
 
-  def add(self, example: EvalExample, found: Found) -> None:
+  def add(self, example: EvalExample, found: Predicted) -> None:
     """Judges one photo.
 
     Raises:

@@ -56,7 +56,7 @@ PLAIN = (Variant(),)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Words:
+class ClassColumns:
   """A text bank on the host, for post-processing on any device.
 
   Attributes:
@@ -70,7 +70,7 @@ class Words:
   void: Bool[np.ndarray, ' k']
 
   @classmethod
-  def of(cls, bank: TextBank) -> 'Words':
+  def of(cls, bank: TextBank) -> 'ClassColumns':
     return cls(*(np.asarray(x) for x in (bank.valid, bank.thing, bank.void)))
 
 

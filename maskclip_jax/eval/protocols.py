@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from maskclip_jax.data.views import BACKGROUND, View, find_view
 from maskclip_jax.names import unknown
-from maskclip_jax.postprocess import PostprocessConfig, Task
+from maskclip_jax.postprocess import OutputKind, PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.system import Preprocessing, Preset, all_systems, find_system
@@ -40,20 +40,20 @@ class Protocol:
 
   name: str
   about: str
-  truth: Mapping[Task, str]
+  truth: Mapping[OutputKind, str]
   settings: BenchmarkSettings
   headline: tuple[str, ...]
   groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
   split: str = 'val'
 
-  def for_system(self, system: str) -> 'Run':
+  def for_system(self, system: str) -> 'ProtocolRun':
     """The protocol as it is run with a system."""
     own = find_system(system).benchmarks
-    return Run(self, own.get(self.name, self.settings))
+    return ProtocolRun(self, own.get(self.name, self.settings))
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class ProtocolRun:
   """A protocol with the settings of one system: all that an evaluation needs to know.
 
   Attributes:
@@ -65,7 +65,7 @@ class Run:
   settings: BenchmarkSettings
 
   @property
-  def views(self) -> dict[Task, View]:
+  def views(self) -> dict[OutputKind, View]:
     """By task, how the stored records become ground truth."""
     tasks = self.settings.tasks or tuple(self.protocol.truth)
     names = {task: self.protocol.truth[task] for task in tasks}
@@ -159,7 +159,10 @@ def _replaced(config, settings: BenchmarkSettings, names: tuple[str, ...]):
 def _groups() -> dict[str, tuple[str, ...]]:
   """Names that stand for several protocols: a system's, for those of its papers."""
   own = {system.name: tuple(system.benchmarks) for system in all_systems()}
-  return {**BUNDLES, **{name: members for name, members in own.items() if members}}
+  return {
+    **PROTOCOL_GROUPS,
+    **{name: members for name, members in own.items() if members},
+  }
 
 
 def protocol_names() -> tuple[str, ...]:
@@ -234,7 +237,7 @@ def _miniature(name: str, split: str, about: str) -> Protocol:
   )
 
 
-_ADE_TRUTH: dict[Task, str] = {
+_ADE_TRUTH: dict[OutputKind, str] = {
   'panoptic': 'ade20k_150/panoptic',
   'semantic': 'ade20k_150/semantic',
   'instance': 'ade20k_150/instance',
@@ -347,7 +350,7 @@ _TABLE = (
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _TABLE}
 
 # One name for protocols that are reported together.
-BUNDLES: dict[str, tuple[str, ...]] = {
+PROTOCOL_GROUPS: dict[str, tuple[str, ...]] = {
   # SegCLIP's name for PASCAL Context with background.
   'context60': ('pc60',),
   'coco_instance48_17': (

@@ -5,8 +5,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Int32
 
-from maskclip_jax.eval.predictor import ImageOutputs, Variant, Words
-from maskclip_jax.postprocess import PostprocessConfig, Results, Task, postprocess
+from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Variant
+from maskclip_jax.postprocess import OutputKind, PostprocessConfig, Results, postprocess
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.semantic import semantic_scores
 from maskclip_jax.postprocess.tiles import Order
@@ -16,7 +16,7 @@ _BUDGET = 256 << 20
 _BLOCKS = (64, 16, 4, 1)
 
 
-def class_scores(outputs: ImageOutputs, words: Words) -> ClassScores:
+def class_scores(outputs: ImageOutputs, words: ClassColumns) -> ClassScores:
   """Class probabilities of the queries."""
   return class_probabilities(
     outputs.class_logits, words.valid, words.void, outputs.objectness
@@ -26,9 +26,9 @@ def class_scores(outputs: ImageOutputs, words: Words) -> ClassScores:
 def image_results(
   outputs: Sequence[ImageOutputs],
   variants: Sequence[Variant],
-  words: Words,
+  words: ClassColumns,
   config: PostprocessConfig,
-  tasks: Collection[Task],
+  tasks: Collection[OutputKind],
 ) -> Results:
   """Results of one photo.
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.judge import Found
+from maskclip_jax.eval.judge import Predicted
 from maskclip_jax.eval.metrics.metric import Metrics, State, joined_states, state_of
-from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.protocols import ProtocolRun
 from maskclip_jax.eval.resumable import Share, state_path
 from maskclip_jax.eval.written import PredictionWriter
 from maskclip_jax.postprocess import Results
@@ -43,7 +43,7 @@ class Evaluation:
   """
 
   name: str
-  run: Run
+  run: ProtocolRun
   metrics: Metrics
   class_names: tuple[str, ...]
   examples: int
@@ -127,7 +127,7 @@ class _Work:
     self, item: Item, results: Results, writer: PredictionWriter | None
   ) -> None:
     with self.watch.stage('metrics'):
-      self._judge.add(item.example, Found.of(results))
+      self._judge.add(item.example, Predicted.of(results))
     if writer is not None:
       with self.watch.stage('writing'):
         writer.write(item.example, results)

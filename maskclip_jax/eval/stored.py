@@ -17,13 +17,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.eval.examples import EvalExample, ProtocolSource
-from maskclip_jax.eval.judge import Found, Judge
+from maskclip_jax.eval.judge import Judge, Predicted
 from maskclip_jax.eval.metrics.instance import Detections, Rle
 from maskclip_jax.eval.metrics.metric import Metrics
 from maskclip_jax.eval.metrics.panoptic import Segments
-from maskclip_jax.eval.protocols import Run
+from maskclip_jax.eval.protocols import ProtocolRun
 from maskclip_jax.eval.runner import Progress
-from maskclip_jax.postprocess import Task
+from maskclip_jax.postprocess import OutputKind
 
 INSTANCES, PANOPTIC, SEMANTIC = 'instances.json', 'panoptic.json', '.semantic.png'
 
@@ -46,9 +46,9 @@ class StoredPredictions:
   def __init__(
     self,
     directory: str | os.PathLike,
-    run: Run,
+    run: ProtocolRun,
     image_ids: Sequence[str],
-    tasks: Sequence[Task] | None = None,
+    tasks: Sequence[OutputKind] | None = None,
   ):
     self._directory = pathlib.Path(directory)
     self.tasks = tuple(t for t in run.views if tasks is None or t in tasks)
@@ -109,7 +109,7 @@ class StoredPredictions:
         f'{unknown[0]}{more}; are they of another dataset or split?'
       )
 
-  def found(self, example: EvalExample) -> Found:
+  def found(self, example: EvalExample) -> Predicted:
     """The predictions for one photo; no detections where none are listed.
 
     Raises:
@@ -118,7 +118,7 @@ class StoredPredictions:
     """
     key = plain_id(example.image_id)
     size = example.photo.shape[:2]
-    return Found(
+    return Predicted(
       self._semantic_map(key) if 'semantic' in self.tasks else None,
       self._segments(key) if 'panoptic' in self.tasks else None,
       self._detections(key, size) if 'instance' in self.tasks else None,
@@ -225,7 +225,7 @@ def plain_id(image_id: str | int) -> str:
 
 def judge_stored(
   predictions: StoredPredictions,
-  run: Run,
+  run: ProtocolRun,
   source: ProtocolSource,
   on_progress: Progress | None = None,
 ) -> Metrics:

@@ -12,7 +12,7 @@ from typing import Any
 
 from maskclip_jax import atomic
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.results import files as result_files
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -32,7 +32,7 @@ class PredictionWriter:
   """
 
   def __init__(
-    self, directory: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[Task]
+    self, directory: pathlib.Path, vocabulary: Vocabulary, tasks: Sequence[OutputKind]
   ):
     self._directory, self._tasks = directory, tasks
     self._names = [category.name for category in vocabulary.classes]

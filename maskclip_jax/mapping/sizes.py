@@ -13,7 +13,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class KnownSizes:
   """What the files of a conversion tell about a model.
 
   Attributes:
@@ -26,7 +26,7 @@ class Found:
   keys: frozenset[str] = frozenset()
   clip: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def below(self, part: str) -> 'Found':
+  def below(self, part: str) -> 'KnownSizes':
     """The same of a part, such as 'clip', under the part's own paths."""
     prefix = f'{part}/'
     shapes = {

@@ -19,7 +19,7 @@ from maskclip_jax.nn.layers import (
   recompute,
   sine_positions,
 )
-from maskclip_jax.nn.mask_decoder import MLP, Prediction, attention, linear
+from maskclip_jax.nn.mask_decoder import LayerPrediction, MaskMLP, attention, linear
 from maskclip_jax.nn.pixel_decoder import Conv
 
 # Of the map that queries read, and the width of the class head's hidden layer.
@@ -109,14 +109,16 @@ class DETRDecoder(nnx.Module):
     self.input_proj = Conv(in_channels, width, **common)
     self.decoder = Decoder(layers, width, heads, ffn, **common)
     self.query_embed = nnx.Embed(queries, width, embedding_init=_normal, rngs=rngs)
-    self.mask_embed = MLP(width, mask_dim, **common)
-    self.class_embed = MLP(width, embed_dim, hidden=class_hidden, layers=2, **common)
+    self.mask_embed = MaskMLP(width, mask_dim, **common)
+    self.class_embed = MaskMLP(
+      width, embed_dim, hidden=class_hidden, layers=2, **common
+    )
     self.remat = remat
     self.dtype = dtype
 
   def predict(
     self, x: Float[Array, 'b q c'], mask_features: Float[Array, 'b h w d']
-  ) -> Prediction:
+  ) -> LayerPrediction:
     """Applies both heads to the queries; float32."""
     x = self.decoder.norm(x)
     masks = jnp.einsum(
@@ -124,7 +126,7 @@ class DETRDecoder(nnx.Module):
       self.mask_embed(x).astype(jnp.float32),
       mask_features.astype(jnp.float32),
     )
-    return Prediction(None, masks, self.class_embed(x).astype(jnp.float32))
+    return LayerPrediction(None, masks, self.class_embed(x).astype(jnp.float32))
 
   def __call__(
     self,
@@ -133,7 +135,7 @@ class DETRDecoder(nnx.Module):
     padded_hw: ValidHW = None,
     *,
     aux: bool = False,
-  ) -> tuple[Prediction, ...]:
+  ) -> tuple[LayerPrediction, ...]:
     """Predicts from the coarsest features and those of the pixel decoder.
 
     Args:

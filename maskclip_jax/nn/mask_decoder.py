@@ -34,7 +34,7 @@ _xavier_packed = nnx.initializers.variance_scaling(0.5, 'fan_avg', 'uniform')
 _normal = nnx.initializers.normal(1.0)
 
 
-class Prediction(NamedTuple):
+class LayerPrediction(NamedTuple):
   """What the heads say of the queries.
 
   Attributes:
@@ -136,7 +136,7 @@ class FFNLayer(nnx.Module):
     return self.norm(x + self.linear2(nnx.relu(self.linear1(x))))
 
 
-class MLP(nnx.Module):
+class MaskMLP(nnx.Module):
   """Linear layers with ReLUs between: three as wide as the input, or others."""
 
   def __init__(
@@ -229,7 +229,7 @@ class MaskedDecoder(nnx.Module):
       self.class_embed = None
     else:
       self.class_embed = linear(width, num_classes + 1, **common)
-    self.mask_embed = MLP(width, mask_dim, **common)
+    self.mask_embed = MaskMLP(width, mask_dim, **common)
     self.remat = remat
     self.dtype = dtype
 
@@ -269,7 +269,7 @@ class MaskedDecoder(nnx.Module):
     x: Float[Array, 'b q c'],
     mask_features: Float[Array, 'b h w d'],
     padded_hw: ValidHW = None,
-  ) -> Prediction:
+  ) -> LayerPrediction:
     """Applies the heads to the queries; float32.
 
     Args:
@@ -280,7 +280,7 @@ class MaskedDecoder(nnx.Module):
     logits = None
     if self.class_embed is not None:
       logits = self.class_embed(self.decoder_norm(x)).astype(jnp.float32)
-    return Prediction(logits, self.mask_logits(x, mask_features))
+    return LayerPrediction(logits, self.mask_logits(x, mask_features))
 
   def attention_mask(
     self, x: Float[Array, 'b q c'], memory: Memory
@@ -309,7 +309,7 @@ class MaskedDecoder(nnx.Module):
 
   def __call__(
     self, features: PixelFeatures, padded_hw: ValidHW = None, *, aux: bool = False
-  ) -> tuple[Prediction, ...]:
+  ) -> tuple[LayerPrediction, ...]:
     """Predicts from the pixel decoder's features.
 
     Args:

@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float
 from maskclip_jax.nn.layers import LayerNorm, ValidHW, inside
 from maskclip_jax.nn.mask_decoder import (
   MASK_STRIDE,
-  MLP,
+  LayerPrediction,
   MaskedDecoder,
-  Prediction,
+  MaskMLP,
   linear,
 )
 
@@ -57,7 +57,7 @@ class PooledDecoder(MaskedDecoder):
     self.pool_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
     self.pool_proj = linear(width, width, dtype=dtype, rngs=rngs)
     # `data` because the decoder without classes declares it empty.
-    self.class_embed = nnx.data(MLP(width, embed_dim, dtype=dtype, rngs=rngs))
+    self.class_embed = nnx.data(MaskMLP(width, embed_dim, dtype=dtype, rngs=rngs))
     self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), jnp.float32))
 
   def predict(
@@ -65,11 +65,11 @@ class PooledDecoder(MaskedDecoder):
     x: Float[Array, 'b q c'],
     mask_features: Float[Array, 'b h w d'],
     padded_hw: ValidHW = None,
-  ) -> Prediction:
+  ) -> LayerPrediction:
     masks = self.mask_logits(x, mask_features)
     covered = masks > 0
     if padded_hw is not None:
       covered &= inside(padded_hw // MASK_STRIDE, masks.shape[-2:])[:, None]
     pooled = self.pool_proj(self.pool_norm(pool_masks(mask_features, covered)))
     vectors = self.class_embed(self.decoder_norm(x) + pooled)
-    return Prediction(None, masks, vectors.astype(jnp.float32))
+    return LayerPrediction(None, masks, vectors.astype(jnp.float32))

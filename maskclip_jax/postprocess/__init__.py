@@ -31,12 +31,12 @@ from maskclip_jax.postprocess.semantic import (
 )
 from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
 
-Task = Literal['semantic', 'panoptic', 'instance']
-TASKS: tuple[Task, ...] = get_args(Task)
+OutputKind = Literal['semantic', 'panoptic', 'instance']
+OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 Objects = Literal['masks', 'pieces']
 
 __all__ = [
-  'TASKS',
+  'OUTPUT_KINDS',
   'ClassScores',
   'Geometry',
   'Instances',
@@ -119,7 +119,7 @@ def postprocess(
   thing: Bool[Array, ' k'],
   geometry: Geometry,
   config: PostprocessConfig,
-  tasks: Collection[Task],
+  tasks: Collection[OutputKind],
   *,
   tile: int = TILE,
 ) -> Results:
@@ -137,16 +137,16 @@ def postprocess(
   Raises:
     ValueError: an unknown task, NaN in masks or scores, or sizes that do not fit.
   """
-  unknown = set(tasks) - set(TASKS)
+  unknown = set(tasks) - set(OUTPUT_KINDS)
   if unknown or not tasks:
-    raise ValueError(f'tasks must be some of {TASKS}, not {sorted(tasks)}')
+    raise ValueError(f'tasks must be some of {OUTPUT_KINDS}, not {sorted(tasks)}')
   queries = len(mask_logits)
   order = effective_order(config.semantic_order, geometry)
   if config.objects == 'pieces':
     collector = ScoredSemanticCollector(scores, geometry, queries)
     one_pass([collector], mask_logits, geometry, order=order, tile=tile)
     return _results_of_pieces(collector, np.asarray(thing), config, tasks)
-  collectors: dict[Task, Collector] = {}
+  collectors: dict[OutputKind, Collector] = {}
   if 'semantic' in tasks:
     collectors['semantic'] = SemanticCollector(scores, geometry, queries)
   if 'panoptic' in tasks:
@@ -169,7 +169,10 @@ def postprocess(
       things_only=config.things_only,
     )
   apart = {'semantic'} if order == 'scores_first' else set()
-  for how, names in (('scores_first', apart), ('masks_first', set(TASKS) - apart)):
+  for how, names in (
+    ('scores_first', apart),
+    ('masks_first', set(OUTPUT_KINDS) - apart),
+  ):
     some = [one for task, one in collectors.items() if task in names]
     if some:
       one_pass(some, mask_logits, geometry, order=how, tile=tile)
@@ -182,7 +185,7 @@ def _results_of_pieces(
   found: ScoredSemanticCollector,
   thing: Bool[np.ndarray, ' k'],
   config: PostprocessConfig,
-  tasks: Collection[Task],
+  tasks: Collection[OutputKind],
 ) -> Results:
   """What was asked for, made of a semantic map alone."""
   semantic = found.result()

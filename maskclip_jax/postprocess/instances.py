@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from maskclip_jax.postprocess import tiles
 from maskclip_jax.postprocess.class_scores import ClassScores, checked
-from maskclip_jax.postprocess.one_pass import QUERY_BLOCK, Block, Kernel, one_pass
+from maskclip_jax.postprocess.one_pass import QUERY_BLOCK, Kernel, QueryBlock, one_pass
 from maskclip_jax.postprocess.tiles import TILE, Geometry, PackedMasks
 
 
@@ -56,7 +56,7 @@ def _start(arguments, queries: int, tile: int):
   )
 
 
-def _step(wanted, carry, block: Block):
+def _step(wanted, carry, block: QueryBlock):
   """Binary masks as planes of eight, with their areas and summed probabilities."""
   planes, sums = carry
   want = jax.lax.dynamic_slice_in_dim(wanted, block.first, QUERY_BLOCK)

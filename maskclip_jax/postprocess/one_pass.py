@@ -22,7 +22,7 @@ from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
 QUERY_BLOCK = 8
 
 
-class Block(NamedTuple):
+class QueryBlock(NamedTuple):
   """Some queries on one tile, on their way through a pass.
 
   Attributes:
@@ -48,7 +48,7 @@ class Kernel(NamedTuple):
   """
 
   start: Callable[[Any, int, int], Any]
-  step: Callable[[Any, Any, Block], Any]
+  step: Callable[[Any, Any, QueryBlock], Any]
   finish: Callable[[Any, Any, Bool[Array, 'y x']], Any]
 
 
@@ -90,7 +90,7 @@ def _tile_results(masks, trips, arguments, sizes, spot, *, kernels, order, tile)
       probabilities = jax.nn.sigmoid(logits)
     else:
       probabilities = tiles.tile_probabilities(masks, i, spot, matrices, order)
-    part = Block(i * block, logits, probabilities, interior)
+    part = QueryBlock(i * block, logits, probabilities, interior)
     return tuple(
       kernel.step(own, carry, part)
       for kernel, own, carry in zip(kernels, arguments, carries, strict=True)

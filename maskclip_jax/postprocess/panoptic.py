@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from maskclip_jax.postprocess import tiles
 from maskclip_jax.postprocess.class_scores import ClassScores, checked
-from maskclip_jax.postprocess.one_pass import Block, Kernel, one_pass
+from maskclip_jax.postprocess.one_pass import Kernel, QueryBlock, one_pass
 from maskclip_jax.postprocess.tiles import TILE, Geometry
 
 
@@ -62,7 +62,7 @@ def _start(arguments, queries: int, tile: int) -> _Winners:
   )
 
 
-def _step(arguments, carry: _Winners, block: Block) -> _Winners:
+def _step(arguments, carry: _Winners, block: QueryBlock) -> _Winners:
   query_scores, kept = arguments
   mask_p = block.probabilities
   width = mask_p.shape[1]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32
 
 from maskclip_jax.postprocess import tiles
 from maskclip_jax.postprocess.class_scores import ClassScores, checked
-from maskclip_jax.postprocess.one_pass import Block, Kernel, one_pass
+from maskclip_jax.postprocess.one_pass import Kernel, QueryBlock, one_pass
 from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
 
 # Text columns handled together: their scores on a tile (4 MB) stay in the caches.
@@ -22,7 +22,7 @@ def _start(arguments, queries: int, tile: int) -> Float[Array, 'q pixels']:
   return jnp.zeros((queries, tile * tile))
 
 
-def _step(arguments, carry, block: Block) -> Float[Array, 'q pixels']:
+def _step(arguments, carry, block: QueryBlock) -> Float[Array, 'q pixels']:
   """Puts the masks of a block where their query belongs.
 
   Sums over queries are always taken in their order, so that which results share a pass

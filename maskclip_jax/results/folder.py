@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from maskclip_jax import atomic
 from maskclip_jax._version import __version__
-from maskclip_jax.postprocess import Task
+from maskclip_jax.postprocess import OutputKind
 from maskclip_jax.results.page import MARK, PageRow, index_page
 
 PREDICTIONS, PAGE = 'predictions', 'index.html'
@@ -57,7 +57,7 @@ class Entry:
     )
 
 
-def result_names(stem: str, tasks: Sequence[Task]) -> tuple[str, ...]:
+def result_names(stem: str, tasks: Sequence[OutputKind]) -> tuple[str, ...]:
   """The files that a prediction with a photo is saved in, as `Prediction.save` does."""
   endings = [f'.{task}.png' for task in tasks] + [_JSON, _OVERLAY]
   if {'panoptic', 'instance'} <= set(tasks):

@@ -32,7 +32,7 @@ _PANEL_FAINT = (150, 155, 163)
 
 
 @dataclasses.dataclass(frozen=True)
-class Region:
+class DrawnRegion:
   """One value of an id map and how to draw it.
 
   Attributes:
@@ -75,7 +75,7 @@ class _Style:
 def draw(
   photo: Picture,
   ids: Int[np.ndarray, 'height width'],
-  regions: Sequence[Region],
+  regions: Sequence[DrawnRegion],
   legend: Sequence[LegendRow],
 ) -> Picture:
   """The photo with its segments drawn over it and a panel that lists the classes.
@@ -102,7 +102,7 @@ def draw(
   return _add_legend(picture, legend, style) if legend else picture
 
 
-def _ranks(ids, regions: Sequence[Region]) -> UInt8[np.ndarray, 'h w']:
+def _ranks(ids, regions: Sequence[DrawnRegion]) -> UInt8[np.ndarray, 'h w']:
   """Ids replaced by 1 + their position among the regions; 0 for all others."""
   highest = max([int(ids.max()), *(region.id for region in regions)])
   table = np.zeros(highest + 1, np.uint16)
@@ -124,7 +124,7 @@ def _enlarge(photo, ranks):
   return cv2.resize(photo, size, interpolation=method), cv2.medianBlur(ranks, 5)
 
 
-def _tint(photo, ranks, regions: Sequence[Region], style: _Style) -> Picture:
+def _tint(photo, ranks, regions: Sequence[DrawnRegion], style: _Style) -> Picture:
   """Segments in their colours; a band of full colour and a light line part two."""
   colors = np.zeros((len(regions) + 1, 3), np.float32)
   tints = np.zeros(len(regions) + 1, np.float32)
@@ -150,7 +150,9 @@ def _edges(ranks, width: int) -> Bool[np.ndarray, 'h w']:
   return cv2.erode(ranks, kernel) != cv2.dilate(ranks, kernel)
 
 
-def _write_labels(picture, ranks, regions: Sequence[Region], style: _Style) -> Picture:
+def _write_labels(
+  picture, ranks, regions: Sequence[DrawnRegion], style: _Style
+) -> Picture:
   """Names on the regions that have room for them, the largest first."""
   placer = LabelPlacer(*ranks.shape)
   thin = placer.thin(ranks)
@@ -189,7 +191,7 @@ def _has_room(mask, box: tuple[int, int], step: int) -> bool:
   return box[0] <= 1.15 * width and box[0] * box[1] <= 0.6 * mask.sum() * step**2
 
 
-def _write_label(canvas, corner, box, region: Region, font: int) -> None:
+def _write_label(canvas, corner, box, region: DrawnRegion, font: int) -> None:
   left, top = corner
   shape = (left, top, left + box[0] - 1, top + box[1] - 1)
   canvas.rounded_rectangle(shape, radius=_pad(font) * 0.8, fill=region.color)

@@ -24,7 +24,7 @@ import rich.text
 from jaxtyping import Bool, Int, UInt8
 
 from maskclip_jax import atomic
-from maskclip_jax.postprocess import Results, Task
+from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.results import coco
@@ -34,7 +34,7 @@ from maskclip_jax.results.lettering import drawable
 from maskclip_jax.results.palette import Color, class_colors, object_color
 
 # Which result a picture shows where several were asked for.
-_PREFERENCE: tuple[Task, ...] = ('panoptic', 'instance', 'semantic')
+_PREFERENCE: tuple[OutputKind, ...] = ('panoptic', 'instance', 'semantic')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Prediction:
     )
 
   @property
-  def tasks(self) -> tuple[Task, ...]:
+  def tasks(self) -> tuple[OutputKind, ...]:
     """The results that are here, the one a picture shows first."""
     here = {'semantic': self.semantic, 'panoptic': self.panoptic}
     here['instance'] = self.instances
@@ -176,7 +176,7 @@ class Prediction:
     return ids
 
   def overlay(
-    self, task: Task | None = None, *, score_threshold: float = 0.3
+    self, task: OutputKind | None = None, *, score_threshold: float = 0.3
   ) -> UInt8[np.ndarray, 'height2 width2 3']:
     """The photo with the result drawn over it, and a panel that lists the classes.
 
@@ -218,7 +218,7 @@ class Prediction:
     for region_id, label, area, score in rows:
       color = object_color(colors[label], numbers[label] if count else 0)
       text = wording(label) if score is None else wording(label) + f' {score:.0%}'
-      regions.append(drawing.Region(region_id, color, self.things[label], text))
+      regions.append(drawing.DrawnRegion(region_id, color, self.things[label], text))
       areas[label] += area
       numbers[label] += 1
     total = self.size[0] * self.size[1]
@@ -318,7 +318,7 @@ class Prediction:
       console.print(self._table(task))
     return console.file.getvalue()
 
-  def _table(self, task: Task) -> rich.table.Table:
+  def _table(self, task: OutputKind) -> rich.table.Table:
     total = self.size[0] * self.size[1]
     if task == 'semantic':
       rows = [

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from maskclip_jax.postprocess import Task
+from maskclip_jax.postprocess import OutputKind
 from maskclip_jax.postprocess.tiles import Order
 
 
@@ -31,7 +31,7 @@ class BenchmarkSettings:
   long_edge: int | None = None
   object_threshold: float | None = None
   overlap_threshold: float | None = None
-  tasks: tuple[Task, ...] | None = None
+  tasks: tuple[OutputKind, ...] | None = None
   semantic_order: Order | None = None
   view: str | None = None
   training: str | None = None

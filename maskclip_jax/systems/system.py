@@ -15,7 +15,7 @@ from flax import nnx
 
 from maskclip_jax import names, plain, systems
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.ops.deformable import form_for
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
@@ -95,7 +95,7 @@ class Preset:
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class ModelCard:
   """What a person should know of a model before using it.
 
   Attributes:
@@ -151,8 +151,8 @@ class System:
   model: type[nnx.Module]
   config: type
   presets: Mapping[str, Preset]
-  sized: Callable[[Any, Found], Any]
-  cards: Mapping[str, Card] = dataclasses.field(default_factory=dict)
+  sized: Callable[[Any, KnownSizes], Any]
+  cards: Mapping[str, ModelCard] = dataclasses.field(default_factory=dict)
   format: Format | None = None
   parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   from_parts: bool = False

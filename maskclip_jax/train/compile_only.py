@@ -35,7 +35,7 @@ _BYTES |= {'s32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8, 'f64': 8}
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class CompileReport:
   """What the compiler says of a step, per chip.
 
   Attributes:
@@ -123,7 +123,9 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
   return found.devices
 
 
-def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Report:
+def compile_step(
+  values: Mapping[str, Any], devices: Sequence[jax.Device]
+) -> CompileReport:
   """Compiles the real step of a configuration, from shapes alone.
 
   Args:
@@ -145,7 +147,7 @@ def compile_step(values: Mapping[str, Any], devices: Sequence[jax.Device]) -> Re
   arguments, temporaries = step_memory(compiled)
   kind = devices[0].device_kind
   gib = HBM.get(kind)
-  return Report(
+  return CompileReport(
     stage=config.task,
     devices=f'{len(devices)} x {kind}',
     mesh=dict(mesh.shape),

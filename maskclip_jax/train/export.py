@@ -15,7 +15,7 @@ from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.records.workdir import CONFIG
-from maskclip_jax.train.starting import Starting, starting_values
+from maskclip_jax.train.starting import StartingValues, starting_values
 from maskclip_jax.train.step import Program, TrainState, make_program
 from maskclip_jax.train.task import MODEL, flatten_modules
 
@@ -23,7 +23,7 @@ from maskclip_jax.train.task import MODEL, flatten_modules
 class _Trained(Mapping[str, np.ndarray]):
   """The parameters of the model: trained ones of a state, others as they started."""
 
-  def __init__(self, paths, trained: Mapping[str, jax.Array], starting: Starting):
+  def __init__(self, paths, trained: Mapping[str, jax.Array], starting: StartingValues):
     self._paths, self._trained, self._starting = list(paths), trained, starting
 
   def __getitem__(self, path: str) -> np.ndarray:
@@ -39,7 +39,7 @@ class _Trained(Mapping[str, np.ndarray]):
 
 
 def save_bundle(
-  directory: pathlib.Path, program: Program, state: TrainState, starting: Starting
+  directory: pathlib.Path, program: Program, state: TrainState, starting: StartingValues
 ) -> None:
   """Writes the trained model as a bundle; every process takes part.
 
@@ -116,7 +116,9 @@ def export_checkpoint(
   return f'{to}: {config.preset} after {int(state.step)} of {config.total_steps} steps'
 
 
-def _card(config: TrainConfig, step: int, starting: Starting, parameters: int) -> str:
+def _card(
+  config: TrainConfig, step: int, starting: StartingValues, parameters: int
+) -> str:
   data = ', '.join(f'{d.view} ({d.split})' for d in config.data.datasets)
   sources = [
     f'- `{row["source"]}`, fingerprint `{row["fingerprint"]}`'

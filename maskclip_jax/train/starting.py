@@ -28,7 +28,7 @@ from maskclip_jax.train.task import MODEL, Flat, Task, flatten_modules
 _KEYS = 8192
 
 
-class Opened(Mapping[str, np.ndarray]):
+class Source(Mapping[str, np.ndarray]):
   """A source under this model's paths; arrays are read when they are looked up.
 
   Attributes:
@@ -91,7 +91,7 @@ def _open(source: str) -> tuple[Mapping[str, np.ndarray], str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Starting(Mapping[str, np.ndarray]):
+class StartingValues(Mapping[str, np.ndarray]):
   """Starting values of a whole model, of its helpers, and the constants.
 
   Attributes:
@@ -100,7 +100,7 @@ class Starting(Mapping[str, np.ndarray]):
     constants: what else the loss reads; it follows from the values.
   """
 
-  sources: tuple[Opened, ...]
+  sources: tuple[Source, ...]
   drawn: Mapping[str, np.ndarray]
   constants: Flat = dataclasses.field(default_factory=dict)
 
@@ -124,16 +124,18 @@ class Starting(Mapping[str, np.ndarray]):
     return [{'source': s.name, 'fingerprint': s.fingerprint} for s in self.sources]
 
 
-def open_sources(start: Sequence[StartFrom]) -> tuple[Opened, ...]:
+def open_sources(start: Sequence[StartFrom]) -> tuple[Source, ...]:
   """Opens everything a run starts from.
 
   Raises:
     FileNotFoundError, ValueError: a source that is missing or no checkpoint.
   """
-  return tuple(Opened(one) for one in start)
+  return tuple(Source(one) for one in start)
 
 
-def starting_values(task: Task, start: Sequence[StartFrom], seed: int) -> Starting:
+def starting_values(
+  task: Task, start: Sequence[StartFrom], seed: int
+) -> StartingValues:
   """The starting values of a task's model, whole, of its helpers, and its constants.
 
   Args:
@@ -153,10 +155,12 @@ def starting_values(task: Task, start: Sequence[StartFrom], seed: int) -> Starti
   given = set().union(*sources)
   missing = [path for path in shapes if path not in given]
   drawn = draw(functools.partial(_fresh, task), missing, seed)
-  own = Starting(sources, drawn)
+  own = StartingValues(sources, drawn)
   derived = {path: task.derive(own, path) for path in missing}
   drawn = {p: drawn[p] if value is None else value for p, value in derived.items()}
-  return Starting(sources, drawn, task.constant_values(Starting(sources, drawn)))
+  return StartingValues(
+    sources, drawn, task.constant_values(StartingValues(sources, drawn))
+  )
 
 
 def _fresh(task: Task, rngs: Any) -> dict[str, jax.Array]:
@@ -165,7 +169,7 @@ def _fresh(task: Task, rngs: Any) -> dict[str, jax.Array]:
 
 
 def _check(
-  source: Opened, shapes: Mapping[str, jax.ShapeDtypeStruct], helpers: Sequence[str]
+  source: Source, shapes: Mapping[str, jax.ShapeDtypeStruct], helpers: Sequence[str]
 ) -> None:
   problems = Problems()
   problems['missing'] = [

@@ -48,14 +48,14 @@ Batch = Mapping[str, Array]
 Terms = Mapping[str, Float[Array, '']]
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 # The loss of a batch, and what is worth logging, scalars by name.
-Judged = tuple[Float[Array, ''], Terms]
+LossAndTerms = tuple[Float[Array, ''], Terms]
 
 MODEL = 'model'
 # Rows of the table of trained parameters before it is folded.
 _LONGEST_TABLE = 12
 
 
-class Make(Protocol):
+class ModuleFactory(Protocol):
   """Builds a module of a system and its config."""
 
   def __call__(self, system: str, config: Any, *, dtype: Any) -> nnx.Module: ...
@@ -135,7 +135,7 @@ class Task(abc.ABC):
     """Regular expressions over the parameter paths of the model."""
     return self.config.trainable
 
-  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+  def modules(self, make: ModuleFactory = abstract_model) -> dict[str, nnx.Module]:
     """The whole model, called `model`, and frozen helpers."""
     return {MODEL: make(self.system, self.preset.config, dtype=self.dtype)}
 
@@ -156,7 +156,9 @@ class Task(abc.ABC):
     return None
 
   @abc.abstractmethod
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     """The loss of a batch.
 
     Args:

@@ -108,7 +108,7 @@ def test_maft_files_with_their_teacher(files, tmp_path):
   config = dataclasses.replace(
     fcclip_golden.CONFIG, transfer='panoptic', transfer_heads=4
   )
-  model = params.flatten(restore.abstract_model('fcclip', config))
+  model = params.flatten(params.abstract_model('fcclip', config))
   shapes = official_shapes(rules(), model)
   added = {key: shape for key, shape in shapes.items() if key.startswith('cdt.')}
   assert len(added) == 8
@@ -132,7 +132,7 @@ def test_maft_files_with_their_teacher(files, tmp_path):
 def test_published_sizes_are_recognised(tmp_path, name):
   """By shapes alone: the arrays take no memory."""
   preset = zoo.find_preset(name)
-  model = params.flatten(restore.abstract_model('fcclip', preset.config))
+  model = params.flatten(params.abstract_model('fcclip', preset.config))
   number = np.zeros((), np.float32)
   arrays = {
     key: np.broadcast_to(number, shape)

@@ -12,7 +12,7 @@ import jax
 from maskclip_jax.data.build import build
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
-from maskclip_jax.eval.protocols import PROTOCOLS, Run
+from maskclip_jax.eval.protocols import PROTOCOLS, ProtocolRun
 
 PHOTOS = 10
 # Photos stay about as large as they are: the papers' sizes would only cost time.
@@ -39,9 +39,9 @@ def segmenter():
   return colour_model.segmenter(wrong=WRONG)
 
 
-def run(name='ade150') -> Run:
+def run(name='ade150') -> ProtocolRun:
   found = PROTOCOLS[name].for_system('masqclip')
-  return Run(found.protocol, dataclasses.replace(found.settings, **SIZE))
+  return ProtocolRun(found.protocol, dataclasses.replace(found.settings, **SIZE))
 
 
 def source(name='ade150', **kwargs) -> ProtocolSource:

@@ -28,10 +28,10 @@ from maskclip_jax.eval.diagnosis.report import (
   write_report,
 )
 from maskclip_jax.eval.examples import Truth
-from maskclip_jax.eval.judge import Found, Judge
-from maskclip_jax.eval.metrics.instance import Objects
+from maskclip_jax.eval.judge import Judge, Predicted
+from maskclip_jax.eval.metrics.instance import TrueObjects
 from maskclip_jax.eval.metrics.panoptic import Segments
-from maskclip_jax.eval.predictor import ImageOutputs, Variant, Words
+from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Variant
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.tiles import Geometry, PackedMasks
@@ -179,10 +179,12 @@ def test_regions_of_every_kind_of_truth():
   large, small = np.ones((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
   small[1:3, 1:3] = 1
   masks = [coco_mask.encode(np.asfortranarray(m)) for m in (small, large)]
-  objects = Objects(masks, np.array([1, 2]), np.zeros(2, bool), np.array([4.0, 16.0]))
+  objects = TrueObjects(
+    masks, np.array([1, 2]), np.zeros(2, bool), np.array([4.0, 16.0])
+  )
   found = Regions.of(Truth(instance=objects))
   np.testing.assert_array_equal(found.areas, [4, 12])
-  nothing = Objects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
+  nothing = TrueObjects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
   assert len(Regions.of(Truth(instance=nothing))) == 0
 
 
@@ -191,7 +193,7 @@ def words(columns=150, padding=42):
   void = np.arange(columns + padding) == columns
   thing = np.zeros(columns + padding, bool)
   thing[:columns] = ade_run.evaluator().vocabulary.things
-  return Words(valid, thing, void)
+  return ClassColumns(valid, thing, void)
 
 
 def test_true_regions_with_true_names_are_perfect():
@@ -202,7 +204,7 @@ def test_true_regions_with_true_names_are_perfect():
     logits = np.full((len(regions), 192), -50.0, np.float32)
     logits[np.arange(len(regions)), regions.classes] = 50
     results = oracles.named_regions(logits, regions, words())
-    judge.add(oracles.judged_regions(example, regions), Found.of(results))
+    judge.add(oracles.judged_regions(example, regions), Predicted.of(results))
   values = judge.result().values
   assert values['mIoU_gt_or_pred'] == pytest.approx(100)
   assert values['AP'] == pytest.approx(100)
@@ -286,7 +288,7 @@ def test_quality_of_one_photo():
   assert np.isnan(image_quality(Truth(semantic=semantic * 0 - 1), Results(semantic)))
   plane = np.ones((1, 4, 4), np.uint8)
   mask = coco_mask.encode(np.asfortranarray(plane[0]))
-  objects = Objects([mask], np.array([2]), np.array([False]), np.array([16.0]))
+  objects = TrueObjects([mask], np.array([2]), np.array([False]), np.array([16.0]))
   found = functools.partial(
     oracles.Instances,
     np.array([0.5], np.float32),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskclip_jax.eval.metrics.instance import Detections, InstanceMetrics, Objects
+from maskclip_jax.eval.metrics.instance import Detections, InstanceMetrics, TrueObjects
 
 # The same quotients in double precision.
 EXACT = 1e-9
@@ -24,7 +24,7 @@ def recorded():
   index = {int(c): i for i, c in enumerate(g['coco/in/category_ids'])}
   for i, image in enumerate(dataset['images']):
     rows = [a for a in dataset['annotations'] if a['image_id'] == image['id']]
-    truth = Objects(
+    truth = TrueObjects(
       [a['segmentation'] for a in rows],
       np.array([index[a['category_id']] for a in rows], int),
       np.array([a['iscrowd'] for a in rows], bool),
@@ -75,8 +75,10 @@ def test_merged_parts_are_the_whole_in_any_order():
 def test_image_numbers_are_sorted_as_numbers():
   image = np.ones((4, 4), bool)
   right = [encode(image)], np.array([0]), np.array([0.5])
-  nothing = Objects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
-  truth = Objects([encode(image)], np.array([0]), np.array([False]), np.array([16.0]))
+  nothing = TrueObjects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
+  truth = TrueObjects(
+    [encode(image)], np.array([0]), np.array([False]), np.array([16.0])
+  )
   # Equal scores: the hit of image 9 comes before the error of image 10.
   metrics = InstanceMetrics(1)
   metrics.add('10', Detections(*right), nothing)
@@ -106,7 +108,7 @@ def test_a_class_without_a_true_object_does_not_count():
 def test_crowds_are_not_judged():
   square = np.zeros((8, 8), bool)
   square[:4, :4] = True
-  crowd = Objects(
+  crowd = TrueObjects(
     [encode(square), encode(~square)],
     np.array([0, 0]),
     np.array([False, True]),
@@ -122,14 +124,14 @@ def test_crowds_are_not_judged():
 
 
 def test_no_prediction_no_truth_and_no_image():
-  nothing = Objects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
+  nothing = TrueObjects([], np.zeros(0, int), np.zeros(0, bool), np.zeros(0))
   silent = Detections([], np.zeros(0, int), np.zeros(0))
   metrics = InstanceMetrics(2)
   assert all(np.isnan(v) for v in metrics.result().values.values())
   metrics.add('a', silent, nothing)
   assert np.isnan(metrics.result().values['AP'])
   mask = encode(np.ones((40, 40)))
-  truth = Objects([mask], np.array([1]), np.array([False]), np.array([1600.0]))
+  truth = TrueObjects([mask], np.array([1]), np.array([False]), np.array([1600.0]))
   metrics.add('b', silent, truth)
   values = metrics.result().values
   assert values['AP'] == 0

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from maskclip_jax.eval.evaluator import Evaluator, Options
-from maskclip_jax.eval.protocols import PROTOCOLS, Run, find_protocols
+from maskclip_jax.eval.protocols import PROTOCOLS, ProtocolRun, find_protocols
 from maskclip_jax.eval.published import published
 from maskclip_jax.eval.request import Request
 from maskclip_jax.segmenter import Segmenter
@@ -32,7 +32,9 @@ def evaluator(segmenter, name: str, scores: str | None = None) -> Evaluator:
   settings = dataclasses.replace(found.settings, short_edge=64, long_edge=160)
   options = Request(name, 'out', batch_size=1, scores=scores).options()
   devices = jax.local_devices()[:1]
-  return Evaluator(segmenter, Run(found.protocol, settings), options, devices=devices)
+  return Evaluator(
+    segmenter, ProtocolRun(found.protocol, settings), options, devices=devices
+  )
 
 
 def test_the_benchmarks_of_the_paper():

@@ -129,7 +129,10 @@ def test_groups():
 
 def test_names_and_bundles():
   found = find_protocols('pc59, coco_instance48_17,pc59')
-  assert [p.name for p in found] == ['pc59', *protocols.BUNDLES['coco_instance48_17']]
+  assert [p.name for p in found] == [
+    'pc59',
+    *protocols.PROTOCOL_GROUPS['coco_instance48_17'],
+  ]
   with pytest.raises(
     ValueError, match="no evaluation is called 'ade-150': did you mean 'ade15"
   ):

@@ -10,18 +10,18 @@ import pytest
 from maskclip_jax import zoo
 from maskclip_jax.eval.evaluator import Evaluator, fitting_vocabulary
 from maskclip_jax.eval.examples import EvalExample, Truth
-from maskclip_jax.eval.judge import Found
-from maskclip_jax.eval.protocols import PROTOCOLS, Run, find_protocols
+from maskclip_jax.eval.judge import Predicted
+from maskclip_jax.eval.protocols import PROTOCOLS, ProtocolRun, find_protocols
 from maskclip_jax.segmenter import Segmenter
 
 THRESHOLDS = {'voc21': 0.80, 'pc60': 0.25, 'coco_object': 0.65}
 
 
-def small_run(name: str) -> Run:
+def small_run(name: str) -> ProtocolRun:
   """The protocol with photos of the size of a window of the tiny model."""
   found = PROTOCOLS[name].for_system('segclip')
   settings = dataclasses.replace(found.settings, short_edge=64, long_edge=160)
-  return Run(found.protocol, settings)
+  return ProtocolRun(found.protocol, settings)
 
 
 def test_the_three_benchmarks_of_the_paper():
@@ -53,7 +53,7 @@ def test_an_evaluation_counts_the_background():
   source = [EvalExample('1', '1.jpg', photo, Truth(semantic=truth))]
   (item, results), *_ = evaluator.results(source, [0])
   judge = evaluator.judge()
-  judge.add(item.example, Found.of(results))
+  judge.add(item.example, Predicted.of(results))
   found = judge.result()
   counted, right = truth >= 0, results.semantic == truth
   background = found.per_class['IoU'][0]

@@ -11,8 +11,8 @@ from maskclip_jax.data.build import build
 from maskclip_jax.eval.diagnosis import oracles
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import ProtocolSource
-from maskclip_jax.eval.judge import Found, Judge
-from maskclip_jax.eval.predictor import Words
+from maskclip_jax.eval.judge import Judge, Predicted
+from maskclip_jax.eval.predictor import ClassColumns
 from maskclip_jax.eval.protocols import PROTOCOLS
 
 NAMES = ('miniature', 'miniature_shifted')
@@ -30,14 +30,14 @@ def judged(data_dir, rename=None):
   run = PROTOCOLS['miniature'].for_system('masqclip')
   things = run.vocabulary().things
   judge = Judge(run, things)
-  words = Words(np.ones(116, bool), things, np.zeros(116, bool))
+  words = ClassColumns(np.ones(116, bool), things, np.zeros(116, bool))
   for example in ProtocolSource(run, data_dir):
     regions = Regions.of(example.truth)
     names = regions.classes if rename is None else rename[regions.classes]
     logits = np.full((len(regions), 116), -50.0, np.float32)
     logits[np.arange(len(regions)), names] = 50
     named = oracles.named_regions(logits, regions, words)
-    judge.add(example, Found.of(named))
+    judge.add(example, Predicted.of(named))
   return judge.result().values
 
 

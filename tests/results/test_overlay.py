@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskclip_jax.results.lettering import LabelPlacer, drawable
-from maskclip_jax.results.overlay import LegendRow, Region, draw
+from maskclip_jax.results.overlay import DrawnRegion, LegendRow, draw
 from maskclip_jax.results.palette import class_colors, object_color, text_color
 
 RED, BLUE = (230, 60, 60), (60, 90, 230)
@@ -17,7 +17,7 @@ RED, BLUE = (230, 60, 60), (60, 90, 230)
 def regions(count, label='word'):
   colors = class_colors([f'class {i}' for i in range(count)])
   return [
-    Region(i + 1, tuple(map(int, color)), bool(i % 2), drawable(f'{label} {i}', i))
+    DrawnRegion(i + 1, tuple(map(int, color)), bool(i % 2), drawable(f'{label} {i}', i))
     for i, color in enumerate(colors)
   ]
 
@@ -106,7 +106,7 @@ def test_segments_are_tinted_and_the_rest_stays():
   ids = np.zeros((900, 900), int)
   ids[100:800, 100:400] = 1
   photo = grey(900, 900)
-  picture = draw(photo, ids, [Region(1, RED, True, None)], [])
+  picture = draw(photo, ids, [DrawnRegion(1, RED, True, None)], [])
   assert picture.shape == photo.shape
   np.testing.assert_array_equal(picture[:90], photo[:90])
   np.testing.assert_array_equal(picture[:, 420:], photo[:, 420:])
@@ -119,7 +119,7 @@ def test_segments_are_tinted_and_the_rest_stays():
 
 def test_ids_without_a_region_are_left_alone():
   ids = np.full((900, 900), 7)
-  picture = draw(grey(900, 900), ids, [Region(3, RED, True, None)], [])
+  picture = draw(grey(900, 900), ids, [DrawnRegion(3, RED, True, None)], [])
   np.testing.assert_array_equal(picture, grey(900, 900))
 
 
@@ -148,8 +148,11 @@ def test_small_pictures_are_enlarged():
 def test_small_segments_get_no_label():
   ids = np.ones((900, 900), int)
   ids[300:306, 300:306] = 2
-  named = [Region(1, RED, False, None), Region(2, BLUE, True, drawable('elephant', 0))]
-  silent = [Region(1, RED, False, None), Region(2, BLUE, True, None)]
+  named = [
+    DrawnRegion(1, RED, False, None),
+    DrawnRegion(2, BLUE, True, drawable('elephant', 0)),
+  ]
+  silent = [DrawnRegion(1, RED, False, None), DrawnRegion(2, BLUE, True, None)]
   photo = grey(900, 900)
   np.testing.assert_array_equal(
     draw(photo, ids, named, []), draw(photo, ids, silent, [])
@@ -160,8 +163,8 @@ def test_labels_change_the_picture_inside_their_segment_only():
   ids = np.zeros((900, 900), int)
   ids[200:600, 200:700] = 1
   photo = grey(900, 900)
-  named = draw(photo, ids, [Region(1, RED, True, drawable('cat', 0))], [])
-  silent = draw(photo, ids, [Region(1, RED, True, None)], [])
+  named = draw(photo, ids, [DrawnRegion(1, RED, True, drawable('cat', 0))], [])
+  silent = draw(photo, ids, [DrawnRegion(1, RED, True, None)], [])
   rows, columns = np.nonzero((named != silent).any(-1))
   assert len(rows)
   assert rows.min() > 200

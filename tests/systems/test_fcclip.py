@@ -19,7 +19,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.pooled_decoder import pool_masks
-from maskclip_jax.postprocess import TASKS
+from maskclip_jax.postprocess import OUTPUT_KINDS
 from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.panoptic import panoptic
 from maskclip_jax.postprocess.semantic import semantic_scores
@@ -524,14 +524,14 @@ def segmenter() -> Segmenter:
 def test_words_and_weights_are_data():
   """All three tasks, other words, synonyms and score weights run the same programs."""
   photo = golden.photo('coffee.png', (150, 100))
-  first = segmenter()(photo, 'cup, mug; spoon; stuff:table', TASKS)
+  first = segmenter()(photo, 'cup, mug; spoon; stuff:table', OUTPUT_KINDS)
   assert first.panoptic.shape == (100, 150)
   programs = segmenter().compilations()
   for words, choices in (
     ('cup, mug, coffee cup; stuff:wall', {}),
     ('cup', {'coat': 0.5, 'seen_weight': 1.0, 'skip_empty': True}),
   ):
-    segmenter()(photo, words, TASKS, **choices)
+    segmenter()(photo, words, OUTPUT_KINDS, **choices)
   assert segmenter().compilations() == programs
 
 

@@ -74,7 +74,7 @@ class SegmentationBuilder(
     super().__init__(**kwargs)
 
   @property
-  def card(self) -> registry.Card:
+  def card(self) -> registry.DatasetCard:
     return registry.find_dataset(self.name)
 
   @property

@@ -5,16 +5,16 @@ returns a report that says what is wrong and what to do about it.
 """
 
 from maskclip_jax.data.doctor.check import check
-from maskclip_jax.data.doctor.findings import KINDS, Finding, Group, Kind
-from maskclip_jax.data.doctor.report import Example, Histogram, Report
+from maskclip_jax.data.doctor.findings import KINDS, Finding, FindingKind, Group
+from maskclip_jax.data.doctor.report import CheckReport, Histogram, ShownPhoto
 
 __all__ = [
   'KINDS',
-  'Example',
+  'CheckReport',
   'Finding',
+  'FindingKind',
   'Group',
   'Histogram',
-  'Kind',
-  'Report',
+  'ShownPhoto',
   'check',
 ]

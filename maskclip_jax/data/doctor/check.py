@@ -13,7 +13,7 @@ from maskclip_jax.data.doctor.decoded import Decoded, decode
 from maskclip_jax.data.doctor.expectations import Expectations, expectations
 from maskclip_jax.data.doctor.findings import Finding, Group, group
 from maskclip_jax.data.doctor.pictures import draw
-from maskclip_jax.data.doctor.report import Example, Histogram, Report
+from maskclip_jax.data.doctor.report import CheckReport, Histogram, ShownPhoto
 from maskclip_jax.data.doctor.tables import check_record
 from maskclip_jax.data.doctor.whole import check_leak, check_split, present
 from maskclip_jax.data.sources import Index, built_path, open_split, splits
@@ -31,7 +31,7 @@ def check(
   images: int | None = 2000,
   counts: Mapping[str, registry.Counts] | None = None,
   progress: Progress | None = None,
-) -> Report:
+) -> CheckReport:
   """Checks a built dataset.
 
   Args:
@@ -57,7 +57,7 @@ def check(
     *check_leak({r.split: r.index for r in results}),
     *(Finding('part', part) for part in read_summary(folder)['left_out']),
   ]
-  return Report(
+  return CheckReport(
     dataset=name,
     path=str(folder),
     sizes=tuple((r.split, r.sizes) for r in results),
@@ -79,7 +79,7 @@ class _Result:
   sizes: tuple[int, int, int, int, int]
   groups: tuple[Group, ...]
   histograms: tuple[Histogram, ...]
-  examples: tuple[Example, ...]
+  examples: tuple[ShownPhoto, ...]
 
 
 class _Split:
@@ -91,7 +91,7 @@ class _Split:
     self._data, self._index = open_split(name, split, data_dir)
     self._left_out = read_summary(built_path(name, data_dir))['left_out']
     self._findings: list[Finding] = []
-    self._examples: list[Example] = []
+    self._examples: list[ShownPhoto] = []
 
   def run(
     self,
@@ -163,7 +163,7 @@ class _Split:
       return
     image_id, kind = decoded.record['image_id'], new[0] if new else ''
     pictures = tuple(draw(decoded, self._facts))
-    self._examples.append(Example(self._split, image_id, pictures, kind))
+    self._examples.append(ShownPhoto(self._split, image_id, pictures, kind))
 
 
 def _histograms(split: str, index: Index, facts: Expectations) -> Iterator[Histogram]:

@@ -13,7 +13,7 @@ Severity = Literal['problem', 'warning', 'note']
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FindingKind:
   """A kind of finding.
 
   Attributes:
@@ -33,122 +33,126 @@ _RELEASE = (
   'files that "data list" names.'
 )
 
-KINDS: Mapping[str, Kind] = {
-  'record': Kind('a record cannot be read', _AGAIN),
-  'photo': Kind('a photo cannot be decoded', _AGAIN),
-  'photo-size': Kind('a photo is not of the size that the record says', _RELEASE),
-  'labels': Kind('a label map cannot be decoded', _AGAIN),
-  'label-size': Kind('a label map is not of the size of its photo', _RELEASE),
-  'no-panoptic': Kind(
+KINDS: Mapping[str, FindingKind] = {
+  'record': FindingKind('a record cannot be read', _AGAIN),
+  'photo': FindingKind('a photo cannot be decoded', _AGAIN),
+  'photo-size': FindingKind(
+    'a photo is not of the size that the record says', _RELEASE
+  ),
+  'labels': FindingKind('a label map cannot be decoded', _AGAIN),
+  'label-size': FindingKind('a label map is not of the size of its photo', _RELEASE),
+  'no-panoptic': FindingKind(
     'segments are listed but their panoptic PNG is missing',
     'Extract the panoptic PNG zips (they are inside the annotation zip) and build '
     'again.',
   ),
-  'id-without-row': Kind(
+  'id-without-row': FindingKind(
     'the panoptic PNG has ids that the JSON does not list',
     'PNG and JSON are of different releases or splits. ' + _RELEASE,
   ),
-  'row-without-id': Kind(
+  'row-without-id': FindingKind(
     'the JSON lists segments that the panoptic PNG does not have',
     'PNG and JSON are of different releases or splits. ' + _RELEASE,
   ),
-  'same-id': Kind('two segments or objects of a photo have one id', _RELEASE),
-  'area': Kind('areas in the JSON are not those of the panoptic PNG', _RELEASE),
-  'box': Kind('segments lie outside their boxes', _RELEASE),
-  'category': Kind(
+  'same-id': FindingKind('two segments or objects of a photo have one id', _RELEASE),
+  'area': FindingKind('areas in the JSON are not those of the panoptic PNG', _RELEASE),
+  'box': FindingKind('segments lie outside their boxes', _RELEASE),
+  'category': FindingKind(
     'a category id is not in the vocabulary',
     'The ids were renumbered (often to 0..N-1). ' + _RELEASE,
   ),
-  'class': Kind(
+  'class': FindingKind(
     'a class index is not the position of its category in the vocabulary',
     'The classes are off (often by one). Delete the built folder and build again.',
   ),
-  'stuff-twice': Kind(
+  'stuff-twice': FindingKind(
     'a photo has several segments of one stuff class',
     'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
   ),
-  'stuff-crowd': Kind(
+  'stuff-crowd': FindingKind(
     'a stuff segment is marked as a crowd',
     'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
   ),
-  'stuff-object': Kind(
+  'stuff-object': FindingKind(
     'an object is of a stuff class',
     'A thing class is marked as stuff, or ids are swapped. ' + _RELEASE,
   ),
-  'value': Kind(
+  'value': FindingKind(
     'a semantic map has values that no class has',
     'The values were renumbered (often shifted by one). ' + _RELEASE,
   ),
-  'mask': Kind('the mask of an object cannot be read or does not fit', _RELEASE),
-  'empty-mask': Kind(
+  'mask': FindingKind('the mask of an object cannot be read or does not fit', _RELEASE),
+  'empty-mask': FindingKind(
     'an object has an empty mask',
     'Training skips it and evaluation counts it as missed; official COCO has some.',
     'note',
   ),
-  'mask-area': Kind('the areas of many objects are not those of their masks', _RELEASE),
-  'mask-box': Kind('many objects lie outside their boxes', _RELEASE),
-  'objects-semantic': Kind(
+  'mask-area': FindingKind(
+    'the areas of many objects are not those of their masks', _RELEASE
+  ),
+  'mask-box': FindingKind('many objects lie outside their boxes', _RELEASE),
+  'objects-semantic': FindingKind(
     'objects and the semantic map disagree about classes',
     'One of the two has swapped or shifted ids, or belongs to other photos. '
     + _RELEASE,
   ),
-  'objects-panoptic': Kind(
+  'objects-panoptic': FindingKind(
     'objects and the panoptic map disagree about classes',
     'One of the two has swapped or shifted ids, or belongs to other photos. '
     + _RELEASE,
   ),
-  'panoptic-semantic': Kind(
+  'panoptic-semantic': FindingKind(
     'the panoptic and the semantic map disagree about classes',
     'One of the two has swapped or shifted ids, or belongs to other photos. '
     + _RELEASE,
   ),
-  'frequent': Kind(
+  'frequent': FindingKind(
     'the most frequent class is an unlikely one',
     'The values are probably shifted. Look at the pictures below; then build from the '
     'files that "data list" names.',
     'warning',
   ),
-  'images': Kind(
+  'images': FindingKind(
     'the number of photos is not the published one',
     'The archive is incomplete or another one. Compare its size with "data list", '
     'download it again, delete the built folder and build again.',
   ),
-  'counts': Kind(
+  'counts': FindingKind(
     'the number of objects or captions is not the published one',
     "The annotation file is filtered or of another release. Use the owners' file.",
   ),
-  'twice': Kind('a photo is listed more than once', _RELEASE),
-  'leak': Kind(
+  'twice': FindingKind('a photo is listed more than once', _RELEASE),
+  'leak': FindingKind(
     'training and validation share photos',
     'The lists of the splits were mixed up. Use the lists of the owners.',
   ),
-  'part': Kind(
+  'part': FindingKind(
     'a part of the dataset is missing',
     'Views that read it cannot be used. Get the file that "data list" names, delete '
     'the built folder and build again.',
     'note',
   ),
-  'unlabelled': Kind(
+  'unlabelled': FindingKind(
     'photos have no labels',
     'Official COCO has about 1 % of them: they train nothing and are evaluated as '
     'empty. A larger share means that labels are missing.',
     'note',
   ),
-  'many-unlabelled': Kind(
+  'many-unlabelled': FindingKind(
     'a large share of the photos has no labels',
     'Label files are missing or of another split. ' + _RELEASE,
   ),
-  'no-captions': Kind(
+  'no-captions': FindingKind(
     'photos have no captions',
     "The caption file is of another split or incomplete. Use the owners' file.",
     'warning',
   ),
-  'rotated': Kind(
+  'rotated': FindingKind(
     'photos carry an EXIF rotation',
     'Readers must ignore it, or turn the labels too; ours do. Nothing to do.',
     'note',
   ),
-  'unused': Kind(
+  'unused': FindingKind(
     'classes of the vocabulary never occur',
     'Normal for long vocabularies in small splits; they do not enter mIoU.',
     'note',

@@ -16,7 +16,7 @@ _SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ShownPhoto:
   """A photo to look at.
 
   Attributes:
@@ -41,7 +41,7 @@ class Histogram:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class CheckReport:
   """What a check found.
 
   Attributes:
@@ -57,7 +57,7 @@ class Report:
   sizes: tuple[tuple[str, tuple[int, int, int, int, int]], ...]
   groups: tuple[Group, ...]
   histograms: tuple[Histogram, ...]
-  examples: tuple[Example, ...]
+  examples: tuple[ShownPhoto, ...]
 
   @property
   def problems(self) -> tuple[Group, ...]:
@@ -136,7 +136,7 @@ def _group(group: Group) -> str:
   )
 
 
-def _example(example: Example) -> str:
+def _example(example: ShownPhoto) -> str:
   why = f': {KINDS[example.kind].title}' if example.kind else ''
   caption = html.escape(f'{example.split} {example.image_id}{why}')
   figures = ''.join(

@@ -18,7 +18,7 @@ from maskclip_jax.eval.diagnosis import findings, oracles
 from maskclip_jax.eval.diagnosis.overlaps import Regions, overlap
 from maskclip_jax.eval.evaluator import Evaluator, Item, Options
 from maskclip_jax.eval.examples import EvalExample, Truth
-from maskclip_jax.eval.judge import Found, Judge, detections, predicted_segments
+from maskclip_jax.eval.judge import Judge, Predicted, detections, predicted_segments
 from maskclip_jax.eval.metrics.metric import (
   Metrics,
   State,
@@ -42,7 +42,7 @@ ORACLE_MASKS = 'oracle masks'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sample:
+class DiagnosedPhoto:
   """A photo for the report.
 
   Attributes:
@@ -86,8 +86,8 @@ class Diagnosis:
   calibration: findings.Calibration
   confusions: list[findings.Confusion]
   wrong_names: list[tuple[int, int, int]]
-  best: list[Sample]
-  worst: list[Sample]
+  best: list[DiagnosedPhoto]
+  worst: list[DiagnosedPhoto]
 
 
 def diagnose(
@@ -229,7 +229,7 @@ class _Work:
       evaluator.postprocessing,
       evaluator.tasks,
     )
-    self._judges[name].add(example, Found.of(results))
+    self._judges[name].add(example, Predicted.of(results))
     return results
 
   def _add_oracle_masks(self, item: Item, outputs: ImageOutputs, regions: Regions):
@@ -241,14 +241,14 @@ class _Work:
       logits, regions, evaluator.words, top_k=evaluator.postprocessing.top_k
     )
     example = oracles.judged_regions(item.example, regions)
-    self._judges[ORACLE_MASKS].add(example, Found.of(results))
+    self._judges[ORACLE_MASKS].add(example, Predicted.of(results))
 
   def result(self, source: Sequence[EvalExample], pictures: int) -> Diagnosis:
     """What was found, with the pictures of the best and the worst examples."""
     best, worst = extremes(self._quality, pictures)
     # Their results are made again: kept until now, they would be part of every state.
     shown = {
-      item.index: Sample(self._quality[item.index], item.example, results)
+      item.index: DiagnosedPhoto(self._quality[item.index], item.example, results)
       for item, results in self._evaluator.results(source, [*best, *worst])
     }
     evaluator, protocol = self._evaluator, self._evaluator.run.protocol

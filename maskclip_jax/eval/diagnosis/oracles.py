@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.predictor import ImageOutputs, Photo, Words
+from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Photo
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.instances import Instances
@@ -38,7 +38,7 @@ _LOGIT = 20.0
 _REGION_STEP = 32
 
 
-def present_words(words: Words, present: Int[np.ndarray, ' n']) -> Words:
+def present_words(words: ClassColumns, present: Int[np.ndarray, ' n']) -> ClassColumns:
   """The text bank with only the classes that are in a photo, and the void column."""
   valid = words.valid & words.void
   valid[present] = True
@@ -46,7 +46,7 @@ def present_words(words: Words, present: Int[np.ndarray, ' n']) -> Words:
 
 
 def named_by_truth(
-  iou: Float32[np.ndarray, 'q n'], regions: Regions, words: Words
+  iou: Float32[np.ndarray, 'q n'], regions: Regions, words: ClassColumns
 ) -> ClassScores:
   """Scores by which each mask has the class of the region it overlaps most."""
   scores = np.zeros((len(iou), len(words.valid)), np.float32)
@@ -142,7 +142,7 @@ def region_masks(regions: Regions, geometry) -> Float32[np.ndarray, 'n h w']:
 def named_regions(
   logits: Float[Array, 'n k'],
   regions: Regions,
-  words: Words,
+  words: ClassColumns,
   *,
   top_k: int = 100,
 ) -> Results:

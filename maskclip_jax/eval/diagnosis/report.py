@@ -17,8 +17,8 @@ from maskclip_jax.eval.diagnosis.diagnose import (
   ORACLE_MASKS,
   ORACLE_NAMES,
   TRUE_WORDS,
+  DiagnosedPhoto,
   Diagnosis,
-  Sample,
 )
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import Truth
@@ -248,7 +248,7 @@ def _classes(d: Diagnosis) -> list[str]:
   ]
 
 
-def _pictures(title: str, samples: Sequence[Sample], d: Diagnosis) -> list[str]:
+def _pictures(title: str, samples: Sequence[DiagnosedPhoto], d: Diagnosis) -> list[str]:
   if not samples:
     return []
   parts = [f'<h2>{title}</h2>']

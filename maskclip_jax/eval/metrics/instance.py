@@ -57,7 +57,7 @@ class Detections:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Objects:
+class TrueObjects:
   """True objects of one image.
 
   Attributes:
@@ -76,7 +76,7 @@ class Objects:
     _check_columns(self)
 
 
-def _check_columns(table: Detections | Objects) -> None:
+def _check_columns(table: Detections | TrueObjects) -> None:
   lengths = {f.name: len(getattr(table, f.name)) for f in dataclasses.fields(table)}
   if len(set(lengths.values())) > 1:
     raise ValueError(f'the columns of objects have unequal lengths: {lengths}')
@@ -113,7 +113,7 @@ class InstanceMetrics:
     self.classes, self._most = classes, max_detections
     self._images: dict[str, tuple[_Judged, ...]] = {}
 
-  def add(self, image_id: str, predicted: Detections, truth: Objects) -> None:
+  def add(self, image_id: str, predicted: Detections, truth: TrueObjects) -> None:
     """Judges one image.
 
     Args:
@@ -131,7 +131,7 @@ class InstanceMetrics:
         raise ValueError(f'an object has a class outside 0 to {self.classes - 1}')
     self._images[image_id] = tuple(self._judge(predicted, truth))
 
-  def _judge(self, predicted: Detections, truth: Objects):
+  def _judge(self, predicted: Detections, truth: TrueObjects):
     judge = COCOeval(iouType='segm')
     judge.params.maxDets = [self._most]
     _fill(judge, predicted, truth)
@@ -240,7 +240,7 @@ class InstanceMetrics:
     return judge.eval['precision'][..., 0]
 
 
-def _fill(judge: COCOeval, predicted: Detections, truth: Objects) -> None:
+def _fill(judge: COCOeval, predicted: Detections, truth: TrueObjects) -> None:
   """Puts the objects of one image, of number 0, where the evaluation looks."""
   # Numbers start at one: zero means 'not matched' there.
   for i, (label, crowd) in enumerate(zip(truth.classes, truth.crowd, strict=True), 1):

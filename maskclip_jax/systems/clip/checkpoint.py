@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import (
   CONV,
   HEADS_BIAS,
@@ -198,7 +198,7 @@ _HEAD_WIDTH = 64
 TEXT_TOWER = ('clip/text/', 'clip/logit_scale')
 
 
-def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
+def sized(config: CLIPConfig, found: KnownSizes) -> CLIPConfig:
   """A CLIP of the sizes found, and with what the file beside its weights tells.
 
   Raises:
@@ -221,7 +221,7 @@ def sized(config: CLIPConfig, found: Found) -> CLIPConfig:
   return fitted(config, sizes | text_sizes(found), found.clip)
 
 
-def text_sizes(found: Found) -> dict[str, int | None]:
+def text_sizes(found: KnownSizes) -> dict[str, int | None]:
   """What shapes tell of a text tower, by field of the config; None for nothing."""
   block = 'text/transformer/resblocks/0'
   return {

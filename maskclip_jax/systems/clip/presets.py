@@ -1,7 +1,7 @@
 """CLIP's published sizes as presets."""
 
 from maskclip_jax.nn.clip import CLIP_SIZES
-from maskclip_jax.systems.system import Card, Preset
+from maskclip_jax.systems.system import ModelCard, Preset
 
 PRESETS = {f'clip_{size}': Preset('clip', CLIP_SIZES[size]) for size in CLIP_SIZES}
 
@@ -14,7 +14,7 @@ _REPOSITORIES = {
 }
 
 CARDS = {
-  f'clip_{size}': Card(
+  f'clip_{size}': ModelCard(
     f'CLIP {size.replace("_", " ")}',
     f'timm/vit_{name}.openai on the Hugging Face hub, safetensors',
     'MIT (OpenAI CLIP)',

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.clip_baseline.model import CLIPBaseline, CLIPBaselineConfig
 from maskclip_jax.systems.clip_baseline.presets import CARDS, PRESETS
@@ -10,7 +10,7 @@ from maskclip_jax.systems.mask2former import checkpoint as mask2former
 from maskclip_jax.systems.system import System
 
 
-def _sized(config: CLIPBaselineConfig, found: Found) -> CLIPBaselineConfig:
+def _sized(config: CLIPBaselineConfig, found: KnownSizes) -> CLIPBaselineConfig:
   return dataclasses.replace(
     config,
     proposals=mask2former.sized(config.proposals, found.below('proposals')),

@@ -5,7 +5,7 @@ from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.clip_baseline.model import CLIPBaselineConfig
 from maskclip_jax.systems.mask2former import presets as mask2former
 from maskclip_jax.systems.masqclip.presets import THRESHOLDS
-from maskclip_jax.systems.system import Card, Preset
+from maskclip_jax.systems.system import ModelCard, Preset
 
 # Chosen on scenes of another seed.
 _CROPS = PostprocessConfig(object_threshold=0.5, overlap_threshold=0.5)
@@ -31,14 +31,14 @@ PRESETS = {
 }
 
 CARDS = {
-  'clip_baseline_miniature': Card(
+  'clip_baseline_miniature': ModelCard(
     'CLIP on crops of proposals, for a generated world: small; works at once',
     'in this package, made by launch/miniature.sh',
     'Apache-2.0',
     'benchmarks/miniature.md',
     shipped='miniature/model',
   ),
-  'clip_baseline_r50_vit_l14_336': Card(
+  'clip_baseline_r50_vit_l14_336': ModelCard(
     'crops every proposal and classifies the crop by CLIP; slow',
     'proposals of MasQCLIP, and CLIP',
     'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)',

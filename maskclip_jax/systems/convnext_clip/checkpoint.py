@@ -6,7 +6,7 @@ Our paths are those of `nn.convnext.ConvNeXtCLIP`.
 from maskclip_jax.mapping import convnext
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import prefixed
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIPConfig
 from maskclip_jax.systems.clip import beside
 from maskclip_jax.systems.clip import checkpoint as clip
@@ -19,7 +19,7 @@ RULES = (
 )
 
 
-def sized(config: ConvNeXtCLIPConfig, found: Found) -> ConvNeXtCLIPConfig:
+def sized(config: ConvNeXtCLIPConfig, found: KnownSizes) -> ConvNeXtCLIPConfig:
   """A CLIP of the sizes found, and with what the file beside its weights tells.
 
   Raises:

@@ -1,7 +1,7 @@
 """open_clip's CLIPs with a ConvNeXt as presets."""
 
 from maskclip_jax.nn.convnext import CONVNEXT_CLIP_SIZES
-from maskclip_jax.systems.system import Card, Preset
+from maskclip_jax.systems.system import ModelCard, Preset
 
 PRESETS = {
   f'clip_{size}': Preset('convnext_clip', config)
@@ -17,7 +17,7 @@ _REPOSITORIES = {
 }
 
 CARDS = {
-  f'clip_{size}': Card(
+  f'clip_{size}': ModelCard(
     f'CLIP {size.replace("_", " ")}: an image tower for photos of any size',
     f'laion/{name} on the Hugging Face hub, open_clip file',
     'MIT (LAION, by the model card)',

@@ -10,7 +10,7 @@ import dataclasses
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
 from maskclip_jax.systems.convnext_clip import checkpoint as clip
 from maskclip_jax.systems.fcclip.model import FCCLIPConfig
@@ -51,7 +51,7 @@ def rules(classes: int = 133) -> Rules:
   )
 
 
-def sized(config: FCCLIPConfig, found: Found) -> FCCLIPConfig:
+def sized(config: FCCLIPConfig, found: KnownSizes) -> FCCLIPConfig:
   """An FC-CLIP of the sizes found.
 
   Which of the two forms of MAFT+'s transfer a file was trained with, it does not tell.

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
 from maskclip_jax.nn.layers import inside
-from maskclip_jax.nn.mask_decoder import MASK_STRIDE, Prediction
+from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
 from maskclip_jax.ops.resize import resize
@@ -189,7 +189,7 @@ class FCCLIP(nnx.Module):
     scale = self.predictor.logit_scale[...]
     mask_hw = images.input_hw // MASK_STRIDE
 
-    def outputs(prediction: Prediction) -> Outputs:
+    def outputs(prediction: LayerPrediction) -> Outputs:
       logits = self.class_logits(prediction.class_vectors, text, scale)
       return Outputs(prediction.mask_logits, logits, None, mask_hw)
 

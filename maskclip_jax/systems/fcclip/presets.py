@@ -9,7 +9,7 @@ from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.fcclip.model import SCORES, FCCLIPConfig
 from maskclip_jax.systems.fcclip.transfer import Form
 from maskclip_jax.systems.mask2former.presets import SMALL_PHOTOS
-from maskclip_jax.systems.system import Card, Preset
+from maskclip_jax.systems.system import ModelCard, Preset
 
 # Every query that is not void takes part [fcclip 7].
 _THRESHOLDS = PostprocessConfig(
@@ -64,7 +64,7 @@ PRESETS = {
 }
 
 CARDS = {
-  'fcclip_convnext_large': Card(
+  'fcclip_convnext_large': ModelCard(
     'FC-CLIP: masks and words from one frozen CLIP ConvNeXt-L',
     'github.com/bytedance/fc-clip, PyTorch files; CLIP from open_clip',
     'Apache-2.0 (authors), on MIT (LAION CLIP)',
@@ -72,7 +72,7 @@ CARDS = {
     '18.2; COCO PQ 54.4 (seen)',
     url='https://github.com/bytedance/fc-clip',
   ),
-  'ovrcoat_convnext_large': Card(
+  'ovrcoat_convnext_large': ModelCard(
     'OVRCOAT: FC-CLIP with its CLIP trained further; void gives way where CLIP is sure',
     'github.com/nickormushev/OVRCOAT, PyTorch file; text tower from open_clip',
     'Apache-2.0 (authors), on MIT (LAION CLIP)',
@@ -80,7 +80,7 @@ CARDS = {
     url='https://github.com/nickormushev/OVRCOAT',
   ),
   **{
-    f'maftp_convnext_{name}': Card(
+    f'maftp_convnext_{name}': ModelCard(
       f'MAFT+ ({size}): FC-CLIP with its CLIP trained further, {about}',
       f'github.com/jiaosiyu1999/MAFT-Plus, {file}; text tower from open_clip',
       'MIT (authors), on MIT (LAION CLIP)',

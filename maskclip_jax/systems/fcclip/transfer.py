@@ -10,10 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from maskclip_jax.nn.canvas import ValidHW, inside
-from maskclip_jax.nn.layers import LayerNorm
+from maskclip_jax.nn.layers import LayerNorm, ValidHW, inside, sine_positions
 from maskclip_jax.nn.mask_decoder import attention, linear
-from maskclip_jax.nn.positions import sine_positions
 
 Form = Literal['semantic', 'panoptic']
 

@@ -15,7 +15,7 @@ from maskclip_jax.mapping.layers import (
   packed_attention,
 )
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.nn.resnet import BLOCKS
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 
@@ -93,7 +93,7 @@ RULES = rules()
 _POINTS = 12
 
 
-def decoder_sizes(found: Found) -> dict[str, int | None]:
+def decoder_sizes(found: KnownSizes) -> dict[str, int | None]:
   """The sizes of a pixel decoder and a masked decoder, by field of the config."""
   encoder = 'pixel_decoder/transformer/encoder/layers/{i}/'
   first = encoder.format(i=0)
@@ -111,7 +111,7 @@ def decoder_sizes(found: Found) -> dict[str, int | None]:
   }
 
 
-def sized(config: Mask2FormerConfig, found: Found) -> Mask2FormerConfig:
+def sized(config: Mask2FormerConfig, found: KnownSizes) -> Mask2FormerConfig:
   """A proposal network of the sizes found."""
   classes = found.size('predictor/class_embed/bias', 0)
   blocks = found.layers('backbone/res4/{i}/conv1/kernel')

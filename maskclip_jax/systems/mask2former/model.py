@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.nn.mask_decoder import MASK_STRIDE, MaskedDecoder, Prediction
+from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction, MaskedDecoder
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.ops.deformable import AUTO
@@ -141,7 +141,9 @@ class Mask2Former(nnx.Module):
     *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
 
-  def _outputs(self, prediction: Prediction, mask_hw: Int[Array, 'b 2']) -> Outputs:
+  def _outputs(
+    self, prediction: LayerPrediction, mask_hw: Int[Array, 'b 2']
+  ) -> Outputs:
     logits = prediction.class_logits
     objectness = None
     if self.config.num_classes == 1:

@@ -5,7 +5,7 @@ import dataclasses
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
-from maskclip_jax.systems.system import Card, Preprocessing, Preset
+from maskclip_jax.systems.system import ModelCard, Preprocessing, Preset
 
 
 def r50(num_classes: int | None) -> Mask2FormerConfig:
@@ -68,14 +68,14 @@ PRESETS = {
 }
 
 CARDS = {
-  'mask2former_r50_coco_panoptic': Card(
+  'mask2former_r50_coco_panoptic': ModelCard(
     'stock Mask2Former with its closed vocabulary of 133 COCO classes',
     'github.com/facebookresearch/Mask2Former model zoo, detectron2 files',
     'CC BY-NC 4.0 (model zoo)',
     'Mask2Former model zoo: COCO PQ 51.9, AP 41.7, mIoU 61.7',
     url='https://github.com/facebookresearch/Mask2Former/blob/main/MODEL_ZOO.md',
   ),
-  'proposals_r50': Card(
+  'proposals_r50': ModelCard(
     'class-agnostic proposals: MasQCLIP teacher or student',
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files',
     'CC BY-NC 4.0 (authors)',

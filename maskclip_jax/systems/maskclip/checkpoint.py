@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import dense, norm
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import CONV
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
@@ -68,7 +68,7 @@ def rules(blocks: Sequence[int] = (5, 11, 17, 23), classes: int = 133) -> Rules:
   )
 
 
-def sized(config: MaskCLIPConfig, found: Found) -> MaskCLIPConfig:
+def sized(config: MaskCLIPConfig, found: KnownSizes) -> MaskCLIPConfig:
   """A MaskCLIP of the sizes found; a config without relative mask attention asks to
   leave it out."""
   return dataclasses.replace(

@@ -8,7 +8,7 @@ from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.mask2former import presets as mask2former
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
-from maskclip_jax.systems.system import Card, Preprocessing, Preset
+from maskclip_jax.systems.system import ModelCard, Preprocessing, Preset
 
 # Thresholds of the COCO configuration: [masqclip 8.4].
 _THRESHOLDS = PostprocessConfig(
@@ -43,14 +43,14 @@ PRESETS = {
 _LICENCE = 'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)'
 
 CARDS = {
-  'maskclip_r50_vit_l14_336': Card(
+  'maskclip_r50_vit_l14_336': ModelCard(
     'MaskCLIP (Ding et al.): mask class tokens and relative mask attention',
     'github.com/mlpc-ucsd/MaskCLIP, PyTorch files; text tower from CLIP',
     _LICENCE,
     'MasQCLIP paper Table 1: ADE20K-150 PQ 15.1, mIoU 23.7; A-847 8.2, PC-59 45.9',
     url='https://drive.google.com/file/d/1fzf4y-l-BwhBkxambk_yS4yrCwHOKij7',
   ),
-  'maskclip_freeze_r50_vit_l14_336': Card(
+  'maskclip_freeze_r50_vit_l14_336': ModelCard(
     'MaskCLIP without relative mask attention: nothing trained on CLIP',
     'proposals of MaskCLIP or MasQCLIP, and CLIP',
     _LICENCE,

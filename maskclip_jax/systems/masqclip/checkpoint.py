@@ -9,7 +9,7 @@ import dataclasses
 
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import HEADS_BIAS, HEADS_KERNEL
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
@@ -32,7 +32,7 @@ def rules(classes: int = 133) -> Rules:
   )
 
 
-def sized(config: MasQCLIPConfig, found: Found) -> MasQCLIPConfig:
+def sized(config: MasQCLIPConfig, found: KnownSizes) -> MasQCLIPConfig:
   """A MasQCLIP of the sizes found."""
   return dataclasses.replace(
     config,

@@ -14,7 +14,7 @@ from maskclip_jax.mapping import resnet, swin
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import conv, conv_norm, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.resnet import BLOCKS
 from maskclip_jax.nn.swin import SwinConfig, relative_index
@@ -103,7 +103,7 @@ def written(config: OVSegConfig, classes: int = CLASSES) -> Rules:
 _HEAD_WIDTH = 32
 
 
-def _swin(config: SwinConfig | None, found: Found) -> SwinConfig | None:
+def _swin(config: SwinConfig | None, found: KnownSizes) -> SwinConfig | None:
   """A Swin of the sizes found; None if there is none."""
   if found.size('patch_embed/proj/kernel', -1) is None:
     return None
@@ -118,7 +118,7 @@ def _swin(config: SwinConfig | None, found: Found) -> SwinConfig | None:
   )
 
 
-def _deeplab(config: DeepLabConfig | None, found: Found) -> DeepLabConfig | None:
+def _deeplab(config: DeepLabConfig | None, found: KnownSizes) -> DeepLabConfig | None:
   """A residual network of the sizes found; None if there is none."""
   if found.size('stem/conv3/kernel', -1) is None:
     return None
@@ -131,7 +131,7 @@ def _deeplab(config: DeepLabConfig | None, found: Found) -> DeepLabConfig | None
   )
 
 
-def _proposals(config: MaskFormerConfig, found: Found) -> MaskFormerConfig:
+def _proposals(config: MaskFormerConfig, found: KnownSizes) -> MaskFormerConfig:
   """A proposal network of the sizes found."""
   backbone = found.below('backbone')
   hidden = found.size('predictor/query_embed/embedding', 1)
@@ -153,7 +153,7 @@ def _proposals(config: MaskFormerConfig, found: Found) -> MaskFormerConfig:
   )
 
 
-def sized(config: OVSegConfig, found: Found) -> OVSegConfig:
+def sized(config: OVSegConfig, found: KnownSizes) -> OVSegConfig:
   """An OVSeg of the sizes found."""
   return OVSegConfig(
     proposals=_proposals(config.proposals, found.below('proposals')),

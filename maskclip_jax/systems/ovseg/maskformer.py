@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from maskclip_jax.nn.detr_decoder import DETRDecoder
 from maskclip_jax.nn.fpn import FPN
 from maskclip_jax.nn.layers import ValidHW
-from maskclip_jax.nn.mask_decoder import Prediction
+from maskclip_jax.nn.mask_decoder import LayerPrediction
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
 
@@ -135,7 +135,7 @@ class MaskFormer(nnx.Module):
     padded_hw: ValidHW = None,
     *,
     aux: bool = False,
-  ) -> tuple[Prediction, ...]:
+  ) -> tuple[LayerPrediction, ...]:
     """Proposes masks at a quarter of the canvas, each with a vector.
 
     Args:

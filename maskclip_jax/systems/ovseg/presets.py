@@ -9,7 +9,7 @@ from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.mask2former.presets import SMALL_PHOTOS
 from maskclip_jax.systems.ovseg.maskformer import DeepLabConfig, MaskFormerConfig
 from maskclip_jax.systems.ovseg.model import SCORES, OVSegConfig
-from maskclip_jax.systems.system import Card, Preprocessing, Preset
+from maskclip_jax.systems.system import ModelCard, Preprocessing, Preset
 
 # Only the semantic rule is official; the thresholds of the other results are ours.
 _RESULTS = PostprocessConfig(
@@ -60,7 +60,7 @@ _LICENCE = 'CC BY-NC 4.0 (authors), on MIT (OpenAI CLIP)'
 _WHERE = 'github.com/facebookresearch/ov-seg, PyTorch files with everything in one'
 
 CARDS = {
-  'ovseg_swin_b_vit_l14': Card(
+  'ovseg_swin_b_vit_l14': ModelCard(
     'OVSeg: Swin-B proposals named by words, CLIP ViT-L/14 tuned on masked crops',
     _WHERE,
     _LICENCE,
@@ -68,7 +68,7 @@ CARDS = {
     'PAS-20 94.5 (weights of the ensemble tuned on each)',
     url='https://drive.google.com/file/d/1cn-ohxgXDrDfkzC1QdO-fi8IjbjXmgKy',
   ),
-  'ovseg_r101c_vit_b16': Card(
+  'ovseg_r101c_vit_b16': ModelCard(
     'OVSeg with a ResNet-101 of DeepLab and CLIP ViT-B/16: smaller',
     _WHERE,
     _LICENCE,

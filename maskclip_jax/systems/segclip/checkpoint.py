@@ -11,7 +11,7 @@ from collections.abc import Collection
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import Found, resized
+from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.mapping.transforms import HEADWISE_KERNEL
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.segclip.model import SegCLIPConfig
@@ -113,7 +113,7 @@ def rules(first: int = 10, blocks: int = 12) -> Rules:
   )
 
 
-def sized(config: SegCLIPConfig, found: Found) -> SegCLIPConfig:
+def sized(config: SegCLIPConfig, found: KnownSizes) -> SegCLIPConfig:
   """A SegCLIP of the sizes found."""
   ours = 'reconstruction'
   return resized(

@@ -5,7 +5,7 @@ from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.segclip.model import SegCLIPConfig
-from maskclip_jax.systems.system import Card, Preprocessing, Preset
+from maskclip_jax.systems.system import ModelCard, Preprocessing, Preset
 
 # Score maps are resized last, and objects are pieces of the semantic map: the masks of
 # groups end at windows. What scores too little is background already.
@@ -39,7 +39,7 @@ PRESETS = {
 }
 
 CARDS = {
-  'segclip_vit_b16': Card(
+  'segclip_vit_b16': ModelCard(
     'SegCLIP: patches of CLIP ViT-B/16 gathered into groups, learned from captions',
     'github.com/ArrowLuo/SegCLIP, release checkpoint_v0, segclip.bin',
     'none stated (authors), on MIT (OpenAI CLIP)',

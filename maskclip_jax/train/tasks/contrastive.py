@@ -17,7 +17,7 @@ from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
 from maskclip_jax.plain import above
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
-from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, Task
+from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,9 @@ class Contrastive(Task):
       tokens = some_patches(tokens, config.seen, choose)
     return visual.project(visual.transformer(visual.ln_pre(tokens))[:, 0])
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     clip, tokens = modules[MODEL], batch['tokens']
 
     def embed(image, tokens, keys):

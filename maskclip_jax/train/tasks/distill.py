@@ -26,8 +26,8 @@ from maskclip_jax.train.task import (
   MODEL,
   Batch,
   Flat,
-  Judged,
-  Make,
+  LossAndTerms,
+  ModuleFactory,
   Modules,
   images_of,
   rows_per_photo,
@@ -65,7 +65,7 @@ class Distill(SetPrediction):
   def defaults(cls, profile: str) -> DistillConfig:
     return DistillConfig(rule=PSEUDO_MASK_RULES[profile])
 
-  def modules(self, make: Make = abstract_model) -> dict[str, nnx.Module]:
+  def modules(self, make: ModuleFactory = abstract_model) -> dict[str, nnx.Module]:
     teacher = make(self.system, self.preset.config, dtype=self.dtype)
     return {**super().modules(make), TEACHER: teacher}
 
@@ -112,7 +112,9 @@ class Distill(SetPrediction):
       points,
     )
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     images, truth = images_of(batch), self.truth(batch)
     pseudo_key, key = jax.random.split(key)
     shape = (len(batch['image']), 2, self.config.rule.points, 2)

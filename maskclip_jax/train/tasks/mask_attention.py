@@ -22,7 +22,7 @@ from maskclip_jax.train.task import (
   MODEL,
   Batch,
   Flat,
-  Judged,
+  LossAndTerms,
   Modules,
   images_of,
   rows_per_photo,
@@ -85,7 +85,7 @@ class MaskAttention(TextTask):
     text: TextBank,
     truth: GroundTruth,
     source: Array | Points,
-  ) -> Judged:
+  ) -> LossAndTerms:
     """The loss of outputs, with a key or with recorded points."""
     return set_criterion(
       self.predictions(outputs, text),
@@ -96,7 +96,9 @@ class MaskAttention(TextTask):
       batched=self.batched,
     )
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     text = self.text(constants)
     truth = GroundTruth.from_batch(batch)
     model = modules[MODEL]

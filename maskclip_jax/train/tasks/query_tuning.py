@@ -21,7 +21,7 @@ from maskclip_jax.train.task import (
   MODEL,
   Batch,
   Flat,
-  Judged,
+  LossAndTerms,
   Modules,
   images_of,
   rows_per_photo,
@@ -102,7 +102,9 @@ class QueryTuning(TextTask):
       jnp.full(batch, void),
     )
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     config, text = self.config, self.text(constants)
     images, truth = images_of(batch), GroundTruth.from_batch(batch)
     model = modules[MODEL]

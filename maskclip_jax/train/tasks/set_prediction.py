@@ -24,7 +24,7 @@ from maskclip_jax.train.task import (
   MODEL,
   Batch,
   Flat,
-  Judged,
+  LossAndTerms,
   Modules,
   Task,
   images_of,
@@ -88,7 +88,7 @@ class SetPrediction(Task):
     images: Images,
     truth: GroundTruth,
     source: Array | Points,
-  ) -> Judged:
+  ) -> LossAndTerms:
     """The loss of the model's predictions, with a key or with recorded points."""
     outputs = self.in_parts(lambda part: model(part, aux=True))(images)
     predictions = with_extent(stacked(outputs), outputs, images)
@@ -96,7 +96,9 @@ class SetPrediction(Task):
       predictions, truth, source, self.config.criterion, batched=self.batched
     )
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     truth = self.truth(batch)
     loss, terms = self.judge(modules[MODEL], images_of(batch), truth, key)
     return loss, {**terms, 'targets': rows_per_photo(truth.valid)}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from maskclip_jax.train.task import MODEL, Batch, Flat, Judged, Modules, images_of
+from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, images_of
 from maskclip_jax.train.words import TextTask
 
 
@@ -28,7 +28,9 @@ class ToyGrouping(TextTask):
   def defaults(cls, profile: str) -> ToyGroupingConfig:
     return ToyGroupingConfig()
 
-  def loss(self, modules: Modules, constants: Flat, batch: Batch, key: Array) -> Judged:
+  def loss(
+    self, modules: Modules, constants: Flat, batch: Batch, key: Array
+  ) -> LossAndTerms:
     text = self.text(constants)
     masks = modules[MODEL](images_of(batch), text).mask_logits.max(1)
     step = batch['segments'].shape[1] // masks.shape[1]

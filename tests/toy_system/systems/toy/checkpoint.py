@@ -6,7 +6,7 @@ from maskclip_jax.systems.toy.model import ToyConfig
 
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, prefixed
-from maskclip_jax.mapping.sizes import Found
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.systems.clip import checkpoint as clip
 
 RULES = (
@@ -15,7 +15,7 @@ RULES = (
 )
 
 
-def sized(config: ToyConfig, found: Found) -> ToyConfig:
+def sized(config: ToyConfig, found: KnownSizes) -> ToyConfig:
   """A toy of the sizes found."""
   return dataclasses.replace(
     config,
