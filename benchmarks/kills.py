@@ -116,7 +116,7 @@ class Restorer:
     from maskclip_jax.train.starting import starting_values
     from maskclip_jax.train.step import make_program
 
-    config = read(config_files.load(str(ROOT.parent / CONFIG), CHANGES))
+    config = read(config_files.load(CONFIG, CHANGES))
     program = make_program(config, make_mesh(config.mesh, jax.devices()[:1]))
     starting = starting_values(program.task, (), config.seed)
     self._config, self._like = config, program.start(starting)

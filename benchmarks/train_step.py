@@ -57,7 +57,7 @@ def program_of(stage: str, batch: int, dtype: str):
   from maskclip_jax.train.starting import starting_values
   from maskclip_jax.train.step import make_program
 
-  values = config_files.load(str(ROOT.parent / f'masqclip:stage={stage}'))
+  values = config_files.load(f'masqclip:stage={stage}')
   data = {'generated': 8, 'canvas': 1024, 'batch_size': batch}
   # The recipe's means are of two photos; a batch need not hold two.
   values.get('settings', {}).get('criterion', {}).pop('images_per_mean', None)
