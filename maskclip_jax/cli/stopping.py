@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 from maskclip_jax.cli.messages import note
 
-# Python gets so many seconds to reach its handler, which cleans up.
-_GRACE = 1.0
+# Python gets so many seconds to reach its handler, and then to clean up. An exception
+# that a handler raises inside a callback of native code is printed and ignored.
+_GRACE, _CLEANING = 1.0, 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = '\x1b[?25h'
 
@@ -39,19 +40,22 @@ def obeyed_at_once() -> Iterator[None]:
     return
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
-  heard = threading.Event()
+  heard, left = threading.Event(), threading.Event()
+  told: list[int] = []
 
   def handle(number: int, frame: object) -> None:
+    told.append(number)
     heard.set()
     raise Stopped(number)
 
   before = {number: signal.signal(number, handle) for number in _SIGNALS}
   wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  watcher = threading.Thread(target=_watch, args=(reader, heard), daemon=True)
+  watcher = threading.Thread(target=_watch, args=(reader, heard, left), daemon=True)
   watcher.start()
   try:
     yield
   finally:
+    left.set()
     heard.set()
     signal.set_wakeup_fd(wakeup)
     for number, handler in before.items():
@@ -59,12 +63,17 @@ def obeyed_at_once() -> Iterator[None]:
     os.close(writer)
     watcher.join()
     os.close(reader)
+  if told:
+    # The handler's exception was lost, and the work was over before the watcher's time.
+    raise Stopped(told[0])
 
 
-def _watch(reader: int, heard: threading.Event) -> None:
-  """Ends the process after a signal that Python does not handle in time."""
+def _watch(reader: int, heard: threading.Event, left: threading.Event) -> None:
+  """Ends the process after a signal if Python does not leave the block in time."""
   while number := os.read(reader, 1):
-    if number[0] in _SIGNALS and not heard.wait(_GRACE):
+    if number[0] not in _SIGNALS:
+      continue
+    if not heard.wait(_GRACE) or not left.wait(_CLEANING):
       if sys.stdout.isatty():
         # A progress bar hides it.
         sys.stdout.write(_SHOW_CURSOR)

@@ -38,6 +38,42 @@ def test_native_code_does_not_delay_it(number):
   assert time.monotonic() - begun < 20
 
 
+def test_an_exception_that_is_ignored_does_not_keep_the_process():
+  """As in a callback of the compiler, where the handler's exception is lost."""
+  code = (
+    'import signal, time\n'
+    'from maskclip_jax.cli import stopping\n'
+    'stopping._CLEANING = 0.5\n'
+    'class Callback:\n'
+    '  def __del__(self): signal.raise_signal(signal.SIGTERM)\n'
+    'with stopping.obeyed_at_once():\n'
+    '  callback = Callback()\n'
+    '  del callback\n'
+    '  time.sleep(60)\n'
+  )
+  begun = time.monotonic()
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert done.returncode == 143
+  assert done.stderr.endswith('maskclip_jax: interrupted\n')
+  assert time.monotonic() - begun < 30
+
+
+class _Callback:
+  def __del__(self):
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_an_exception_that_is_ignored_is_raised_at_the_end():
+  def work():
+    with obeyed_at_once():
+      callback = _Callback()
+      del callback
+
+  with pytest.raises(Stopped):
+    work()
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_python_cleans_up(number):
   before = signal.getsignal(number)
