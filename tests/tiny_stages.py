@@ -70,6 +70,11 @@ def stage(name: str, **changes: Any) -> TrainConfig:
   return read(values(name, **changes))
 
 
+def small_flags(model: str = 'config.model') -> list[str]:
+  """The flags of `train` that make the proposals of a model as small as here."""
+  return [f'--{model}.{name}={size}' for name, size in SMALL.items()]
+
+
 def random_bundle(
   directory: pathlib.Path, preset_name: str, **model: Any
 ) -> dict[str, np.ndarray]:

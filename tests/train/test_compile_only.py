@@ -18,7 +18,7 @@ from maskclip_jax.train.task import Layout, make_task
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
-SMALL = [f'--config.model.proposals.{k}={v}' for k, v in tiny_stages.SMALL.items()]
+SMALL = tiny_stages.small_flags('config.model.proposals')
 
 
 @pytest.mark.eight_devices

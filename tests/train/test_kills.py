@@ -6,6 +6,7 @@ import pathlib
 import signal
 
 import pytest
+from tiny_stages import small_flags
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +18,7 @@ def kills():
   spec = importlib.util.spec_from_file_location('kills', PATH)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
+  module.CHANGES += tuple(small_flags('config.model.proposals'))
   return module
 
 

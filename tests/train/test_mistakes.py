@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import pytest
-from tiny_stages import SMALL, random_bundle
+from tiny_stages import random_bundle, small_flags
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.train import checkpoint
@@ -16,7 +16,7 @@ MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
 # The smallest networks (`tiny_stages`).
 FAST = (
   '--config.total_steps=4',
-  *(f'--config.model.proposals.{name}={size}' for name, size in SMALL.items()),
+  *small_flags('config.model.proposals'),
   '--config.settings.label_size=64',
 )
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny_stages import small_flags
 
 from maskclip_jax.checkpoints import bundle
 
@@ -50,13 +51,17 @@ def test_a_stage(spec, tmp_path):
 def test_the_pipeline_and_its_resumption(tmp_path):
   """Teacher, two students and MasQ-tuning; interrupted before the last stage."""
   spec = 'masqclip.py:stage=pipeline,rounds=2,profile=paper,runlocal'
-  broken = train(spec, tmp_path, '--config.stages.masq.preset=maskclip_tiny')
+  # Smaller still than what `:runlocal` takes: four stages compile here.
+  small = small_flags('config.stages.masq.model.proposals')
+  for stage in ('teacher', 'student_1', 'student_2'):
+    small += small_flags(f'config.stages.{stage}.model')
+  broken = train(spec, tmp_path, *small, '--config.stages.masq.preset=maskclip_tiny')
   assert broken.returncode == 2
   assert broken.stderr.splitlines()[-1].startswith('maskclip_jax: ')
   assert 'MasQ-tuning trains a masqclip' in broken.stderr
   done = [p.name for p in tmp_path.iterdir() if bundle.is_bundle(p / 'bundle')]
   assert sorted(done) == ['student_1', 'student_2', 'teacher']
-  resumed = train(spec, tmp_path)
+  resumed = train(spec, tmp_path, *small)
   assert resumed.returncode == 0, resumed.stderr
   assert resumed.stdout.count('done before') == 3
   # The students started from the stage before them.
