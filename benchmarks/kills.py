@@ -68,7 +68,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def fingerprint(workdir: pathlib.Path) -> str:
-  """Of the parameters of a finished run."""
+  """The hash of the parameters of a finished run."""
   return json.loads((workdir / 'bundle' / 'config.json').read_text())['fingerprint']
 
 

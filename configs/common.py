@@ -84,7 +84,7 @@ def for_trying_out(config: dict, **changes) -> ml_collections.ConfigDict:
   """`runlocal`: the same stage with a tiny model on a few generated pictures.
 
   Args:
-    config: of the stage.
+    config: the stage's configuration.
     **changes: the tiny preset, and settings that keep the losses small.
   """
   tiny = {

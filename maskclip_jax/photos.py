@@ -53,7 +53,8 @@ def read_photo(
 
   Args:
     path: the file.
-    white: of images of more than 8 bits; see `photo_from_array`.
+    white: the value that is white in images of more than 8 bits; see
+      `photo_from_array`.
 
   Raises:
     FileNotFoundError: there is no such file.

@@ -291,7 +291,7 @@ def _provenance(sources: Sources) -> dict[str, Any]:
 
 
 def _sha256(path: pathlib.Path) -> str:
-  """Of a file, or of several after each other; of its tensors for a bundle."""
+  """The hash of a file, of several after each other, or of a bundle's tensors."""
   digest = hashlib.sha256()
   for part in [path / bundle.TENSORS] if path.is_dir() else shards(path):
     with part.open('rb') as file:

@@ -30,7 +30,7 @@ def export_official(
     model: the bundle's directory.
     to: the file: `.safetensors`, or `.pth`, `.pt`, `.bin` for PyTorch's own format
       (needs the `torch` extra); replaced if it exists.
-    layout: of a CLIP, one of `systems.clip.checkpoint.LAYOUTS`, 'openai' (also
+    layout: one of `systems.clip.checkpoint.LAYOUTS` for a CLIP, 'openai' (also
       open_clip's) by default, or 'mask_prompts' for these alone. Most systems have one
       layout.
 

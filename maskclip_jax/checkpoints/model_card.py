@@ -14,7 +14,7 @@ def model_card(
   """Markdown for people.
 
   Args:
-    name: of the preset, or a description where the sizes are others.
+    name: the preset's name, or a description where the sizes are others.
     preset: what the bundle is built by.
     source: the bundle's provenance, as `bundle.Bundle.source`.
     parameters: how many there are.

@@ -48,7 +48,7 @@ def random_model(
   Args:
     system: the name of a system.
     config: that system's config.
-    seed: of the weights.
+    seed: the seed of the weights.
     dtype: compute type; parameters are float32.
   """
   model = params.abstract_model(system, config, dtype=dtype)

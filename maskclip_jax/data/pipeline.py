@@ -76,7 +76,7 @@ class DataConfig:
     data_dir: where the built datasets lie; each dataset's own place by default.
     generated: use this many generated pictures instead, for trying things out.
     mapper: published augmentation (`transforms.mappers.named`).
-    profile: of the mapper.
+    profile: the profile of the mapper.
     canvas: side of the square crops, in pixels; a multiple of 32 where there are
       segments.
     batch_size: photos of all processes together.
@@ -90,7 +90,7 @@ class DataConfig:
     on_error: a record that cannot be read stops the run, or is skipped: the next
       readable one takes its place, with the place's own random numbers, so batches
       stay reproducible. It is logged by name and marked in `replaced`.
-    seed: of the order and of all augmentations.
+    seed: the seed of the order and of all augmentations.
     workers: processes that read; 0 reads in this one.
     threads: threads per process that make batches; Pillow and OpenCV release the lock.
     prefetch: batches each process keeps ready.
@@ -309,8 +309,8 @@ class _Loader:
   A plain picklable object, so that grain's worker processes can run it.
 
   Attributes:
-    config: of the stream.
-    number: of the dataset in the mixture.
+    config: the stream's configuration.
+    number: which dataset of the mixture it is.
     source: its records.
     view: how they are read.
     mapper: draws the augmentation.

@@ -67,9 +67,9 @@ def patch_superpixels(
   """The superpixel of every patch of a square cut out of a photo.
 
   Args:
-    superpixels: of the whole photo.
+    superpixels: the superpixels of the whole photo.
     crop: the part of the photo that the square shows.
-    side: of the square, in pixels, a multiple of `patch`.
+    side: the side of the square, in pixels, a multiple of `patch`.
     patch: side of a patch, in pixels.
     rule: 'mean' is the mean of the numbers in a patch, cut to an integer, as released:
       a patch on the border of superpixels 3 and 41 may be counted with superpixel 22.

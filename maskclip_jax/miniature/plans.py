@@ -93,7 +93,7 @@ class Thing:
 
   @property
   def area(self) -> float:
-    """Of the whole thing; the scene has 1."""
+    """The area of the whole thing; the scene has 1."""
     return shapes.area(self.kind.shape) * (self.size / 2) ** 2
 
   def raster(self) -> tuple[tuple[slice, slice], Bool[np.ndarray, 'h w']]:

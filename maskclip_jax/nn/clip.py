@@ -163,11 +163,11 @@ class Block(nnx.Module):
   Args:
     width: channels.
     heads: attention heads.
-    activation: of the MLP.
+    activation: the activation of the MLP.
     mlp_width: hidden channels of the MLP; four times `width` by default.
-    epsilon: of the norms.
-    input_init: of the query, key and value kernels.
-    kernel_init: of the other kernels.
+    epsilon: the epsilon of the norms.
+    input_init: how the query, key and value kernels start.
+    kernel_init: how the other kernels start.
     dtype: compute type.
     rngs: seeds of the initialisation.
   """

@@ -45,11 +45,11 @@ class ConvNeXtCLIPConfig:
     text_width, text_layers, text_heads: the text tower.
     context_length: most tokens of a prompt.
     vocab_size: number of token ids.
-    activation: of the text tower; the image tower has the exact GELU.
-    norm_eps: of the image tower's layer norms.
+    activation: the activation of the text tower; the image tower has the exact GELU.
+    norm_eps: the epsilon of the image tower's layer norms.
     text_mlp_width: hidden channels of the text blocks' MLPs; None for four times the
       tower's width.
-    text_norm_eps: of the text tower's layer norms.
+    text_norm_eps: the epsilon of the text tower's layer norms.
   """
 
   embed_dim: int = 768
@@ -250,7 +250,7 @@ class ConvNeXt(nnx.Module):
   Args:
     depths: blocks of each stage.
     widths: channels of each stage.
-    epsilon: of the layer norms.
+    epsilon: the epsilon of the layer norms.
     remat: recompute each block in the backward pass instead of storing it.
     dtype: compute type.
     rngs: seeds of the initialisation.

@@ -64,9 +64,9 @@ def hard_assignment(
   """Every patch wholly to its best centre, with straight-through gradients.
 
   Args:
-    scores: of every centre for every patch.
+    scores: the scores of every centre for every patch.
     noise: samples of the Gumbel distribution; None to assign without chance.
-    temperature: of the soft assignment that gradients go through; used with noise only.
+    temperature: of the soft assignment that gradients go through; with noise only.
 
   Returns:
     One-hot over the centres; of equals the first wins [segclip 1.4].
@@ -163,10 +163,10 @@ class Grouping(nnx.Module):
 
   Args:
     width: channels of the tokens.
-    heads: of the cross-attention, and of the key and value layers.
+    heads: how many the cross-attention, the key and the value layers have.
     centres: groups.
-    layers: of cross-attention.
-    temperature: of the assignment in training.
+    layers: how many layers of cross-attention.
+    temperature: the temperature of the assignment in training.
     dtype: compute type.
     rngs: seeds of the initialisation.
   """
@@ -255,7 +255,7 @@ def second_stage(
   Args:
     visual: the tower.
     groups: group tokens.
-    blocks: of the first stage; the others belong to this one.
+    blocks: how many belong to the first stage; the others belong to this one.
 
   Returns:
     The vector of the photo, which is the largest value of each channel over the groups
@@ -327,7 +327,7 @@ class Reconstruction(nnx.Module):
     blocks: between the groups and the decoder.
     width: channels of the decoder.
     depth: blocks of the decoder.
-    heads: of the decoder.
+    heads: how many the decoder has.
     dtype: compute type.
     rngs: seeds of the initialisation.
   """
@@ -383,7 +383,7 @@ class Reconstruction(nnx.Module):
     """The pixels of every patch, of the visible ones too, row by row; float32.
 
     Args:
-      groups: of the visible patches.
+      groups: the groups of the visible patches.
       order: all patches; the first are those visible, in this order.
     """
     tokens = self.tokens(groups)

@@ -184,8 +184,9 @@ class MultiHeadAttention(nnx.Module):
   Args:
     width: channels.
     heads: attention heads.
-    kernel_init: of the query, key and value kernels, seen as (width, width) matrices.
-    out_init: of the output kernel, likewise.
+    kernel_init: how the query, key and value kernels start, as (width, width)
+      matrices.
+    out_init: how the output kernel starts, likewise.
     dtype: compute type.
     rngs: seeds of the initialisation.
   """

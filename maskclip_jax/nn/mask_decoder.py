@@ -274,7 +274,7 @@ class MaskedDecoder(nnx.Module):
 
     Args:
       x: queries.
-      mask_features: of the pixel decoder.
+      mask_features: the pixel decoder's map for masks.
       padded_hw: the real part of the pixels; here nothing depends on it.
     """
     logits = None
@@ -313,7 +313,7 @@ class MaskedDecoder(nnx.Module):
     """Predicts from the pixel decoder's features.
 
     Args:
-      features: of the pixel decoder.
+      features: the pixel decoder's maps.
       padded_hw: the real part of the pixels, or None if all is real.
       aux: also return the predictions of the initial queries and of every earlier
         layer, in that order, before the last one.

@@ -91,7 +91,7 @@ class Windows:
 
   Attributes:
     shape: (height, width) of the map.
-    side: of a window.
+    side: the side of a window.
     before: rows and columns by which the first window begins before the map.
   """
 

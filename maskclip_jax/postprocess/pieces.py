@@ -26,7 +26,7 @@ class Pieces(NamedTuple):
 
   Attributes:
     ids: the piece of every pixel; 0 where none was kept.
-    classes: of each piece.
+    classes: the classes of each piece.
     scores: mean score of its pixels.
     areas: its pixels.
   """
@@ -47,7 +47,7 @@ def find_pieces(
 
   Args:
     semantic: class of every pixel.
-    scores: of that class at every pixel.
+    scores: the scores of that class at every pixel.
     thing: classes whose connected pieces count one by one; all pixels of another class
       are one piece.
     threshold: pieces that score no more are dropped.

@@ -22,7 +22,7 @@ def prediction_json(
   """COCO's JSON of a prediction.
 
   Args:
-    prediction: of one photo.
+    prediction: the prediction of one photo.
     image: COCO's row of the photo; `id` and `file_name` at least.
     panoptic_file: name of the PNG with the segment ids.
 

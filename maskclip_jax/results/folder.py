@@ -130,8 +130,8 @@ def entries(folder: pathlib.Path, stems: Sequence[str]) -> dict[str, Entry]:
   """The results in a folder: what its merged file lists, and what lies beside stems.
 
   Args:
-    folder: of the results.
-    stems: of photos; only the directories they are in are searched.
+    folder: where the results go.
+    stems: the stems of photos; only the directories they are in are searched.
   """
   found = dict.fromkeys(_listed(folder))
   for place in {pathlib.PurePath(stem).parent for stem in stems}:

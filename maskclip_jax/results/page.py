@@ -22,7 +22,7 @@ class PageRow:
   """One photo.
 
   Attributes:
-    name: of the photo.
+    name: the name of the photo.
     picture: its overlay, relative to the page.
     data: its JSON, relative to the page.
     found: the class of everything that was found.

@@ -242,8 +242,8 @@ class Prediction:
 
     Args:
       image_id: the image's number in a data set.
-      file_name: of the photo.
-      panoptic_file: of the PNG with the segment ids.
+      file_name: the file name of the photo.
+      panoptic_file: the name of the PNG with the segment ids.
     """
     image = {'id': image_id, 'file_name': file_name}
     return coco.prediction_json(self, image, panoptic_file)
@@ -284,7 +284,7 @@ class Prediction:
     Args:
       directory: made if need be.
       stem: the photo's name without its ending; it may begin with folders.
-      file_name: of the photo, for the JSON; the stem by default.
+      file_name: the file name of the photo, for the JSON; the stem by default.
       image_id: the photo's number, for the JSON.
       info: COCO's `info`, plain values.
 

@@ -92,7 +92,7 @@ def class_similarity(
   """Scaled cosine of region vectors and class vectors, float32.
 
   Args:
-    vectors: of the regions.
+    vectors: the vectors of the regions.
     text: class vectors; a class with several counts by the best of them.
     scale: the temperature.
     rows: vectors of each photo in the place of the bank's, as they are: their lengths

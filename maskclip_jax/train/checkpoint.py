@@ -34,7 +34,7 @@ class Checkpoints:
   """The checkpoints in a run's workdir.
 
   Args:
-    workdir: of the run; every process gives the same.
+    workdir: the run's directory; every process gives the same.
     settings: which are kept.
   """
 
@@ -100,7 +100,7 @@ class Checkpoints:
     """Starts writing a checkpoint; waits for the one before.
 
     Args:
-      state: of the run.
+      state: the state of the run.
       info: plain values beside it.
       metrics: what the best is chosen by.
 

@@ -109,7 +109,7 @@ class TrainConfig:
     log: what is shown.
     dtype: compute type; parameters and losses are float32.
     remat: recompute blocks of the proposal network in the backward pass.
-    seed: of starting values and of sampled points.
+    seed: the seed of starting values and of sampled points.
   """
 
   task: str

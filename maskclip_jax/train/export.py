@@ -44,8 +44,8 @@ def save_bundle(
   """Writes the trained model as a bundle; every process takes part.
 
   Args:
-    directory: of the bundle.
-    program: of the run: says which paths the model has.
+    directory: the directory of the bundle.
+    program: the program of the run: says which paths the model has.
     state: trained parameters.
     starting: all others.
 
@@ -79,7 +79,7 @@ def export_checkpoint(
   """Makes a bundle of a checkpoint of a run; the run need not be over.
 
   Args:
-    workdir: of the run.
+    workdir: the run's directory.
     to: the bundle's directory.
     step: a number, or 'best'; the latest by default.
 

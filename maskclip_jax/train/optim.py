@@ -34,9 +34,9 @@ class Schedule:
   Attributes:
     kind: 'constant'; 'step', times `gamma` at every milestone; 'poly',
       (1 - t) ** power; 'cosine', from 1 to 0.
-    milestones: of 'step'.
-    gamma: of 'step'.
-    power: of 'poly'.
+    milestones: where 'step' lowers the rate.
+    gamma: the factor by which 'step' lowers it.
+    power: the exponent of 'poly'.
     warmup: fraction of the run that rises linearly from 0.
   """
 
@@ -88,7 +88,7 @@ class OptimConfig:
     lr_factors: (regular expression, factor) pairs; the first that matches a path
       decides, 1 without a match.
     decay_factors: likewise for the weight decay.
-    schedule: of the learning rate.
+    schedule: the schedule of the learning rate.
     accumulate: the network works a batch off in so many parts, one after another, and
       again in the backward pass; loss and gradient are those of the whole batch.
   """

@@ -60,7 +60,7 @@ def run_pipeline(
 
   Args:
     values: plain values: `stages`, name -> configuration, and their `order`.
-    workdir: of the pipeline.
+    workdir: the pipeline's directory.
     command: what was typed, for the records.
     say: where notes go.
     compiling: entered while a step is compiled, when nothing needs to be saved.

@@ -33,7 +33,7 @@ class Source(Mapping[str, np.ndarray]):
 
   Attributes:
     name: the source, for messages.
-    fingerprint: of its contents.
+    fingerprint: the fingerprint of its contents.
   """
 
   def __init__(self, start: StartFrom):
@@ -141,7 +141,7 @@ def starting_values(
   Args:
     task: tells shapes and how values are drawn.
     start: where values come from; the first that has a path gives it.
-    seed: of what is drawn.
+    seed: the seed of what is drawn.
 
   Raises:
     FileNotFoundError, ValueError: see above.

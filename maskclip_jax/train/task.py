@@ -163,7 +163,7 @@ class Task(abc.ABC):
 
     Args:
       modules: with parameters.
-      constants: of this task, among other arrays.
+      constants: the constants of this task, among other arrays.
       batch: from `data.pipeline`.
       key: all randomness of this step.
     """

@@ -108,7 +108,7 @@ class RawFiles:
 
     Args:
       *patterns: ends of paths, '*' allowed in a part: 'annotations/training'.
-      suffix: of the files to return, or several, in either case of letters; a folder
+      suffix: the ending of the files to return, or several, in either case; a folder
         without such files does not count.
 
     Returns:

@@ -107,7 +107,7 @@ def sample_pyramid(
     shapes: (height, width) of each level.
     points: (x, y) in pixels of the level, per query, head, level and point. (0, 0) is
       the centre of the first pixel.
-    weights: of the points.
+    weights: the weights of the points.
     real_hw: the real part of each level; beyond it values count as zero.
     form: one of `FORMS`, or 'auto' for the one that suits the platform.
 

@@ -29,7 +29,7 @@ def _sample_levels(
   Args:
     table: values of all levels, one after another.
     points: in pixels of the level they sample.
-    weights: of each point.
+    weights: the weights of each point.
     levels: per point: real height and width, row length, and start in the table.
   """
   heads, width = table.shape[1:]

@@ -142,7 +142,7 @@ class FCCLIP(nnx.Module):
     """Scaled cosines of vectors and classes, and of vectors and the void vector.
 
     Args:
-      vectors: of regions.
+      vectors: the vectors of regions.
       text: class vectors.
       log_scale: the logarithm of the temperature.
       rows: class vectors of each photo in the place of the bank's.
@@ -180,7 +180,7 @@ class FCCLIP(nnx.Module):
 
     Args:
       images: photos on their canvas.
-      features: of CLIP.
+      features: CLIP's features.
       text: class vectors.
       aux: also return the outputs of the initial queries and of every earlier layer.
     """

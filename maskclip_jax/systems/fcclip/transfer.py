@@ -48,7 +48,7 @@ class ContentTransfer(nnx.Module):
   """Cross-attention from class vectors to the photo, and a linear layer.
 
   Args:
-    width: of the joint space.
+    width: the width of the joint space.
     heads: attention heads.
     form: 'semantic' normalises the sum, 'panoptic' what is added.
     dtype: compute type.

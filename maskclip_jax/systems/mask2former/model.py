@@ -25,7 +25,7 @@ class Mask2FormerConfig:
   Attributes:
     num_classes: classes of the head, not counting 'no object': None for no class head,
       1 for class-agnostic proposals, more for a closed vocabulary.
-    depth: of the residual network, 26, 50 or 101.
+    depth: the depth of the residual network, 26, 50 or 101.
     stem: channels of its stem.
     width: channels of its res2; later stages double them.
     hidden: channels of the pixel decoder and of the queries.

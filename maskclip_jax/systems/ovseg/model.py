@@ -66,7 +66,7 @@ class OVSeg(nnx.Module):
     """What the proposal network itself says of words; the last column is 'no object'.
 
     Args:
-      vectors: of the queries.
+      vectors: the vectors of the queries.
       text: the words; columns that are not `valid` get minus infinity.
     """
     words = jnp.concatenate([text.embeddings, unit(self.non_object_embedding[...])])

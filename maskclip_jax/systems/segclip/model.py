@@ -38,7 +38,7 @@ class SegCLIPConfig:
     first_blocks: blocks of the image tower before the groups.
     centres: groups.
     centre_blocks: blocks in which the centres read the patches.
-    temperature: of the assignment in training.
+    temperature: the temperature of the assignment in training.
     hidden: share of the patches that the painting pass does not see.
     spread_blocks: blocks between the groups and the painting decoder.
     decoder_width: channels of that decoder.
@@ -261,7 +261,7 @@ def window_classes(
     image: scaled similarity of windows to classes.
     groups: the same of their groups.
     text: says which columns are classes.
-    threshold: of the background; not used if no column stands for it.
+    threshold: below which a pixel is background; not used without a column for it.
     top: classes that the groups of a window choose among.
 
   Returns:

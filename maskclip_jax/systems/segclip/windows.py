@@ -112,7 +112,7 @@ def over_real(
 
   Args:
     encode: from photo numbers and starts to a tree of arrays, a row for each window.
-    windows: of a batch.
+    windows: the windows of a batch.
 
   Returns:
     The tree with leading axes (photo, window); zero where a window is not real.

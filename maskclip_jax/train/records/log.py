@@ -56,7 +56,7 @@ class RunLog:
   """Means of what every step reports, shown at intervals.
 
   Args:
-    workdir: of the run.
+    workdir: the run's directory.
     step: the run begins or resumes here.
     total_steps: its length.
     batch_size: photos per step, of all processes.

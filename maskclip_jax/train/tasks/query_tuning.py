@@ -43,7 +43,7 @@ class QueryTuningConfig:
     rule: when a mask has the label of a segment; `losses.matching.LABEL_RULES` has both
       profiles'.
     label_size: side of the square at which masks are compared; 336 whatever the CLIP.
-    weight: of the loss.
+    weight: the weight of the loss.
     void_weight: weight of masks that are background.
     images_per_mean: images in one weighted mean.
     trainable: which parameters train.
