@@ -384,7 +384,9 @@ def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
   except (AttributeError, TypeError):
     tasks = ()
   if not tasks or set(tasks) - set(postprocess.OUTPUT_KINDS):
-    raise ValueError(f'task must be among {", ".join(postprocess.TASKS)}, not {task!r}')
+    raise ValueError(
+      f'task must be among {", ".join(postprocess.OUTPUT_KINDS)}, not {task!r}'
+    )
   return tasks
 
 

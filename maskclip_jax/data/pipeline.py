@@ -114,9 +114,9 @@ class DataConfig:
   prefetch: int = 2
 
   def __post_init__(self):
-    at_least(self, 1, 'batch_size', 'max_segments', 'threads', 'prefetch')
+    at_least(self, 1, 'batch_size', 'max_segments', 'prefetch')
     at_least(self, 0, 'generated', 'caption_tokens', 'same_orientation', 'workers')
-    at_least(self, 0, 'seed')
+    at_least(self, 0, 'threads', 'seed')
     if self.datasets and self.generated:
       raise ValueError(
         f'there are data.datasets and {self.generated} generated pictures: give '

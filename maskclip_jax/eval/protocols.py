@@ -47,8 +47,8 @@ class Protocol:
   split: str = 'val'
 
   def for_system(self, system: str) -> 'ProtocolRun':
-    """The protocol as it is run with a system."""
-    own = find_system(system).benchmarks
+    """The protocol as it is run with a system; '' stands for any other code."""
+    own = find_system(system).benchmarks if system else {}
     return ProtocolRun(self, own.get(self.name, self.settings))
 
 

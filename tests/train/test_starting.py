@@ -31,8 +31,8 @@ def masq():
 
 def test_masq_starts_from_proposals_and_clip(masq, proposals, clip):
   start = [
-    StartFrom(proposals[0], at='proposals'),
-    StartFrom(clip[0], at='clip'),
+    StartFrom(proposals[0], target_prefix='proposals'),
+    StartFrom(clip[0], target_prefix='clip'),
   ]
   values = starting_values(masq, start, seed=0)
   path = 'predictor/query_feat/embedding'
@@ -60,7 +60,9 @@ def test_masq_starts_from_proposals_and_clip(masq, proposals, clip):
 
 def test_a_student_starts_as_its_teacher(proposals):
   task = make_task(tiny_stages.stage('student'))
-  values = starting_values(task, [StartFrom(proposals[0], at='teacher')], seed=0)
+  values = starting_values(
+    task, [StartFrom(proposals[0], target_prefix='teacher')], seed=0
+  )
   for path in proposals[1]:
     np.testing.assert_array_equal(values[path], values[f'teacher/{path}'])
 
@@ -70,35 +72,37 @@ def test_a_part_of_a_source(masq, tmp_path, proposals):
     tmp_path / 'whole', 'masqclip_tiny', proposals=tiny_stages.SMALL
   )
   start = [
-    StartFrom(str(tmp_path / 'whole'), take='clip', at='clip'),
-    StartFrom(proposals[0], at='proposals'),
+    StartFrom(str(tmp_path / 'whole'), source_prefix='clip', target_prefix='clip'),
+    StartFrom(proposals[0], target_prefix='proposals'),
   ]
   values = starting_values(masq, start, seed=0)
   path = 'clip/visual/proj/kernel'
   np.testing.assert_array_equal(values[path], flat[path])
   with pytest.raises(ValueError, match="has no part 'clop'"):
-    starting_values(masq, [StartFrom(str(tmp_path / 'whole'), take='clop')], 0)
+    starting_values(masq, [StartFrom(str(tmp_path / 'whole'), source_prefix='clop')], 0)
 
 
 def test_the_checkpoint_of_another_system(masq, clip):
   with pytest.raises(
     ValueError, match=r'does not fit what is trained:\s+\d+ missing: proposals/backbone'
   ):
-    starting_values(masq, [StartFrom(clip[0], at='proposals')], 0)
+    starting_values(masq, [StartFrom(clip[0], target_prefix='proposals')], 0)
 
 
 def test_other_sizes_are_named(masq, tmp_path):
   small = {**tiny_stages.SMALL, 'queries': 5}
   tiny_stages.random_bundle(tmp_path / 'other', 'proposals_tiny', **small)
   with pytest.raises(ValueError, match='query_feat/embedding is 5x64, expected 10x64'):
-    starting_values(masq, [StartFrom(str(tmp_path / 'other'), at='proposals')], 0)
+    starting_values(
+      masq, [StartFrom(str(tmp_path / 'other'), target_prefix='proposals')], 0
+    )
 
 
 def test_what_is_left_out_is_drawn(tmp_path):
   """A network with classes starts one without."""
   tiny_stages.random_bundle(tmp_path / 'coco', 'mask2former_tiny', **tiny_stages.SMALL)
   task = make_task(tiny_stages.stage('teacher'))
-  start = StartFrom(str(tmp_path / 'coco'), leave=('predictor/class_embed/.*',))
+  start = StartFrom(str(tmp_path / 'coco'), keep_random=('predictor/class_embed/.*',))
   values = starting_values(task, [start], seed=0)
   assert values['predictor/class_embed/kernel'].shape == (64, 2)
   assert set(values.drawn) == {
