@@ -28,7 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 20
-# Sums over devices are in another order: a few units in the last place of float32.
+# Sums over devices are in another order: a few units in the last place of float32. Adam
+# moves as far by gradients that are mostly rounding as by others, so that grows with
+# every step.
 TOLERANCE = 1e-5
 
 
@@ -64,7 +66,8 @@ def losses(stage: str, mesh_config: MeshConfig, devices) -> list[dict[str, float
 def assert_same(a, b):
   for step, (x, y) in enumerate(zip(a, b, strict=True)):
     for name in ('loss', 'grad_norm'):
-      np.testing.assert_allclose(x[name], y[name], rtol=TOLERANCE, err_msg=f'{step}')
+      rtol = TOLERANCE * (1 + step)
+      np.testing.assert_allclose(x[name], y[name], rtol=rtol, err_msg=f'{step}')
 
 
 @functools.cache
