@@ -9,7 +9,6 @@ import cv2
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from PIL import Image, PngImagePlugin
 
 from maskclip_jax.photos import PhotoWarning, photo_from_array, photo_from_pil
@@ -45,8 +44,8 @@ QUARTER = (0x112, 3, 1, struct.pack('<HH', 6, 0))
     lambda a: a.astype(np.int64),
     lambda a: a.astype(np.uint32),
     lambda a: a.tolist(),
-    lambda a: torch.tensor(a.astype(np.int64)),
-    lambda a: torch.tensor(a / 255, requires_grad=True),
+    lambda a: pytest.importorskip('torch').tensor(a.astype(np.int64)),
+    lambda a: pytest.importorskip('torch').tensor(a / 255, requires_grad=True),
     lambda a: a / 255,
     lambda a: a.astype(np.float32) / 255,
     lambda a: a.astype(np.uint16) * 257,

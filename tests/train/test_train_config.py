@@ -67,7 +67,7 @@ def test_values_survive_json():
       r'config\.data: batch_size must be at least 1, not 0',
     ),
     ({'data': {'workers': -1}}, r'config\.data: workers must be at least 0'),
-    ({'data': {'threads': 0}}, r'config\.data: threads must be at least 1'),
+    ({'data': {'threads': -1}}, r'config\.data: threads must be at least 0'),
     (
       {'data': {'datasets': [{'view': 'coco/panoptic'}]}},
       r'give --config\.data\.generated=0',
