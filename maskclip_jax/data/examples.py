@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int32, Int64, Shaped, UInt8
 from PIL import Image
 
+from maskclip_jax.data.pairs import fill_outside
 from maskclip_jax.data.records import Instances, Record, Table, read_label_map
 from maskclip_jax.data.transforms.polygons import (
   Region,
@@ -173,6 +174,13 @@ def _read_labels(
   example = Example(image, record['image_id'], captions=tuple(record['captions']))
   if view.kind == 'caption':
     return example
+  if view.kind == 'pair':
+    inside = read_label_map(record['semantic']) != 0
+    return dataclasses.replace(
+      example,
+      image=fill_outside(image, inside),
+      segments=np.where(inside, 0, VOID).astype(np.int16),
+    )
   if view.field == 'instances':
     rows, classes = _rows(record['instances'], view, crowd)
     return _with_regions(example, record['instances'], rows, classes)

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from maskclip_jax.data import records
+from maskclip_jax.data import pairs, records
 from maskclip_jax.data.views import find_view
 
-VIEW, CAPTIONS = 'coco/panoptic', 'coco/captions'
+VIEW, CAPTIONS, REGIONS = 'coco/panoptic', 'coco/captions', 'pairs/nouns'
 _COLORS = {
   'red': (220, 40, 40),
   'green': (40, 180, 60),
@@ -118,3 +118,39 @@ class GeneratedPictures:
       'captions': [' and '.join(names)],
       'subsets': [],
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedRegions:
+  """Pairs of a region and its noun: one segment of each picture.
+
+  Attributes:
+    pictures: what the regions are cut from.
+  """
+
+  pictures: GeneratedPictures
+
+  def __len__(self) -> int:
+    return len(self.pictures)
+
+  def __getitem__(self, index: int) -> records.Record:
+    record = self.pictures[index]
+    ids = records.read_label_map(record['segments'])
+    categories = record['segments_info']['category_id']
+    # Shapes hide each other, but never all of the last one.
+    mask = ids == len(categories)
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    photo = np.asarray(Image.open(io.BytesIO(record['image'])))
+    noun = next(
+      c.name for c in find_view(VIEW).words().classes if c.id == categories[-1]
+    )
+    return pairs.as_record(
+      pairs.Pair(
+        _png(photo[box]),
+        records.write_label_map(mask[box].astype(np.uint8)),
+        noun,
+        1.0,
+        record['image_id'],
+      )
+    )

@@ -30,7 +30,13 @@ from maskclip_jax.data.examples import (
   decode,
   encode_id,
 )
-from maskclip_jax.data.generated import CAPTIONS, VIEW, GeneratedPictures
+from maskclip_jax.data.generated import (
+  CAPTIONS,
+  REGIONS,
+  VIEW,
+  GeneratedPictures,
+  GeneratedRegions,
+)
 from maskclip_jax.data.grouping import GroupedShuffle, portraits
 from maskclip_jax.data.sources import Source, open_source
 from maskclip_jax.data.transforms import mappers
@@ -83,6 +89,9 @@ class DataConfig:
     max_segments: rows of the ground-truth table.
     caption_tokens: read pairs of photo and text instead of segments: one of the photo's
       captions, drawn at random, as this many tokens; 0 reads segments.
+    regions: the pairs are masked regions and nouns (`pairs.py`), and batches have the
+      regions as `segments`: 0 inside, -1 outside.
+    prompts: what a text is put into in the place of {}, one of them drawn at random.
     overlapping: segments may overlap, so masks are bit-packed (instance views).
     same_orientation: examples that follow each other in groups of this size are all
       landscape or all portrait, as with detectron2's aspect ratio grouping
@@ -105,6 +114,8 @@ class DataConfig:
   batch_size: int = 16
   max_segments: int = 100
   caption_tokens: int = 0
+  regions: bool = False
+  prompts: tuple[str, ...] = ('{}',)
   overlapping: bool = False
   same_orientation: int = 0
   on_error: Literal['stop', 'skip'] = 'stop'
@@ -127,6 +138,14 @@ class DataConfig:
     at_least(self, 1, 'canvas')
     if not self.caption_tokens and self.canvas % 32:
       raise ValueError(f'data.canvas must be a multiple of 32, not {self.canvas}')
+    if not self.prompts or not all(text.count('{}') == 1 for text in self.prompts):
+      raise ValueError(
+        f'data.prompts are texts with one {{}} each, not {list(self.prompts)}'
+      )
+    if self.regions and not self.caption_tokens:
+      raise ValueError(
+        'data.regions are read with their nouns: set data.caption_tokens'
+      )
     if self.on_error not in ('stop', 'skip'):
       raise ValueError(f"data.on_error is 'stop' or 'skip', not {self.on_error!r}")
     if self.same_orientation > 1 and len(self.datasets) > 1:
@@ -136,6 +155,7 @@ class DataConfig:
   def mixture(self) -> tuple[DatasetConfig, ...]:
     """The datasets, or what stands for generated pictures."""
     view = CAPTIONS if self.caption_tokens else VIEW
+    view = REGIONS if self.regions else view
     return self.datasets or (DatasetConfig(view, 'generated'),)
 
   def class_names(self) -> tuple[str, ...]:
@@ -157,9 +177,23 @@ class DataConfig:
     return find_view(self.mixture[0].view).vocabulary
 
   def open_sources(self) -> list[Source]:
-    """The records of each dataset, those only that have something to learn."""
+    """The records of each dataset, those only that have something to learn.
+
+    Raises:
+      FileNotFoundError: a dataset is not there.
+      ValueError: it is damaged, or holds regions where photos are read, or the other
+        way round.
+    """
+    for dataset in self.mixture:
+      if (find_view(dataset.view).kind == 'pair') != self.regions:
+        held = 'photos' if self.regions else 'masked regions'
+        raise ValueError(
+          f'{dataset.view} holds {held}: set config.data.regions='
+          f'{"false" if self.regions else "true"}'
+        )
     if self.generated:
-      return [GeneratedPictures(self.generated, self.canvas, self.seed)]
+      pictures = GeneratedPictures(self.generated, self.canvas, self.seed)
+      return [GeneratedRegions(pictures) if self.regions else pictures]
     return [
       open_source(d.view, d.split, self.data_dir or d.data_dir, trainable=True)
       for d in self.datasets
@@ -328,6 +362,7 @@ class _Loader:
     caption = self._caption(example, rng)
     example = apply(example, self.mapper.draw(rng, example))
     targets = self.config.targets(self.view)
+    regions = {'segments': example.segments} if self.config.regions else {}
     return {
       'image': example.image,
       'image_hw': np.array(example.size, np.int32),
@@ -335,6 +370,7 @@ class _Loader:
       'source': np.int32(self.number),
       'replaced': np.bool_(skipped > 0),
       **caption,
+      **regions,
       **(targets.arrays(example) if targets else {}),
     }
 
@@ -379,7 +415,10 @@ class _Loader:
       return {}
     if not example.captions:
       raise RecordError(f'{self.view.name}: {example.image_id} has no caption')
-    choice = int(rng.integers(len(example.captions)))
-    return {
-      'tokens': tokenizer.tokenize(example.captions[choice], length, truncate=True)[0]
-    }
+    caption = example.captions[int(rng.integers(len(example.captions)))]
+    prompt, *others = self.config.prompts
+    if others:
+      # A single prompt draws no number, so that other streams stay as they are.
+      prompt = (prompt, *others)[int(rng.integers(1 + len(others)))]
+    caption = prompt.replace('{}', caption)
+    return {'tokens': tokenizer.tokenize(caption, length, truncate=True)[0]}

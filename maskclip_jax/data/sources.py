@@ -19,7 +19,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int32, Int64
 
-from maskclip_jax.data import catalogue, registry
+from maskclip_jax.data import catalogue, pairs, registry
 from maskclip_jax.data.records import VERSION, Record, parse, read_label_map
 from maskclip_jax.data.views import View, find_view
 
@@ -345,14 +345,15 @@ def open_source(
   data_dir: str | os.PathLike | None = None,
   *,
   trainable: bool = False,
-) -> RecordSource:
+) -> Source:
   """Opens a split of a built dataset as a view reads it.
 
   Args:
     view: a view or its name, 'coco/base48'; one of a dataset of TFDS's own catalogue
       ('tfds_coco/panoptic') reads what TFDS prepared.
     split: 'train', 'val', ...
-    data_dir: where the datasets lie; TFDS's own place by default.
+    data_dir: where the datasets lie; TFDS's own place by default. Pairs lie in a folder
+      of their own, which has to be given.
     trainable: leave out photos without anything to learn for the view.
 
   Raises:
@@ -363,6 +364,8 @@ def open_source(
     view = find_view(view)
   if view.dataset in catalogue.DATASETS:
     return catalogue.open_catalogue(view.dataset, split, data_dir or DATA_DIR)
+  if view.dataset == pairs.DATASET:
+    return pairs.open_pairs(data_dir, split)
   data, index = open_split(view.dataset, split, data_dir)
   positions = index.select(view, trainable=trainable)
   sizes = np.stack([index.height, index.width], axis=1)

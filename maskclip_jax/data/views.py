@@ -31,7 +31,7 @@ class View:
     name: dataset and view, 'coco/base48'.
     kind: what an example of it is. 'panoptic': segments of things and stuff;
       'semantic': a class per pixel; 'instance': masks that may overlap; 'caption':
-      photo and text.
+      photo and text; 'pair': a masked region and a noun (`pairs.py`).
     field: the field of a stored record (`records.py`) that it reads.
     vocabulary: bundled vocabulary whose order is the class index.
     offset: stored value = id in the vocabulary + offset.
@@ -42,7 +42,7 @@ class View:
   """
 
   name: str
-  kind: Literal['panoptic', 'semantic', 'instance', 'caption']
+  kind: Literal['panoptic', 'semantic', 'instance', 'caption', 'pair']
   field: Literal['segments', 'semantic', 'instances', 'captions']
   vocabulary: str = ''
   offset: int = 0
@@ -151,6 +151,7 @@ _VIEWS = (
   View('miniature/captions', 'caption', 'captions'),
   # Windows that one thing fills.
   View('miniature/close_captions', 'caption', 'captions', only='close'),
+  View('pairs/nouns', 'pair', 'captions'),
   # Datasets that TFDS prepared itself (`catalogue.py`).
   View('tfds_coco/panoptic', 'panoptic', 'segments', _COCO),
   View('tfds_coco/semantic', 'semantic', 'segments', _COCO),

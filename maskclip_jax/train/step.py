@@ -143,6 +143,8 @@ def abstract_batch(data: DataConfig) -> dict[str, jax.ShapeDtypeStruct]:
   shapes = {'image': ((b, side, side, 3), np.uint8), 'image_hw': ((b, 2), np.int32)}
   if data.caption_tokens:
     shapes['tokens'] = ((b, data.caption_tokens), np.int32)
+    if data.regions:
+      shapes['segments'] = ((b, side, side), np.int16)
   else:
     shapes |= dict.fromkeys(('valid', 'crowd'), ((b, n), np.bool_))
     shapes['class'] = ((b, n), np.int32)
