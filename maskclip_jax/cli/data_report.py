@@ -7,7 +7,8 @@ what it showed.
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -90,11 +91,15 @@ def build_with_progress(
   raw: str | os.PathLike | None,
   data_dir: str | os.PathLike,
   *,
-  parts: Sequence[str] | None = None,
-  workers: int | None = None,
   console: Console | None = None,
+  **options: Any,
 ) -> Built:
   """Builds a dataset under a progress bar and prints what it holds.
+
+  Args:
+    name, raw, data_dir: as of `build`.
+    console: where to print.
+    **options: others of `build`.
 
   Raises:
     As `build`; BuildError also when it is stopped by Ctrl-C.
@@ -106,9 +111,7 @@ def build_with_progress(
     )
   try:
     with _bars(console) as progress:
-      result = build(
-        name, raw, data_dir, parts=parts, workers=workers, progress=progress
-      )
+      result = build(name, raw, data_dir, progress=progress, **options)
   except KeyboardInterrupt:
     raise BuildError(
       'stopped; what was built is kept, run the same command again to go on'
@@ -120,6 +123,11 @@ def build_with_progress(
     console.print(f'{result.resumed:,} photos were there from an earlier run')
   for part in result.left_out:
     console.print(f'[yellow]left out:[/] {part}, its file is not there or not wanted')
+  if result.refused:
+    console.print(f'[yellow]left out:[/] {result.refused:,} pairs that cannot be used')
+  if options.get('read_as') == 'captions':
+    console.print(f'train on it: the view {name}/captions', soft_wrap=True)
+    return result
   console.print(
     f'check it: python -m maskclip_jax data check {name} --data_dir {data_dir}',
     soft_wrap=True,
@@ -148,7 +156,8 @@ def check_with_report(
     As `check`.
   """
   console = console or Console()
-  find_dataset(name)
+  if not dataset_path(name, data_dir).is_dir():
+    find_dataset(name)  # A name that there is not, or one that is not built.
   with _bars(console) as progress:
     report = check(name, data_dir, images=images, progress=progress)
   _show_report(report, console)

@@ -9,8 +9,10 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -25,9 +27,14 @@ from array_record.python import array_record_module
 from maskclip_jax import atomic, locks
 from maskclip_jax.data import records, registry
 from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
+from maskclip_jax.data.views import view_names
 
 if TYPE_CHECKING:
   from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
+  from maskclip_jax.data.builders.extras import Extras
+  from maskclip_jax.data.captioned import OnError
+
+_log = logging.getLogger(__name__)
 
 # Random access needs one record per compressed group.
 _WRITER_OPTIONS = 'group_size:1'
@@ -35,10 +42,12 @@ _PLAN = 'plan.json'
 _SUMMARY = 'build.json'
 _LOCK = 'lock'
 _ROWS = '.rows.npz'
-# Examples from which on processes are worth the seconds that they take to start.
-_MANY = 1000
+# Examples from which on processes are worth the seconds that they take to start: drawn
+# ones, and ones that are cut into superpixels.
+_MANY, _MANY_CUT = 1000, 64
 
 Progress = Callable[[str, int, int], None]
+Finish = Callable[[records.Record], records.Record]
 
 
 class BuildError(ValueError):
@@ -55,6 +64,7 @@ class Built:
     existed: it had been built before; nothing was done.
     resumed: how many examples an earlier, unfinished build had left.
     left_out: parts of the dataset that are not in it.
+    refused: how many pairs could not be used and are not in it.
   """
 
   path: pathlib.Path
@@ -62,6 +72,7 @@ class Built:
   existed: bool = False
   resumed: int = 0
   left_out: tuple[str, ...] = ()
+  refused: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +97,9 @@ def build(
   data_dir: str | os.PathLike,
   *,
   parts: Sequence[str] | None = None,
+  read_as: str | None = None,
+  on_error: 'OnError' = 'stop',
+  extras: 'Extras | None' = None,
   workers: int | None = None,
   examples_per_shard: int = 1000,
   progress: Progress | None = None,
@@ -94,12 +108,16 @@ def build(
   """Builds a dataset from the owners' files, as ArrayRecord that TFDS can read.
 
   Args:
-    name: one of `list_datasets()`.
+    name: one of `list_datasets()`, or with `read_as` a name of your own.
     raw: folder with the files that the dataset's card names, archived or extracted;
       None for a dataset that needs none.
     data_dir: where datasets live; gets `name/version/`.
     parts: parts of the dataset to build (see the builder); by default all that are
       demanded and all others that are found.
+    read_as: 'captions' builds pairs of photo and text under any other name.
+    on_error: whether pairs that cannot be used stop the build, or are left out and told
+      in the log; datasets of their owners are whole or not built.
+    extras: what is added to every record.
     workers: threads, or for many samples that are drawn processes (a script then has to
       call this under `if __name__ == '__main__':`); one per core by default.
     examples_per_shard: size of the files, and how much work a stop can cost.
@@ -111,29 +129,42 @@ def build(
     ValueError: a file is damaged or of another dataset; names it.
     BuildError: the disk is full or not writable, or another build is running.
   """
-  builder_class = registry.find_dataset(name).builder_class()
+  card = registry.find_dataset(name if read_as is None else read_as)
+  options |= _pair_options(name, card.name, on_error)
   final = dataset_path(name, data_dir)
-  builder = builder_class(data_dir=final.parent.parent, parts=parts, **options)
+  builder = card.builder_class()(data_dir=final.parent.parent, parts=parts, **options)
   if final.exists():
     counts = {key: split.num_examples for key, split in builder.info.splits.items()}
-    left_out = read_summary(final)['left_out']
-    return Built(final, counts, existed=True, left_out=tuple(left_out))
+    summary = read_summary(final)
+    left_out = tuple(summary['left_out'])
+    return Built(final, counts, True, 0, left_out, summary.get('refused', 0))
   files = builder.open_raw(raw)
   samples = builder.splits(files)
   _check_keys(samples)
   work = final.with_name(final.name + '.building')
   with _writable(work), _exclusive(work):
     plan = _plan(builder, samples, files.fingerprint(), examples_per_shard)
+    lost = getattr(files, 'refused', ())
+    for line in lost:
+      _log.warning('left out: %s', line)
+    plan |= {'on_error': on_error, 'extras': repr(extras), 'refused': len(lost)}
     _prepare(work, plan)
     shards = _shards(name, samples, work, examples_per_shard)
     resumed = sum(len(shard.samples) for shard in shards if shard.done())
     left = sum(map(len, samples.values())) - resumed
     in_processes = builder.DRAWN and left >= _MANY
-    with _pool(workers or os.cpu_count() or 1, in_processes) as pool:
-      _write_all(shards, pool, progress or _silent)
-    _finish(builder, shards, work, final, plan)
-  counts = {split: len(rows) for split, rows in samples.items()}
-  return Built(final, counts, resumed=resumed, left_out=builder.left_out())
+    workers = workers or os.cpu_count() or 1
+    apart = extras is not None and not in_processes and left >= _MANY_CUT
+    with (
+      _pool(workers, in_processes) as pool,
+      _finishing(extras, workers, apart=apart) as finish,
+    ):
+      make = functools.partial(_make, finish=finish, skip=on_error == 'skip')
+      submit = functools.partial(pool.submit, make)
+      _write_all(shards, submit, progress or _silent)
+    counts = _finish(builder, shards, work, final, plan)
+  refused = read_summary(final)['refused']
+  return Built(final, counts, False, resumed, builder.left_out(), refused)
 
 
 def read_summary(folder: pathlib.Path) -> dict:
@@ -145,7 +176,27 @@ def _silent(split: str, done: int, total: int) -> None:
   del split, done, total
 
 
-def _check_keys(samples: dict[str, list['Sample']]) -> None:
+def _pair_options(name: str, read_as: str, on_error: 'OnError') -> dict[str, Any]:
+  """What the builder of pairs needs to know besides, and no other.
+
+  Raises:
+    ValueError: another dataset is to be renamed, or is to leave damaged photos out.
+  """
+  if read_as == 'captions':
+    if not name.isidentifier() or view_names(name):
+      raise ValueError(
+        f'{name!r} cannot be the name of your pairs: take letters, digits and _, and '
+        'no name of another dataset'
+      )
+    return {'name': name, 'on_error': on_error}
+  if name != read_as:
+    raise ValueError('only pairs have names of your own: use --from captions')
+  if on_error != 'stop':
+    raise ValueError(f'{name} is built whole or not at all: leave out --on_error')
+  return {}
+
+
+def _check_keys(samples: dict[str, Sequence['Sample']]) -> None:
   for split, rows in samples.items():
     keys = {row.key for row in rows}
     if len(keys) < len(rows):
@@ -194,7 +245,7 @@ def _exclusive(work: pathlib.Path) -> Iterator[None]:
 
 def _plan(
   builder: 'SegmentationBuilder',
-  samples: dict[str, list['Sample']],
+  samples: dict[str, Sequence['Sample']],
   fingerprint: str,
   examples_per_shard: int,
 ) -> dict:
@@ -225,7 +276,7 @@ def _prepare(work: pathlib.Path, plan: dict) -> None:
 
 def _shards(
   name: str,
-  samples: dict[str, list['Sample']],
+  samples: dict[str, Sequence['Sample']],
   work: pathlib.Path,
   examples_per_shard: int,
 ) -> list[_Shard]:
@@ -248,6 +299,18 @@ def _pool(workers: int, in_processes: bool) -> concurrent.futures.Executor:
   )
 
 
+@contextlib.contextmanager
+def _finishing(
+  extras: 'Extras | None', workers: int, *, apart: bool
+) -> Iterator[Finish | None]:
+  """What finishes a record; in processes of its own if threads call it."""
+  if not apart:
+    yield extras
+    return
+  with _pool(workers, in_processes=True) as processes:
+    yield lambda record: processes.submit(extras, record).result()
+
+
 def _obey() -> None:
   """Lets a process leave interrupts to its parent, and not outlive it."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -260,7 +323,9 @@ def _follow() -> None:
 
 
 def _write_all(
-  shards: Sequence[_Shard], pool: concurrent.futures.Executor, progress: Progress
+  shards: Sequence[_Shard],
+  submit: Callable[['Sample'], concurrent.futures.Future],
+  progress: Progress,
 ) -> None:
   totals: dict[str, int] = {}
   for shard in shards:
@@ -276,7 +341,7 @@ def _write_all(
     if shard.done():
       advance(shard.split, len(shard.samples))
     else:
-      _write(shard, pool, lambda shard=shard: advance(shard.split, 1))
+      _write(shard, submit, lambda shard=shard: advance(shard.split, 1))
       _check_space(shard, left)
     left -= len(shard.samples)
 
@@ -295,19 +360,25 @@ def _check_space(shard: _Shard, left: int) -> None:
 
 def _write(
   shard: _Shard,
-  pool: concurrent.futures.Executor,
+  submit: Callable[['Sample'], concurrent.futures.Future],
   advance: Callable[[], None],
 ) -> None:
-  futures = [pool.submit(_make, sample) for sample in shard.samples]
+  futures = [submit(sample) for sample in shard.samples]
   rows = []
   try:
     with atomic.file(shard.path) as part:
       writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
       for future in futures:
-        data, row = future.result()
-        writer.write(data)
-        rows.append(row)
+        made = future.result()
+        if made is not None:
+          writer.write(made[0])
+          rows.append(made[1])
         advance()
+      if not rows:
+        raise ValueError(
+          f'none of the {len(futures)} pairs from {shard.samples[0].key} on can be '
+          'used: the reasons are in the log'
+        )
       writer.close()
       # A shard that is in its place is done, so its index goes before it.
       Index.of(rows).save(shard.index)
@@ -326,8 +397,19 @@ def _write(
       future.cancel()
 
 
-def _make(sample: 'Sample') -> tuple[bytes, Row]:
-  record = sample.make()
+def _make(
+  sample: 'Sample', finish: Finish | None, skip: bool
+) -> tuple[bytes, Row] | None:
+  """A record and its row, or None if it cannot be made and may be skipped."""
+  try:
+    record = sample.make()
+    if finish is not None:
+      record = finish(record)
+  except ValueError as error:
+    if not skip:
+      raise
+    _log.warning('left out: %s', error)
+    return None
   return records.serialise(record), Row.of(record)
 
 
@@ -337,21 +419,31 @@ def _finish(
   work: pathlib.Path,
   final: pathlib.Path,
   plan: dict,
-) -> None:
-  """Writes TFDS's metadata and the indexes, and gives the folder its name."""
+) -> dict[str, int]:
+  """Writes TFDS's metadata and the indexes, and gives the folder its name.
+
+  Returns:
+    How many examples there are, by split.
+  """
   by_split: dict[str, list[_Shard]] = {}
   for shard in shards:
     by_split.setdefault(shard.split, []).append(shard)
-  sizes = {
-    split: [(len(shard.samples), shard.path.stat().st_size) for shard in parts]
-    for split, parts in by_split.items()
-  }
-  builder.describe(sizes, work)
+  sizes, counts = {}, {}
   for split, parts in by_split.items():
-    index = Index.join([Index.load(shard.index) for shard in parts])
+    indexes = [Index.load(shard.index) for shard in parts]
+    sizes[split] = [
+      (len(index), shard.path.stat().st_size)
+      for index, shard in zip(indexes, parts, strict=True)
+    ]
+    index = Index.join(indexes)
     index.save(index_path(work, split))
+    counts[split] = len(index)
+  builder.describe(sizes, work)
+  skipped = sum(len(shard.samples) for shard in shards) - sum(counts.values())
+  plan = {**plan, 'refused': plan['refused'] + skipped}
   atomic.write(work / _SUMMARY, json.dumps(plan, indent=2))
   os.replace(work, final)
   # What only a build needs goes last: until the rename it can still be resumed.
   for name in (_PLAN, _LOCK, *(shard.index.name for shard in shards)):
     (final / name).unlink()
+  return counts

@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from maskclip_jax.data import ade20k, records
-from maskclip_jax.data.records import Record, table
+from maskclip_jax.data.records import Record
 from maskclip_jax.data.tfrecord import TFRecordSource
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -168,7 +168,7 @@ def _coco(feature: Any, folder: pathlib.Path, name: str) -> Record:
     str(feature['image/id'].int64_list.value[0]),
     feature['image/filename'].bytes_list.value[0].decode(),
     segments=feature['panoptic_image'].bytes_list.value[0],
-    segments_info=table(rows),
+    segments_info=rows,
   )
 
 
@@ -182,7 +182,7 @@ def _scene_parse150(feature: Any, folder: pathlib.Path, name: str) -> Record:
     feature['image'].bytes_list.value[0],
     name,
     name,
-    instances=table(instances, masks=True),
+    instances=instances,
   )
 
 
@@ -192,24 +192,7 @@ def _size(photo: bytes) -> tuple[int, int]:
 
 
 def _record(photo: bytes, image_id: str, file_name: str, **fields: Any) -> Record:
-  height, width = _size(photo)
-  empty = {
-    'segments': b'',
-    'segments_info': table([]),
-    'semantic': b'',
-    'instances': table([], masks=True),
-    'captions': [],
-    'subsets': [],
-  }
-  return {
-    'image': photo,
-    'image_id': image_id,
-    'file_name': file_name,
-    'height': height,
-    'width': width,
-    **empty,
-    **fields,
-  }
+  return records.make(photo, image_id, file_name, _size(photo), **fields)
 
 
 DATASETS = {

@@ -105,19 +105,15 @@ class GeneratedPictures:
       }
       for number, category in enumerate(categories, start=1)
     ]
-    return {
-      'image': _png(photo),
-      'image_id': f'generated-{index}',
-      'file_name': f'generated/{index}.png',
-      'height': self.side,
-      'width': self.side,
-      'segments': _png(ids),
-      'segments_info': records.table(rows),
-      'semantic': b'',
-      'instances': records.table([], masks=True),
-      'captions': [' and '.join(names)],
-      'subsets': [],
-    }
+    return records.make(
+      _png(photo),
+      f'generated-{index}',
+      f'generated/{index}.png',
+      (self.side, self.side),
+      segments=_png(ids),
+      segments_info=rows,
+      captions=[' and '.join(names)],
+    )
 
 
 @dataclasses.dataclass(frozen=True)

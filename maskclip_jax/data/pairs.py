@@ -31,7 +31,8 @@ from jaxtyping import Bool, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
 from maskclip_jax import atomic
-from maskclip_jax.data.records import Record, table
+from maskclip_jax.data import records
+from maskclip_jax.data.records import Record
 
 DATASET = 'pairs'
 # CLIP's mean colour, as at inference, rounded to bytes [ovseg 5.8].
@@ -136,19 +137,9 @@ class PairSource(Sequence[Record]):
 
 def as_record(pair: Pair) -> Record:
   """A pair as any other stored example; its size is known when it is decoded."""
-  return {
-    'image': pair.image,
-    'image_id': pair.key,
-    'file_name': pair.key,
-    'height': 0,
-    'width': 0,
-    'segments': b'',
-    'segments_info': table([]),
-    'semantic': pair.mask,
-    'instances': table([], masks=True),
-    'captions': [pair.noun],
-    'subsets': [],
-  }
+  return records.make(
+    pair.image, pair.key, pair.key, (0, 0), semantic=pair.mask, captions=[pair.noun]
+  )
 
 
 def open_pairs(folder: str | os.PathLike | None, split: str) -> PairSource:

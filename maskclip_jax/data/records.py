@@ -22,6 +22,7 @@ Stored record (what `sources.open_source(...)[i]` returns):
 | `instances`     | `Table` + masks     | objects, which may overlap                   |
 | `captions`      | list of str         |                                              |
 | `subsets`       | list of str         | lists the photo is on: 'karpathy_train', ... |
+| `superpixels`   | bytes               | PNG of superpixel numbers; `b''` if not made |
 
 `segments` is 16-bit with one channel, or 8-bit RGB with id = R + 256 G + 65536 B as in
 COCO; `read_label_map` reads both. Id 0 is void. A row of a `Table` has
@@ -49,6 +50,7 @@ instances as bit-packed masks [N, H, ceil(W / 8)].
 import functools
 import io
 import struct
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import cv2
@@ -98,6 +100,7 @@ class Record(TypedDict):
   instances: Instances
   captions: list[str]
   subsets: list[str]
+  superpixels: bytes
 
 
 COLUMNS = {
@@ -109,7 +112,9 @@ COLUMNS = {
 }
 
 
-def table(rows: list[dict[str, Any]], *, masks: bool = False) -> Table | Instances:
+def table(
+  rows: Sequence[Mapping[str, Any]], *, masks: bool = False
+) -> Table | Instances:
   """Turns rows into the columns of a `Table`, or of `Instances` with `masks`.
 
   Raises:
@@ -123,6 +128,46 @@ def table(rows: list[dict[str, Any]], *, masks: bool = False) -> Table | Instanc
   if masks:
     columns['segmentation'] = [row['segmentation'] for row in rows]
   return columns
+
+
+def make(
+  image: bytes,
+  image_id: str,
+  file_name: str,
+  size: tuple[int, int],
+  *,
+  segments: bytes = b'',
+  segments_info: Sequence[Mapping[str, Any]] = (),
+  semantic: bytes = b'',
+  instances: Sequence[Mapping[str, Any]] = (),
+  captions: Sequence[str] = (),
+  subsets: Sequence[str] = (),
+) -> Record:
+  """Puts a record together; what a dataset lacks stays empty.
+
+  Args:
+    image: the photo's file.
+    image_id: its name in the dataset.
+    file_name: its file as published.
+    size: height and width in pixels.
+    segments, semantic: PNG.
+    segments_info, instances: rows of their tables.
+    captions, subsets: as in the record.
+  """
+  return {
+    'image': image,
+    'image_id': image_id,
+    'file_name': file_name,
+    'height': size[0],
+    'width': size[1],
+    'segments': segments,
+    'segments_info': table(segments_info),
+    'semantic': semantic,
+    'instances': table(instances, masks=True),
+    'captions': list(captions),
+    'subsets': list(subsets),
+    'superpixels': b'',
+  }
 
 
 def features() -> 'tfds.features.FeaturesDict':
@@ -149,6 +194,7 @@ def features() -> 'tfds.features.FeaturesDict':
       'instances': tfds.features.Sequence({**columns, 'segmentation': text}),
       'captions': tfds.features.Sequence(text),
       'subsets': tfds.features.Sequence(text),
+      'superpixels': text,
     }
   )
 
@@ -194,6 +240,10 @@ def parse(data: bytes) -> Record:
       },
       'captions': _texts(feature, 'captions'),
       'subsets': _texts(feature, 'subsets'),
+      # Builds from before there were superpixels have no such field.
+      'superpixels': _bytes(feature, 'superpixels')
+      if 'superpixels' in feature
+      else b'',
     }
   except (DecodeError, IndexError) as error:
     raise ValueError(

@@ -275,6 +275,26 @@ _MINIATURE = DatasetCard(
   'windows of scenes, and whole scenes.',
 )
 
+_CAPTIONS = DatasetCard(
+  name='captions',
+  title='Pairs of photo and text: your own, or CC3M',
+  homepage='https://ai.google.com/research/ConceptualCaptions',
+  licence='that of the pairs; of CC3M the list is free to use, the photos are not ours',
+  downloads=(
+    Download(
+      '*.tar',
+      'https://github.com/rom1504/img2dataset',
+      'webdataset tars, as img2dataset fetches CC3M; or a JSON of COCO captions, a CSV '
+      'or TSV list, photos beside .txt files, or parquet',
+      0,
+    ),
+  ),
+  counts={},
+  builder='maskclip_jax.data.builders.captions:Captions',
+  notes='Under a name of your own: `data build NAME --from captions --raw DIR`; '
+  'training then reads NAME/captions.',
+)
+
 _CARDS = (
   _ADE20K_150,
   _ADE20K_847,
@@ -282,4 +302,5 @@ _CARDS = (
   _PASCAL_CONTEXT,
   _VOC2012,
   _MINIATURE,
+  _CAPTIONS,
 )

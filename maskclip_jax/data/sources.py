@@ -288,13 +288,15 @@ def built_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.
   path = dataset_path(name, data_dir)
   if path.is_dir():
     return path
-  card = registry.find_dataset(name)
   started = path.with_name(path.name + '.building').exists()
   state = 'was not built to the end' if started else 'is not built'
-  raw = '--raw DIR ' if card.downloads else ''
+  if name in {card.name for card in registry.list_datasets()}:
+    how = '--raw DIR ' if registry.find_dataset(name).downloads else ''
+  else:
+    how = '--from captions --raw DIR '
   raise FileNotFoundError(
     f'{name} {state} in {path.parent.parent}: run python -m maskclip_jax data build '
-    f'{name} {raw}--data_dir {path.parent.parent}'
+    f'{name} {how}--data_dir {path.parent.parent}'
   )
 
 

@@ -92,9 +92,14 @@ def view_names(dataset: str | None = None) -> tuple[str, ...]:
 def find_view(name: str) -> View:
   """The view of a name.
 
+  Pairs of photo and text are built under any name, so NAME/captions is always a view.
+
   Raises:
     ValueError: there is none of that name.
   """
+  dataset, _, kind = name.partition('/')
+  if kind == 'captions' and dataset not in {view.dataset for view in _VIEWS}:
+    return View(name, 'caption', 'captions')
   return look_up('view', name, {view.name: view for view in _VIEWS})
 
 

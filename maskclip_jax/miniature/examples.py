@@ -66,19 +66,17 @@ def scene(seed: int, split: str, index: int) -> records.Record:
   categories = np.append(0, [row['category_id'] for row in rows])
   stuff = [number - THINGS - 1 for number in categories.tolist() if number > THINGS]
   name = f'{split}-{index:06d}'
-  return {
-    'image': jpeg(drawing.image),
-    'image_id': name,
-    'file_name': f'{name}.jpg',
-    'height': SCENE,
-    'width': SCENE,
-    'segments': write_label_map(segments),
-    'segments_info': records.table(rows),
-    'semantic': write_label_map(categories[segments]),
-    'instances': records.table(instances, masks=True),
-    'captions': describe(plan, stuff, rng),
-    'subsets': [],
-  }
+  return records.make(
+    jpeg(drawing.image),
+    name,
+    f'{name}.jpg',
+    (SCENE, SCENE),
+    segments=write_label_map(segments),
+    segments_info=rows,
+    semantic=write_label_map(categories[segments]),
+    instances=instances,
+    captions=describe(plan, stuff, rng),
+  )
 
 
 def _annotate(

@@ -76,19 +76,14 @@ def _record(
   plan, square, texts = window
   strength = rng.uniform(0.2, 1.0) if rng.random() < _SHIFTED else 0.0
   style = draw_style(rng, strength)
-  return {
-    'image': jpeg(_picture(plan, style, rng, square)),
-    'image_id': name,
-    'file_name': f'{name}.jpg',
-    'height': SIDE,
-    'width': SIDE,
-    'segments': b'',
-    'segments_info': records.table([]),
-    'semantic': b'',
-    'instances': records.table([], masks=True),
-    'captions': texts,
-    'subsets': [*subsets, 'shifted'] if strength else subsets,
-  }
+  return records.make(
+    jpeg(_picture(plan, style, rng, square)),
+    name,
+    f'{name}.jpg',
+    (SIDE, SIDE),
+    captions=texts,
+    subsets=[*subsets, 'shifted'] if strength else subsets,
+  )
 
 
 def _picture(

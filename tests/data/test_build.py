@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import raw_ade20k
+import raw_captioned
 import raw_coco
 import raw_pascal
 import tensorflow_datasets as tfds
@@ -27,6 +28,7 @@ WRITERS = {
   'coco': raw_coco.write_coco,
   'pascal_context': raw_pascal.write_context,
   'voc2012': raw_pascal.write_voc,
+  'captions': raw_captioned.write_tars,
 }
 
 

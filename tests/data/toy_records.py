@@ -69,6 +69,7 @@ def record(image, image_id='1', **fields):
     'instances': records.table([], masks=True),
     'captions': [],
     'subsets': [],
+    'superpixels': b'',
     **fields,
   }
 

@@ -84,23 +84,46 @@ def _tar_members(path: pathlib.Path) -> Iterator[tuple[str, Read]]:
   # they are unpacked once, to a nameless file.
   stream = path.open('rb') if path.suffix == '.tar' else gzip.open(path)  # noqa: SIM115
   file = stream if path.suffix == '.tar' else _spool(stream)
-  reader = _TarReader(file, str(path))
+  reader = _TarReader(file)
+  for name, start, length in _spans(file):
+    yield name, reader.member(start, length)
+
+
+def tar_spans(path: pathlib.Path) -> Iterator[tuple[str, int, int]]:
+  """Lists a tar that is not compressed: name, start and length of each file in it.
+
+  Raises:
+    DamagedArchiveError: it is not a tar or is cut off; after the files before.
+  """
+  try:
+    with path.open('rb') as file:
+      yield from _spans(file)
+  except _DAMAGED as error:
+    raise _damaged(str(path), error) from error
+
+
+def _spans(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+  size = os.fstat(file.fileno()).st_size
   with tarfile.open(fileobj=file, mode='r:') as archive:
     for info in archive:
+      if info.offset_data + info.size > size:
+        raise tarfile.ReadError(f'it ends inside {info.name}')
       if info.isfile():
-        yield info.name, reader.member(info)
+        yield info.name, info.offset_data, info.size
+    # tarfile takes a damaged header for the end, which is a block of zeros.
+    file.seek(archive.offset)
+    end = file.read(tarfile.BLOCKSIZE)
+  if len(end) < tarfile.BLOCKSIZE:
+    raise tarfile.ReadError('its end is missing')
+  if any(end):
+    raise tarfile.ReadError(f'no file begins at byte {archive.offset}')
 
 
 class _TarReader:
-  def __init__(self, file: IO[bytes], name: str):
-    self._file, self._name = file, name
-    self._lock = threading.Lock()
-    self._size = os.fstat(file.fileno()).st_size
+  def __init__(self, file: IO[bytes]):
+    self._file, self._lock = file, threading.Lock()
 
-  def member(self, info: tarfile.TarInfo) -> Read:
-    start, length = info.offset_data, info.size
-    if start + length > self._size:
-      raise tarfile.ReadError(f'it ends inside {info.name}')
+  def member(self, start: int, length: int) -> Read:
     return lambda: self._read(start, length)
 
   def _read(self, start: int, length: int) -> bytes:

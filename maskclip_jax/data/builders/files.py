@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from maskclip_jax.data import records
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
-from maskclip_jax.data.records import Record, table
+from maskclip_jax.data.records import Record
 
 _END_OF_JPEG = b'\xff\xd9'
 
@@ -179,29 +179,8 @@ def match(
 
 
 def make_record(
-  file: RawFile,
-  image_id: str,
-  photo: bytes,
-  size: tuple[int, int],
-  *,
-  segments: bytes = b'',
-  segments_info: Sequence[Mapping[str, Any]] = (),
-  semantic: bytes = b'',
-  instances: Sequence[Mapping[str, Any]] = (),
-  captions: Sequence[str] = (),
-  subsets: Sequence[str] = (),
+  file: RawFile, image_id: str, photo: bytes, size: tuple[int, int], **fields: Any
 ) -> Record:
-  """Puts a record together; what a dataset lacks stays empty."""
-  return {
-    'image': photo,
-    'image_id': image_id,
-    'file_name': file.path.rpartition(':')[2].rpartition('/')[2],
-    'height': size[0],
-    'width': size[1],
-    'segments': segments,
-    'segments_info': table(segments_info),
-    'semantic': semantic,
-    'instances': table(instances, masks=True),
-    'captions': list(captions),
-    'subsets': list(subsets),
-  }
+  """The record of a photo's file; `fields` as for `records.make`."""
+  name = file.path.rpartition(':')[2].rpartition('/')[2]
+  return records.make(photo, image_id, name, size, **fields)

@@ -17,6 +17,7 @@ from maskclip_jax.data.doctor.report import CheckReport, Histogram, ShownPhoto
 from maskclip_jax.data.doctor.tables import check_record
 from maskclip_jax.data.doctor.whole import check_leak, check_split, present
 from maskclip_jax.data.sources import Index, built_path, open_split, splits
+from maskclip_jax.data.views import view_names
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,6 +49,10 @@ def check(
     ValueError: no such dataset, or a file of it is damaged.
   """
   folder = built_path(name, data_dir)
+  if not view_names(name):
+    raise ValueError(
+      f'{name} has captions alone: its photos were checked when it was built'
+    )
   counts = registry.find_dataset(name).counts if counts is None else counts
   results = [
     _Split(name, split, data_dir).run(images, counts.get(split), progress)
