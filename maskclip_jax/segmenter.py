@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Float, Num, UInt8
 from PIL import Image
 
-from maskclip_jax import photos, plain, postprocess, zoo
+from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
 from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
@@ -101,6 +101,7 @@ class Segmenter:
 
   canvas_step = 128
 
+  @jax_settings.own()
   def __init__(
     self, model: nnx.Module, preset: Preset, *, cache: TextCache | None = None
   ):
@@ -160,6 +161,7 @@ class Segmenter:
     closed = self.preset.vocabulary is not None
     reads_scores = find_system(self.preset.system).reads_scores
 
+    @jax_settings.own()
     def forward(
       state: nnx.State,
       images: Images,
@@ -201,6 +203,7 @@ class Segmenter:
       words = Vocabulary.parse(words)
     return words.for_system(self.preset.words)
 
+  @jax_settings.own()
   def text_bank(self, vocabulary: Vocabulary) -> TextBank:
     """The class vectors of a vocabulary; encoded once, kept in memory and on disk."""
     key = vocabulary.content_key()
@@ -217,6 +220,7 @@ class Segmenter:
         self._banks[key] = TextBank.build(vectors, **vocabulary.columns(), seen=seen)
     return self._banks[key]
 
+  @jax_settings.own()
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
     tower = functools.partial(self._encode, self._state)
@@ -313,6 +317,7 @@ class Segmenter:
       for part, names in zip(parts, known, strict=True)
     )
 
+  @jax_settings.own()
   def _segment(
     self,
     photo: UInt8[np.ndarray, 'h0 w0 3'],

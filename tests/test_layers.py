@@ -12,7 +12,7 @@ NAME = PACKAGE.name
 
 # What every part may import of ours, the ground floor: single modules that know nothing
 # of segmentation.
-GROUND = {'atomic', 'locks', 'names', 'plain', 'resizing'}
+GROUND = {'atomic', 'jax_settings', 'locks', 'names', 'plain', 'resizing'}
 # What each part may import besides. Modules at the top level that are not named here
 # are entry points and may import anything.
 ALLOWED = {

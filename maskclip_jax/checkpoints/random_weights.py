@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import params
 
 _ONE = re.compile(r'.*/(scale|var)')
@@ -40,6 +41,7 @@ def random_array(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
   return array
 
 
+@jax_settings.own()
 def random_model(
   system: str, config: Any, *, seed: int = 0, dtype=jnp.float32
 ) -> nnx.Module:

@@ -5,10 +5,12 @@ import os
 import jax.numpy as jnp
 from flax import nnx
 
+from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.systems.system import Preset
 
 
+@jax_settings.own()
 def load_model(
   directory: str | os.PathLike, *, dtype=jnp.float32
 ) -> tuple[nnx.Module, Preset, bundle.Bundle]:

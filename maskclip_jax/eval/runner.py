@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from maskclip_jax import jax_settings
 from maskclip_jax.eval.evaluator import Evaluator, Item, Stopwatch
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Predicted
@@ -52,6 +53,7 @@ class Evaluation:
   devices: str
 
 
+@jax_settings.own()
 def evaluate(
   evaluator: Evaluator,
   source: Sequence[EvalExample],

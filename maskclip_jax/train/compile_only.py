@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from maskclip_jax import jax_settings
 from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.config import read
@@ -123,6 +124,7 @@ def devices_of(topology: str | None) -> Sequence[jax.Device]:
   return found.devices
 
 
+@jax_settings.own()
 def compile_step(
   values: Mapping[str, Any], devices: Sequence[jax.Device]
 ) -> CompileReport:

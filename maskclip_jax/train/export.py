@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from maskclip_jax import plain
+from maskclip_jax import jax_settings, plain
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.params import count
 from maskclip_jax.train.checkpoint import Checkpoints
@@ -73,6 +73,7 @@ def save_bundle(
   )
 
 
+@jax_settings.own()
 def export_checkpoint(
   workdir: str | pathlib.Path, to: str | pathlib.Path, step: str | None = None
 ) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.examples import decode_ids
 from maskclip_jax.names import unknown
@@ -90,6 +91,7 @@ class _Pending:
     return terms
 
 
+@jax_settings.own()
 def train(
   config: TrainConfig,
   workdir: pathlib.Path | str,

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from pycocotools import mask as coco_mask
 
+from maskclip_jax import jax_settings
 from maskclip_jax.eval.diagnosis import findings, oracles
 from maskclip_jax.eval.diagnosis.overlaps import Regions, overlap
 from maskclip_jax.eval.evaluator import Evaluator, Item, Options
@@ -90,6 +91,7 @@ class Diagnosis:
   worst: list[DiagnosedPhoto]
 
 
+@jax_settings.own()
 def diagnose(
   evaluator: Evaluator,
   source: Sequence[EvalExample],
