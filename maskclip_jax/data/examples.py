@@ -80,6 +80,7 @@ class Example:
     areas: official area of each row, pixels of the picture as published.
     regions: one object per row where objects overlap, else empty.
     captions: sentences about the photo.
+    superpixels: number of the superpixel at each pixel; None if they are not read.
   """
 
   image: UInt8[np.ndarray, 'h w 3']
@@ -99,6 +100,7 @@ class Example:
   )
   regions: tuple[Region, ...] = ()
   captions: tuple[str, ...] = ()
+  superpixels: Int32[np.ndarray, 'h w'] | None = None
 
   @property
   def size(self) -> tuple[int, int]:
@@ -133,7 +135,9 @@ def row_map(
   return np.repeat(rows, lengths).reshape(values.shape)
 
 
-def decode(record: Record, view: View, *, crowd: bool) -> Example:
+def decode(
+  record: Record, view: View, *, crowd: bool, superpixels: bool = False
+) -> Example:
   """Decodes a stored record as a view reads it.
 
   Args:
@@ -142,14 +146,18 @@ def decode(record: Record, view: View, *, crowd: bool) -> Example:
       class of the vocabulary, whether or not the photo shows it; 'panoptic': one row
       per segment; 'instance': one row and region per object.
     crowd: keep regions of many objects; training leaves them void [masqclip 7.2].
+    superpixels: read them as well.
 
   Raises:
-    RecordError: an unreadable photo or label map, or one of another size; the message
-      names the record.
+    RecordError: an unreadable photo or label map, or one of another size, or no
+      superpixels; the message names the record.
   """
   try:
     image, orientation = _read_photo(record['image'])
     example = _read_labels(record, view, image, crowd)
+    if superpixels:
+      found = _read_superpixels(record, example.size)
+      example = dataclasses.replace(example, superpixels=found)
   except _DAMAGE as error:
     name = record.get('file_name') or '?'
     raise RecordError(
@@ -166,6 +174,22 @@ def _read_photo(data: bytes) -> tuple[UInt8[np.ndarray, 'h w 3'], int]:
     image = np.asarray(picture.convert('RGB'))
   orientation = tags.get(_ORIENTATION_TAG, 1)
   return image, orientation if orientation in _ORIENTATIONS else 1
+
+
+def _read_superpixels(
+  record: Record, size: tuple[int, int]
+) -> Int32[np.ndarray, 'h w']:
+  if not record['superpixels']:
+    raise ValueError(
+      'it has no superpixels: build the dataset again, with data build --superpixels'
+    )
+  found = read_label_map(record['superpixels'])
+  if found.shape != size:
+    raise ValueError(
+      f'its superpixels are {found.shape[0]} x {found.shape[1]} pixels and the photo '
+      f'is {size[0]} x {size[1]}'
+    )
+  return found
 
 
 def _read_labels(
@@ -276,6 +300,7 @@ def _upright(example: Example, orientation: int) -> Example:
     example,
     image=image,
     segments=None if example.segments is None else turn(example.segments),
+    superpixels=None if example.superpixels is None else turn(example.superpixels),
     regions=tuple(
       Region(
         tuple(turn_points(polygon) for polygon in region.polygons),

@@ -105,14 +105,16 @@ class GeneratedPictures:
       }
       for number, category in enumerate(categories, start=1)
     ]
+    png = _png(ids)
     return records.make(
       _png(photo),
       f'generated-{index}',
       f'generated/{index}.png',
       (self.side, self.side),
-      segments=_png(ids),
+      segments=png,
       segments_info=rows,
       captions=[' and '.join(names)],
+      superpixels=png,
     )
 
 

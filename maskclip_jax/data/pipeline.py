@@ -39,6 +39,7 @@ from maskclip_jax.data.generated import (
 )
 from maskclip_jax.data.grouping import GroupedShuffle, portraits
 from maskclip_jax.data.sources import Source, open_source
+from maskclip_jax.data.superpixels import PatchRule, patch_superpixels
 from maskclip_jax.data.transforms import mappers
 from maskclip_jax.data.transforms.geometric import apply
 from maskclip_jax.data.transforms.mappers import Mapper
@@ -91,6 +92,9 @@ class DataConfig:
       captions, drawn at random, as this many tokens; 0 reads segments.
     regions: the pairs are masked regions and nouns (`pairs.py`), and batches have the
       regions as `segments`: 0 inside, -1 outside.
+    superpixel_patch: read superpixels, too, and give every patch of so many pixels a
+      side the number of its superpixel; 0 reads none.
+    superpixel_rule: how; see `superpixels.patch_superpixels`.
     prompts: what a text is put into in the place of {}, one of them drawn at random.
     overlapping: segments may overlap, so masks are bit-packed (instance views).
     same_orientation: examples that follow each other in groups of this size are all
@@ -115,6 +119,8 @@ class DataConfig:
   max_segments: int = 100
   caption_tokens: int = 0
   regions: bool = False
+  superpixel_patch: int = 0
+  superpixel_rule: PatchRule = 'mean'
   prompts: tuple[str, ...] = ('{}',)
   overlapping: bool = False
   same_orientation: int = 0
@@ -127,7 +133,7 @@ class DataConfig:
   def __post_init__(self):
     at_least(self, 1, 'batch_size', 'max_segments', 'prefetch')
     at_least(self, 0, 'generated', 'caption_tokens', 'same_orientation', 'workers')
-    at_least(self, 0, 'threads', 'seed')
+    at_least(self, 0, 'threads', 'seed', 'superpixel_patch')
     if self.datasets and self.generated:
       raise ValueError(
         f'there are data.datasets and {self.generated} generated pictures: give '
@@ -145,6 +151,11 @@ class DataConfig:
     if self.regions and not self.caption_tokens:
       raise ValueError(
         'data.regions are read with their nouns: set data.caption_tokens'
+      )
+    if self.superpixel_patch and self.canvas % self.superpixel_patch:
+      raise ValueError(
+        f'data.canvas is {self.canvas}, which is not whole patches of '
+        f'{self.superpixel_patch} (data.superpixel_patch)'
       )
     if self.on_error not in ('stop', 'skip'):
       raise ValueError(f"data.on_error is 'stop' or 'skip', not {self.on_error!r}")
@@ -282,7 +293,8 @@ def train_stream(
     Batches of `image` uint8 [b, H, W, 3], `image_hw` int32 [b, 2] (always the whole
     canvas: networks see the padding of training crops as pixels), `image_id` uint8
     (`examples.decode_ids`), `source` int32 [b], `replaced` bool [b], the arrays of
-    `Targets.arrays`, and `tokens` where captions are tokenized.
+    `Targets.arrays`, and `tokens` where captions are tokenized, and `superpixels` int32
+    [b, patches] where they are read.
 
   Raises:
     ValueError: batch, hosts and groups do not divide, or a dataset is empty.
@@ -362,7 +374,10 @@ class _Loader:
     caption = self._caption(example, rng)
     example = apply(example, self.mapper.draw(rng, example))
     targets = self.config.targets(self.view)
-    regions = {'segments': example.segments} if self.config.regions else {}
+    maps = {'segments': example.segments} if self.config.regions else {}
+    if patch := self.config.superpixel_patch:
+      rule = self.config.superpixel_rule
+      maps['superpixels'] = patch_superpixels(example.superpixels, patch, rule)
     return {
       'image': example.image,
       'image_hw': np.array(example.size, np.int32),
@@ -370,7 +385,7 @@ class _Loader:
       'source': np.int32(self.number),
       'replaced': np.bool_(skipped > 0),
       **caption,
-      **regions,
+      **maps,
       **(targets.arrays(example) if targets else {}),
     }
 
@@ -404,7 +419,12 @@ class _Loader:
       name = f'{self.view.name}: record number {index}'
       raise RecordError(f'{name}: {error}') from error
     try:
-      return decode(record, self.view, crowd=False)
+      return decode(
+        record,
+        self.view,
+        crowd=False,
+        superpixels=self.config.superpixel_patch > 0,
+      )
     except RecordError as error:
       raise RecordError(f'{self.view.name}: {error}') from error
 

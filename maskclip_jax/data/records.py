@@ -142,6 +142,7 @@ def make(
   instances: Sequence[Mapping[str, Any]] = (),
   captions: Sequence[str] = (),
   subsets: Sequence[str] = (),
+  superpixels: bytes = b'',
 ) -> Record:
   """Puts a record together; what a dataset lacks stays empty.
 
@@ -150,7 +151,7 @@ def make(
     image_id: its name in the dataset.
     file_name: its file as published.
     size: height and width in pixels.
-    segments, semantic: PNG.
+    segments, semantic, superpixels: PNG.
     segments_info, instances: rows of their tables.
     captions, subsets: as in the record.
   """
@@ -166,7 +167,7 @@ def make(
     'instances': table(instances, masks=True),
     'captions': list(captions),
     'subsets': list(subsets),
-    'superpixels': b'',
+    'superpixels': superpixels,
   }
 
 

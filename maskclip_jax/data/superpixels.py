@@ -11,8 +11,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from maskclip_jax.data.transforms.geometric import Window, resize_labels
-
 PatchRule = Literal['mean', 'most']
 
 
@@ -58,18 +56,12 @@ def find_superpixels(
 
 
 def patch_superpixels(
-  superpixels: Int32[np.ndarray, 'h w'],
-  crop: Window,
-  side: int,
-  patch: int,
-  rule: PatchRule = 'mean',
+  superpixels: Int32[np.ndarray, 'h w'], patch: int, rule: PatchRule = 'mean'
 ) -> Int32[np.ndarray, ' n']:
-  """The superpixel of every patch of a square cut out of a photo.
+  """The superpixel of every patch of a crop that was resized to the network's size.
 
   Args:
-    superpixels: the superpixels of the whole photo.
-    crop: the part of the photo that the square shows.
-    side: the side of the square, in pixels, a multiple of `patch`.
+    superpixels: those of the crop, resized by copying (`geometric.resize_labels`).
     patch: side of a patch, in pixels.
     rule: 'mean' is the mean of the numbers in a patch, cut to an integer, as released:
       a patch on the border of superpixels 3 and 41 may be counted with superpixel 22.
@@ -79,23 +71,15 @@ def patch_superpixels(
     One number per patch, row by row.
 
   Raises:
-    ValueError: the crop is not part of the map, or the side not a multiple.
+    ValueError: the sides are not multiples of a patch.
   """
   height, width = superpixels.shape
-  inside = crop.top + crop.height <= height and crop.left + crop.width <= width
-  if not inside or min(crop) < 0 or 0 in crop[2:]:
+  if height % patch or width % patch:
     raise ValueError(
-      f'{crop} is not part of superpixels of {height} x {width}: are they of another '
-      'photo, or of another size of it?'
+      f'superpixels of {height} x {width} pixels are not whole patches of {patch}'
     )
-  if side % patch:
-    raise ValueError(f'a side of {side} is not a multiple of patches of {patch}')
-  square = resize_labels(
-    superpixels[crop.rows, crop.columns], (side, side), rule='torch'
-  )
-  grid = side // patch
-  patches = square.reshape(grid, patch, grid, patch).swapaxes(1, 2)
-  patches = patches.reshape(grid**2, patch**2)
+  patches = superpixels.reshape(height // patch, patch, width // patch, patch)
+  patches = patches.swapaxes(1, 2).reshape(-1, patch**2)
   if rule == 'mean':
     return patches.mean(1).astype(np.int32)
   if rule == 'most':

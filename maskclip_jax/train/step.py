@@ -25,7 +25,7 @@ from maskclip_jax.train.task import Layout, Task, Terms, make_task
 
 # What the losses read; the rest of a batch stays on the host.
 ON_DEVICE = (
-  *('image', 'image_hw', 'tokens'),
+  *('image', 'image_hw', 'tokens', 'superpixels'),
   *('class', 'valid', 'crowd', 'segments', 'masks'),
 )
 
@@ -152,6 +152,8 @@ def abstract_batch(data: DataConfig) -> dict[str, jax.ShapeDtypeStruct]:
       shapes['masks'] = ((b, n, side, side // 8), np.uint8)
     else:
       shapes['segments'] = ((b, side, side), np.int16)
+  if data.superpixel_patch:
+    shapes['superpixels'] = ((b, (side // data.superpixel_patch) ** 2), np.int32)
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 

@@ -234,9 +234,14 @@ def _apply_to_region(region: Region, operations: Sequence[Operation]) -> Region:
 
 def apply(example: Example, operations: Sequence[Operation]) -> Example:
   """Carries out operations, in order, on everything an example holds."""
-  image, segments = example.image, example.segments
+  image, segments, superpixels = example.image, example.segments, example.superpixels
   for operation in operations:
     image = operation.image(image)
-    segments = segments if segments is None else operation.labels(segments, VOID)
+    if segments is not None:
+      segments = operation.labels(segments, VOID)
+    if superpixels is not None:
+      superpixels = operation.labels(superpixels, VOID)
   regions = tuple(_apply_to_region(region, operations) for region in example.regions)
-  return dataclasses.replace(example, image=image, segments=segments, regions=regions)
+  return dataclasses.replace(
+    example, image=image, segments=segments, regions=regions, superpixels=superpixels
+  )
