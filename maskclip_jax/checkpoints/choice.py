@@ -11,7 +11,7 @@ from maskclip_jax import zoo
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint
 from maskclip_jax.mapping.problems import NAMED
 from maskclip_jax.mapping.sizes import KnownSizes
-from maskclip_jax.systems.system import Preset, System, find_system
+from maskclip_jax.systems.system import Preset, System, all_systems, find_system
 
 
 def find_preset(preset: str | Preset) -> tuple[str, Preset]:
@@ -128,9 +128,12 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   for name, (base, chosen) in candidates.items():
     if _same_vocabulary(base, chosen) and _same_parts(base.config, chosen.config):
       return f'{system.name} of its own sizes, otherwise {name}', chosen
+  made = [
+    s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
+  ]
   raise ValueError(
-    f'{path} has a class head of its own, which no preset has names for: name a '
-    'preset, or use the file for its proposals in another system'
+    f'{path} has a class head of its own, which no preset has names for: take its '
+    f'proposals alone, for any words, by --system {" or ".join(made)} with --clip FILE'
   )
 
 

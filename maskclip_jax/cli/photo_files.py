@@ -31,42 +31,53 @@ class PhotoFile:
   name: str
 
 
-def find_photos(words: Sequence[str]) -> tuple[list[PhotoFile], list[str]]:
+@dataclasses.dataclass(frozen=True)
+class FoundPhotos:
+  """What words of a command stand for.
+
+  Attributes:
+    photos: each once, in order; where there are several, some may not exist.
+    problems: words that stand for no photo, one line each.
+    notes: about pictures that were left out.
+  """
+
+  photos: tuple[PhotoFile, ...]
+  problems: tuple[str, ...]
+  notes: tuple[str, ...]
+
+
+def find_photos(words: Sequence[str]) -> FoundPhotos:
   """The photos that words of a command stand for, in order.
 
   Folders are searched with all below them. Hidden files are no photos, nor are results
   of this program.
 
-  Returns:
-    The photos, each once, and notes about pictures that were left out.
-
   Raises:
-    FileNotFoundError: a file does not exist, or a word stands for no photo.
+    FileNotFoundError: not one photo is there.
   """
   found: dict[pathlib.Path, PhotoFile] = {}
   left_out: list[pathlib.Path] = []
+  problems: list[str] = []
   for word in words:
     path = pathlib.Path(word)
-    if path.is_dir():
+    if os.path.isdir(path):
       photos = _below(path, path, left_out)
-      _check_some(photos, f'the folder {word} holds no image', left_out)
-    elif any(c in word for c in '*?[') and not path.exists():
+      problem = f'the folder {word} holds no image'
+    elif any(c in word for c in '*?[') and not os.path.lexists(path):
       photos = _matching(path, left_out)
-      _check_some(photos, f'no file matches {word}', left_out)
-    elif not path.is_file():
-      raise FileNotFoundError(f'{path} does not exist: give the path of an image file')
+      problem = f'no file matches {word}'
     else:
       photos = [PhotoFile(path, path.name)]
     found |= {photo.path: photo for photo in photos if photo.path not in found}
-  return list(found.values()), [_explained(left_out)] if left_out else []
-
-
-def _check_some(
-  photos: Sequence[PhotoFile], problem: str, left_out: Sequence[pathlib.Path]
-) -> None:
-  if not photos:
-    why = f'; {_explained(left_out)}' if left_out else ''
-    raise FileNotFoundError(problem + why)
+    if not photos:
+      problems.append(problem)
+  notes = (_explained(left_out),) if left_out else ()
+  if not found:
+    raise FileNotFoundError('; '.join([problems[0], *notes]))
+  if not any(map(os.path.isfile, found)):
+    path = next(iter(found))
+    raise FileNotFoundError(f'{path} does not exist: give the path of an image file')
+  return FoundPhotos(tuple(found.values()), tuple(problems), notes)
 
 
 def _matching(pattern: pathlib.Path, left_out: list[pathlib.Path]) -> list[PhotoFile]:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import pathlib
 import time
+import warnings
 
 from maskclip_jax import atomic
 from maskclip_jax.cli.messages import note, one_line
@@ -82,17 +83,21 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.cli.jobs import plan_jobs
   from maskclip_jax.cli.photo_files import find_photos
-  from maskclip_jax.photos import read_photo
+  from maskclip_jax.photos import PhotoWarning, read_photo
   from maskclip_jax.segmenter import parse_tasks
 
   start = time.perf_counter()
   tasks = parse_tasks(arguments.task)
-  photos, notes = find_photos(arguments.photos)
-  for text in notes:
-    note(f'note: {text}')
+  found = find_photos(arguments.photos)
+  photos = found.photos
+  for text in [*found.problems, *(f'note: {text}' for text in found.notes)]:
+    note(text)
   atomic.check_place(arguments.out / photos[0].path.name)
   if len(photos) == 1:
-    read_photo(photos[0].path, arguments.white)  # Fails before the model is loaded.
+    with warnings.catch_warnings():
+      # Fails before the model is loaded; what is noted is noted when it is segmented.
+      warnings.simplefilter('ignore', PhotoWarning)
+      read_photo(photos[0].path, arguments.white)
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
   if arguments.vocabulary is not None:
@@ -105,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
   if not arguments.quiet:
     seconds = time.perf_counter() - start
     print(_summary(jobs, failures, seconds) + f', of which {compiled.told()}')
-  return 2 if failures else 0
+  return 2 if failures or found.problems else 0
 
 
 def _summary(jobs, failures, seconds) -> str:

@@ -355,7 +355,18 @@ def test_a_class_head_without_names_is_refused(files, tmp_path):
     name = f'sem_seg_head.predictor.class_embed.{key}'
     state[name] = np.zeros((151, *state[name].shape[1:]), np.float32)
   write_tensors(tmp_path / 'ade.safetensors', state)
-  refused('class head of its own', tmp_path / 'ade.safetensors', tmp_path / 'b')
+  refused(
+    'class head of its own.*--system clip_baseline or maskclip with --clip FILE',
+    tmp_path / 'ade.safetensors',
+    tmp_path / 'b',
+  )
+  done = convert_checkpoint(
+    tmp_path / 'ade.safetensors',
+    tmp_path / 'b',
+    system='clip_baseline',
+    clip=files['clip'],
+  )
+  assert done.system == 'clip_baseline'
 
 
 def test_missing_and_unknown_tensors_are_listed(files, tmp_path):
@@ -375,6 +386,12 @@ FOREIGN = {
   'ResNet image tower': 'visual.layer1.0.conv1.weight',
   "timm's image tower alone": 'blocks.0.attn.qkv.weight',
   'without its text tower': 'vision_model.embeddings.class_embedding',
+  "Mask2Former in Hugging Face's layout": (
+    'model.pixel_level_module.decoder.mask_projection.weight'
+  ),
+  'is SigLIP': 'vision_model.head.attention.in_proj_weight',
+  "timm's transformers as image tower": 'visual.trunk.blocks.0.attn.qkv.weight',
+  'is CoCa': 'text_decoder.transformer.resblocks.0.ln_1.weight',
   'Swin': 'backbone.layers.0.blocks.0.attn.qkv.weight',
   'a network we do not know: it holds lm_head': 'lm_head.weight',
 }

@@ -67,7 +67,7 @@ def trip(tmp_path_factory):
 
 
 def names(*words) -> list[str]:
-  return [found.name for found in find_photos([str(word) for word in words])[0]]
+  return [found.name for found in find_photos([str(word) for word in words]).photos]
 
 
 def test_a_folder_is_searched_with_all_below_it(trip):
@@ -103,10 +103,10 @@ def test_brackets_in_the_name_of_a_folder(tmp_path):
 def test_kinds_that_are_not_read_are_told(tmp_path):
   for ending in ('jpe', 'jfif', 'heic'):
     photo(tmp_path / 'x.jpg').rename(tmp_path / f'x.{ending}')
-  found, (note,) = find_photos([str(tmp_path)])
-  assert [p.name for p in found] == ['x.jfif', 'x.jpe']
-  assert 'x.heic' in note
-  photos.read_photo(found[0].path)
+  found = find_photos([str(tmp_path)])
+  assert [p.name for p in found.photos] == ['x.jfif', 'x.jpe']
+  assert 'x.heic' in found.notes[0]
+  photos.read_photo(found.photos[0].path)
   (tmp_path / 'only').mkdir()
   (tmp_path / 'x.heic').rename(tmp_path / 'only/x.heic')
   with pytest.raises(FileNotFoundError, match=r'no image; 1 .* \.heic to PNG'):
@@ -252,10 +252,30 @@ def test_a_photo_that_fails_does_not_end_a_batch(tmp_path, capsys):
   assert 'b.jpg does not exist' in (tmp_path / 'out/index.html').read_text()
 
 
+def test_words_without_a_photo_do_not_end_a_batch(tmp_path, capsys):
+  good = photo(tmp_path / 'a.jpg')
+  (tmp_path / 'link.jpg').symlink_to('nowhere.jpg')
+  (tmp_path / 'empty').mkdir()
+  bad = [tmp_path / name for name in ('link.jpg', 'x' * 300, 'empty', '*.tif')]
+  assert predict(*bad, good, out=tmp_path / 'out') == 2
+  text = capsys.readouterr()
+  for words in (
+    'link.jpg does not',
+    'name too long',
+    'empty holds no',
+    'no file match',
+  ):
+    assert words in text.err
+  assert '1 of 3 photos' in text.out
+  assert (tmp_path / 'out/a.json').is_file()
+  with pytest.raises(FileNotFoundError, match=r'link.jpg does not exist'):
+    find_photos([str(tmp_path / 'link.jpg')])
+
+
 def test_stems_that_belong_to_the_folder_are_not_used(tmp_path):
   for name in ('index', 'predictions'):
     photo(tmp_path / f'{name}.jpg')
-  found, _ = find_photos([str(tmp_path)])
+  found = find_photos([str(tmp_path)]).photos
   planned = jobs.plan_jobs(found, tmp_path / 'out', ('panoptic',), 'key')
   assert [job.stem for job in planned] == ['index.jpg', 'predictions.jpg']
 

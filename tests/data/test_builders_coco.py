@@ -432,3 +432,38 @@ def test_validation_alone_with_photos_of_other_endings(tmp_path):
   for photo in (raw / 'val2017').iterdir():
     photo.rename(photo.with_suffix('.JPG'))
   assert list(built('coco', raw, tmp_path / 'data')) == ['val']
+
+
+def change(raw, kind, edit):
+  """Changes the rows of the photos in a training JSON."""
+  path = raw / f'annotations/{kind}_train2017.json'
+  data = json.loads(path.read_text())
+  for row in data['images']:
+    edit(row)
+  path.write_text(json.dumps(data))
+
+
+def test_png_photos_in_folders_of_their_own(tmp_path):
+  raw = raw_coco.write_coco(tmp_path / 'raw')
+  for photo in (raw / 'train2017').iterdir():
+    Image.open(photo).save(photo.with_suffix('.png'))
+    photo.unlink()
+
+  def rename(row):
+    row['file_name'] = f'train2017/{row["file_name"].replace(".jpg", ".png")}'
+
+  for kind in ('instances', 'panoptic', 'captions'):
+    change(raw, kind, rename)
+  assert len(built('coco', raw, tmp_path / 'data')['train']) == 6
+
+
+def test_exchanged_sizes_are_told_and_those_of_the_photos_count(tmp_path):
+  raw = raw_coco.write_coco(tmp_path / 'raw')
+
+  def exchange(row):
+    row['height'], row['width'] = row['width'], row['height']
+
+  change(raw, 'instances', exchange)
+  with pytest.warns(UserWarning, match=r'\.jpg as 24 x 32 and it is 32 x 24'):
+    records = built('coco', raw, tmp_path / 'data')
+  assert (records['train']['9']['height'], records['train']['9']['width']) == (24, 32)

@@ -6,7 +6,8 @@ protocol are written: they are views of the instance masks, which are stored who
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maskclip_jax.data.builders import coco_json
@@ -14,6 +15,7 @@ from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
 from maskclip_jax.data.builders.files import (
   check_ids,
   check_indices,
+  is_turned,
   make_record,
   match,
   measured_objects,
@@ -26,6 +28,8 @@ from maskclip_jax.data.records import Record
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _SPLITS = {'train': 'train2017', 'val': 'val2017'}
+# So many photos tell whether sizes were exchanged.
+_LOOKED_AT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Coco(SegmentationBuilder):
     here = {
       split: name
       for split, name in _SPLITS.items()
-      if raw.folder(name, suffix=PHOTO_SUFFIXES) or raw.renamed(f'{name}.zip')
+      if _photos(raw, name) or raw.renamed(f'{name}.zip')
     }
     self._lacking = tuple(f'split {split}' for split in _SPLITS if split not in here)
     return {
@@ -82,7 +86,7 @@ class Coco(SegmentationBuilder):
     photos = _photos(raw, name)
     if not photos:
       raise FileNotFoundError(raw.missing('photos', (f'{name}/*.jpg',), archive))
-    images, instances = self._instances(raw, name)
+    images, instances = self._instances(raw, name, photos)
     panoptic_images, panoptic, panoptic_maps = self._panoptic(raw, name)
     caption_images, captions = self._captions(raw, name)
     lists = {
@@ -130,7 +134,7 @@ class Coco(SegmentationBuilder):
     return file, coco_json.load(file, *keys)
 
   def _instances(
-    self, raw: RawFiles, name: str
+    self, raw: RawFiles, name: str, pictures: Mapping[str, RawFile]
   ) -> tuple[dict[int, str], coco_json.Rows]:
     keys = ('images', 'annotations', 'categories')
     found = self._annotations(raw, 'instances', name, 2, *keys)
@@ -139,6 +143,7 @@ class Coco(SegmentationBuilder):
     file, data = found
     vocabulary = Vocabulary.named('coco-instances80')
     photos = coco_json.photos(file, data)
+    _note_sizes(file, data['images'], pictures)
     return photos, coco_json.instances(file, data, photos, vocabulary)
 
   def _panoptic(self, raw: RawFiles, name: str):
@@ -193,6 +198,29 @@ def _photos(raw: RawFiles, name: str) -> dict[str, RawFile]:
   pictures = raw.folder(name, suffix='.png')
   maps = raw.folder(f'stuffthingmaps*/{name}', suffix='.png')
   return {} if pictures == maps else pictures
+
+
+def _note_sizes(
+  file: RawFile, rows: Sequence[Mapping[str, Any]], photos: Mapping[str, RawFile]
+) -> None:
+  """Warns where the first photos have other sizes than a JSON lists for them.
+
+  A camera's rotation exchanges the sides in some releases, and in others not.
+  """
+  for row in rows[:_LOOKED_AT]:
+    photo = photos.get(str(row['file_name']).rpartition('/')[2].rpartition('.')[0])
+    listed = row.get('height'), row.get('width')
+    if photo is None or None in listed:
+      continue
+    size = read_photo(photo)[1]
+    exchanged = listed == size[::-1] and is_turned(photo)
+    if listed != size and not exchanged:
+      warnings.warn(
+        f'{file.path} lists {photo.path} as {listed[1]} x {listed[0]} and it is '
+        f'{size[1]} x {size[0]}: sizes are taken from the photos',
+        stacklevel=2,
+      )
+      return
 
 
 def _common(name: str, lists: Mapping[str, Mapping[int, str]]) -> dict[int, str]:

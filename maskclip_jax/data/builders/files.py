@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32, Int64
 from numpy import ndarray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from maskclip_jax.data import records
 from maskclip_jax.data.builders.raw import RawFile
@@ -39,6 +39,12 @@ def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
       'or its archive again'
     ) from error
   return data, (height, width)
+
+
+def is_turned(file: RawFile) -> bool:
+  """Whether a camera's note in the photo exchanges height and width."""
+  with Image.open(io.BytesIO(file.read())) as image:
+    return image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
 
 
 def read_labels(
