@@ -14,15 +14,22 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax.losses.assignment import assign
 from maskclip_jax.losses.ground_truth import GroundTruth
-from maskclip_jax.losses.matching import Weights, labels_of_matches, matching_cost
+from maskclip_jax.losses.matching import (
+  Weights,
+  labels_of_matches,
+  matching_cost,
+  pixel_cost,
+)
 from maskclip_jax.losses.terms import (
   PointSampling,
   bce,
   dice,
+  focal,
   mean_groups,
   uncertain_points,
   weighted_nll,
 )
+from maskclip_jax.ops.resize import resize
 from maskclip_jax.ops.sampling import sample_points
 from maskclip_jax.plain import at_least
 
@@ -45,7 +52,8 @@ class CriterionConfig:
   Attributes:
     weights: the weights of the costs and of the losses.
     void_weight: weight of unmatched queries in the class loss.
-    sampling: points at which masks are compared.
+    sampling: points at which masks are compared; None compares all pixels, by focal
+      loss in the place of cross-entropy, as MaskFormer does [ovseg 4.3].
     images_per_mean: images per class-loss mean, the official code's images per device;
       all of the batch by default.
     label_every_layer: whether earlier layers have a class loss too.
@@ -53,7 +61,7 @@ class CriterionConfig:
 
   weights: Weights = dataclasses.field(default_factory=Weights)
   void_weight: float = 0.1
-  sampling: PointSampling = dataclasses.field(default_factory=PointSampling)
+  sampling: PointSampling | None = dataclasses.field(default_factory=PointSampling)
   images_per_mean: int | None = None
   label_every_layer: bool = True
 
@@ -142,6 +150,8 @@ def match(
 
     def layer(inputs):
       log_p, masks, source = inputs
+      if config.sampling is None:
+        return pixel_cost(log_p, masks, truth, config.weights)
       return matching_cost(
         log_p,
         masks,
@@ -159,17 +169,47 @@ def match(
   return solve(cost, truth.valid)
 
 
+def _at_points(
+  maps: Float[Array, 'k h w'],
+  row: Int[Array, ' k'],
+  source: Array | Points,
+  truth: GroundTruth,
+  predictions: Predictions,
+  sampling: PointSampling,
+) -> tuple[Float[Array, ' k'], Float[Array, ' k']]:
+  """Mask and dice losses of some pairs of one image at sampled points."""
+  hw = predictions.mask_hw
+  hw = None if hw is None else (hw[0], hw[1])
+  candidates, fresh = _pair_points(source, row, sampling)
+  points = uncertain_points(
+    jax.lax.stop_gradient(maps), candidates, fresh, sampling.uncertain, hw
+  )
+  logits = sample_points(maps, points, hw)
+  targets = truth.sample_own(row, points, predictions.truth_hw)
+  return bce(logits, targets), dice(logits, targets)
+
+
+def _at_pixels(
+  maps: Float[Array, 'k h w'], row: Int[Array, ' k'], truth: GroundTruth
+) -> tuple[Float[Array, ' k'], Float[Array, ' k']]:
+  """The same at every pixel of the ground truth, by focal loss."""
+  logits = resize(maps, truth.size).reshape(len(row), -1)
+  targets = truth.own(row).reshape(len(row), -1).astype(jnp.float32)
+  return focal(logits, targets), dice(logits, targets)
+
+
 def _judge_layer(
   masks: Float[Array, 'q h w'],
   query_of: Int[Array, ' n'],
-  source,
-  truth: GroundTruth,
-  mask_hw,
-  truth_hw,
-  sampling: PointSampling,
+  compare: Callable,
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
-  """Sums of mask and dice losses over the matched pairs of one image and layer."""
-  hw = None if mask_hw is None else (mask_hw[0], mask_hw[1])
+  """Sums of mask and dice losses over the matched pairs of one image and layer.
+
+  Args:
+    masks: one map per query.
+    query_of: the query of each row of the ground truth, -1 where it has none.
+    compare: both losses of some maps, each with a row.
+  """
   row = jnp.argsort(query_of < 0, stable=True)
   query = query_of[row]
   group = min(_GROUP, len(row))
@@ -179,15 +219,8 @@ def _judge_layer(
 
   @jax.checkpoint
   def judge(maps, row, query):
-    candidates, fresh = _pair_points(source, row, sampling)
-    points = uncertain_points(
-      jax.lax.stop_gradient(maps), candidates, fresh, sampling.uncertain, hw
-    )
-    logits = sample_points(maps, points, hw)
-    targets = truth.sample_own(row, points, truth_hw)
     matched = query >= 0
-    losses = bce(logits, targets), dice(logits, targets)
-    return tuple(jnp.where(matched, loss, 0.0).sum() for loss in losses)
+    return tuple(jnp.where(matched, x, 0.0).sum() for x in compare(maps, row))
 
   def skip(maps, row, query):
     return jnp.zeros(()), jnp.zeros(())
@@ -215,9 +248,14 @@ def judge_masks(
     predictions, query_of, truth, source = inputs
 
     def layer(inputs):
-      return _judge_layer(
-        *inputs, truth, predictions.mask_hw, predictions.truth_hw, config.sampling
-      )
+      masks, query_of, source = inputs
+
+      def compare(maps, row):
+        if config.sampling is None:
+          return _at_pixels(maps, row, truth)
+        return _at_points(maps, row, source, truth, predictions, config.sampling)
+
+      return _judge_layer(masks, query_of, compare)
 
     return jax.lax.map(layer, (predictions.mask_logits, query_of, source))
 
@@ -248,10 +286,13 @@ def set_criterion(
     have a suffix `_0`, `_1`, ... as in the official logs.
 
   Raises:
-    ValueError: the batch does not divide into means of `images_per_mean`.
+    ValueError: the batch does not divide into means of `images_per_mean`, or all pixels
+      of photos that do not fill their canvas are to be compared.
   """
   batch, layers = predictions.mask_logits.shape[:2]
   mean_groups(batch, config.images_per_mean)
+  if config.sampling is None and predictions.mask_hw is not None:
+    raise ValueError('all pixels are compared only where photos fill their canvas')
   if not isinstance(source, Points):
     source = _image_keys(source, batch, layers)
   query_of = batched(lambda *inputs: match(*inputs, config))(

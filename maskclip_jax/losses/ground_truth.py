@@ -109,6 +109,21 @@ class GroundTruth:
     taps = self._pixels(points, hw)
     return sum(weight * self.covers(y, x) for y, x, weight in taps)
 
+  def resized(self, shape: tuple[int, int]) -> Bool[Array, 'n h w']:
+    """Every mask of one image at another size, by torch's nearest rule."""
+    return self.covers(*_nearest(self.size, shape))
+
+  def own(self, row: Int[Array, ' k']) -> Bool[Array, 'k h w']:
+    """Given rows of one image, whole."""
+    masks = jnp.zeros((), bool)
+    if self._mapped:
+      masks = self.segments == row[:, None, None]
+    if self.masks is not None:
+      packed = self.masks[jnp.maximum(row - self._mapped, 0)]
+      bits = jnp.unpackbits(packed, axis=-1, count=self.size[1]).astype(bool)
+      masks = jnp.where((row < self._mapped)[:, None, None], masks, bits)
+    return masks
+
   def sample_own(
     self,
     row: Int[Array, ' k'],
@@ -138,11 +153,7 @@ class GroundTruth:
       the predictions; whole numbers.
     """
     hw = self.size if hw is None else hw
-    (y, _), (x, _) = (
-      resize_taps(jnp.arange(length), hw[i], length, 'nearest')
-      for i, length in enumerate(predicted.shape[1:])
-    )
-    y, x = y[:, 0], x[:, 0]
+    y, x = (line.reshape(-1) for line in _nearest(hw, predicted.shape[1:]))
     queries, height, width = predicted.shape
     ones = jnp.ones((1, height, width), bool)
     counted = jnp.concatenate([predicted, ones])
@@ -168,6 +179,17 @@ class GroundTruth:
     total, _ = jax.lax.scan(step, start, (y, jnp.moveaxis(counted, 1, 0)))
     areas = predicted.sum((1, 2), dtype=jnp.float32)
     return total[:-1], areas, total[-1]
+
+
+def _nearest(
+  hw: tuple[int, int] | Int[Array, '2'], shape: tuple[int, int]
+) -> tuple[Int[Array, 'h 1'], Int[Array, '1 w']]:
+  """Which rows and columns a resized map copies, by torch's nearest rule."""
+  (y, _), (x, _) = (
+    resize_taps(jnp.arange(length), hw[i], length, 'nearest')
+    for i, length in enumerate(shape)
+  )
+  return y, x.T
 
 
 def _bit(packed: UInt8[Array, '*p'], x: Int[Array, '*p']) -> Bool[Array, '*p']:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.losses.ground_truth import GroundTruth
+from maskclip_jax.losses.terms import focal_parts
 from maskclip_jax.ops.sampling import sample_points
 from maskclip_jax.plain import at_least
 
@@ -56,17 +57,48 @@ def matching_cost(
   logits = sample_points(mask_logits, points[None], hw)
   targets = truth.sample(points, truth_hw)
 
-  def products(a: Float[Array, 'q p'], b: Float[Array, 'n p']) -> Float[Array, 'q n']:
-    return jnp.einsum('qp,np->qn', a, b, precision=_HIGHEST)
+  entropy = jax.nn.softplus(logits).sum(-1, keepdims=True) - _products(logits, targets)
+  cost = weights.mask * entropy / points.shape[0]
+  cost += weights.dice * _dice_cost(jax.nn.sigmoid(logits), targets)
+  return cost - _class_cost(log_p, truth, weights)
 
-  entropy = jax.nn.softplus(logits).sum(-1, keepdims=True) - products(logits, targets)
-  p = jax.nn.sigmoid(logits)
+
+def _products(a: Float[Array, 'q p'], b: Float[Array, 'n p']) -> Float[Array, 'q n']:
+  return jnp.einsum('qp,np->qn', a, b, precision=_HIGHEST)
+
+
+def _dice_cost(
+  p: Float[Array, 'q p'], targets: Float[Array, 'n p']
+) -> Float[Array, 'q n']:
   areas = p.sum(-1, keepdims=True) + targets.sum(-1)
-  dice = 1 - (2 * products(p, targets) + 1) / (areas + 1)
-  cost = weights.mask * entropy / points.shape[0] + weights.dice * dice
-  if log_p is not None:
-    cost -= weights.label * jnp.exp(log_p[:, truth.classes])
-  return cost
+  return 1 - (2 * _products(p, targets) + 1) / (areas + 1)
+
+
+def _class_cost(
+  log_p: Float[Array, 'q k'] | None, truth: GroundTruth, weights: Weights
+) -> Float[Array, 'q n'] | float:
+  if log_p is None:
+    return 0.0
+  return weights.label * jnp.exp(log_p[:, truth.classes])
+
+
+def pixel_cost(
+  log_p: Float[Array, 'q k'] | None,
+  mask_logits: Float[Array, 'q h w'],
+  truth: GroundTruth,
+  weights: Weights,
+) -> Float[Array, 'q n']:
+  """`matching_cost` at every pixel of the predictions, by focal loss [ovseg 4.3].
+
+  The ground truth is brought to their size by torch's nearest rule.
+  """
+  targets = truth.resized(mask_logits.shape[1:]).astype(jnp.float32)
+  logits, targets = (x.reshape(len(x), -1) for x in (mask_logits, targets))
+  one, zero = focal_parts(logits)
+  mask = _products(one - zero, targets) + zero.sum(-1, keepdims=True)
+  cost = weights.mask * mask / logits.shape[1]
+  cost += weights.dice * _dice_cost(jax.nn.sigmoid(logits), targets)
+  return cost - _class_cost(log_p, truth, weights)
 
 
 def labels_of_matches(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from maskclip_jax.nn.dropout import Drops, drop_values
 from maskclip_jax.nn.layers import (
   LayerNorm,
   ValidHW,
@@ -51,12 +52,20 @@ class DecoderLayer(nnx.Module):
     keys: Float[Array, 'b s c'],
     values: Float[Array, 'b s c'],
     mask: Bool[Array, 'b 1 1 s'] | None,
+    drops: Drops | None = None,
   ) -> Float[Array, 'b q c']:
     """Updates the queries; `keys` are `values` with their place."""
+
+    def drop(x: jax.Array, number: int) -> jax.Array:
+      return drop_values(x, drops, number)
+
+    of_self, of_image = (functools.partial(drop, number=n) for n in (0, 1))
     placed = x + positions
-    x = self.norm1(x + self.self_attn(placed, placed, x))
-    x = self.norm2(x + self.multihead_attn(x + positions, keys, values, mask))
-    return self.norm3(x + self.linear2(nnx.relu(self.linear1(x))))
+    x = self.norm1(x + drop(self.self_attn(placed, placed, x, drop=of_self), 2))
+    read = self.multihead_attn(x + positions, keys, values, mask, of_image)
+    x = self.norm2(x + drop(read, 3))
+    hidden = drop(nnx.relu(self.linear1(x)), 4)
+    return self.norm3(x + drop(self.linear2(hidden), 5))
 
 
 class Decoder(nnx.Module):
@@ -135,6 +144,7 @@ class DETRDecoder(nnx.Module):
     padded_hw: ValidHW = None,
     *,
     aux: bool = False,
+    drops: Drops | None = None,
   ) -> tuple[LayerPrediction, ...]:
     """Predicts from the coarsest features and those of the pixel decoder.
 
@@ -144,6 +154,7 @@ class DETRDecoder(nnx.Module):
       padded_hw: the real part of the pixels, or None if all is real.
       aux: also return the predictions of every earlier layer, in order, before the last
         one.
+      drops: which values are left out, in training.
     """
     batch, *shape, _ = res5.shape
     hw = None if padded_hw is None else padded_hw // _STRIDE
@@ -157,11 +168,15 @@ class DETRDecoder(nnx.Module):
     positions = self.query_embed.embedding[...].astype(self.dtype)
     x = jnp.zeros((batch, *positions.shape), self.dtype)
 
-    def run(layer: DecoderLayer, x: jax.Array):
-      layer = functools.partial(layer, keys=keys, values=values, mask=mask)
-      x = recompute(layer, self.remat)(x, positions)
-      return x, x
+    layers = self.decoder.layers
 
-    _, outputs = in_turn(run, self.decoder.layers, x)
+    def run(layer: DecoderLayer, carry: tuple[jax.Array, jax.Array]):
+      x, number = carry
+      own = None if drops is None else drops.block(number, len(layers))
+      layer = functools.partial(layer, keys=keys, values=values, mask=mask, drops=own)
+      x = recompute(layer, self.remat)(x, positions)
+      return (x, number + 1), x
+
+    _, outputs = in_turn(run, layers, (x, jnp.int32(0)))
     shown = outputs if aux else outputs[-1:]
     return tuple(self.predict(x, mask_features) for x in shown)

@@ -33,6 +33,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 T = TypeVar('T')
 P = TypeVar('P')
+C = TypeVar('C')
 ValidHW = Int[Array, 'b 2'] | None
 # Of the sine encodings of positions.
 _TEMPERATURE = 10000.0
@@ -77,8 +78,8 @@ def target_platform() -> str:
 
 
 def in_turn(
-  run: Callable[[P, jax.Array], tuple[jax.Array, T]], parts: Sequence[P], x: jax.Array
-) -> tuple[jax.Array, list[T]]:
+  run: Callable[[P, C], tuple[C, T]], parts: Sequence[P], x: C
+) -> tuple[C, list[T]]:
   """`x` through one part after another.
 
   For a TPU, neighbours that are built alike become a loop: its compiler takes half a
@@ -88,7 +89,7 @@ def in_turn(
   Args:
     run: `run(part, x)` is the next x, like x wherever parts are alike, and an output.
     parts: modules, or tuples of modules.
-    x: what the first part gets.
+    x: what the first part gets, an array or several.
 
   Returns:
     The last x, and the output of every part.
@@ -146,6 +147,7 @@ def attend(
   v: Float[Array, '*b s h d'],
   mask: Bool[Array, '*#b #h #t s'] | None = None,
   adjust: Callable[[jax.Array], jax.Array] | None = None,
+  drop: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Float[Array, '*b t h d']:
   """Softmax attention of already scaled queries.
 
@@ -156,6 +158,7 @@ def attend(
     mask: True where a query may look. Every query must have an open position: a row
       without one would average all values.
     adjust: changes the scores [*b, h, t, s] before they are masked.
+    drop: leaves out some of the weights [*b, h, t, s], in training.
   """
   scores = jnp.einsum('...thd,...shd->...hts', q, k, preferred_element_type=jnp.float32)
   if adjust is not None:
@@ -167,6 +170,8 @@ def attend(
   peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
   weights = jnp.exp(scores - peak)
   total = weights.sum(-1)[..., None]
+  if drop is not None:
+    weights = drop(weights)
   sums = jnp.matmul(
     weights.astype(v.dtype),
     jnp.swapaxes(v, -3, -2),
@@ -218,12 +223,13 @@ class MultiHeadAttention(nnx.Module):
     key: Float[Array, '*b s w'] | None = None,
     value: Float[Array, '*b s w'] | None = None,
     mask: Bool[Array, '*#b #h #t s'] | None = None,
+    drop: Callable[[jax.Array], jax.Array] | None = None,
   ) -> Float[Array, '*b t w']:
     """Attends from `query`; `key` defaults to it, and `value` to `key`."""
     key = query if key is None else key
     value = key if value is None else value
     q = self.query(query) * self.scale
-    return self.out(attend(q, self.key(key), self.value(value), mask))
+    return self.out(attend(q, self.key(key), self.value(value), mask, drop=drop))
 
 
 def inside(hw: Int[Array, 'b 2'], shape: tuple[int, int]) -> Bool[Array, 'b h w']:

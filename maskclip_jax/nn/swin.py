@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from maskclip_jax.nn.dropout import Drops, drop_branch
 from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
@@ -220,10 +221,15 @@ class Block(nnx.Module):
     self.mlp = FeedForward(width, dtype=dtype, rngs=rngs)
 
   def __call__(
-    self, x: Float[Array, 'b h w c'], hw: ValidHW = None, *, shifted: bool = False
+    self,
+    x: Float[Array, 'b h w c'],
+    hw: ValidHW = None,
+    *,
+    shifted: bool = False,
+    drops: Drops | None = None,
   ) -> Float[Array, 'b h w c']:
-    x = x + self.attn(self.norm1(x), hw, shifted=shifted)
-    return x + self.mlp(self.norm2(x))
+    x = x + drop_branch(self.attn(self.norm1(x), hw, shifted=shifted), drops, 0)
+    return x + drop_branch(self.mlp(self.norm2(x)), drops, 1)
 
 
 class PatchMerging(nnx.Module):
@@ -308,22 +314,34 @@ class Swin(nnx.Module):
     self.remat = remat
 
   def _stage(
-    self, blocks: nnx.List, x: Float[Array, 'b h w c'], hw: ValidHW
+    self,
+    level: int,
+    x: Float[Array, 'b h w c'],
+    hw: ValidHW,
+    drops: Drops | None,
   ) -> Float[Array, 'b h w c']:
     """The blocks of one resolution, plain and shifted ones in pairs."""
-    blocks = list(blocks)
+    blocks = list(getattr(self, f'res{level}'))
     pairs = [tuple(blocks[i : i + 2]) for i in range(0, len(blocks), 2)]
+    depths = [len(getattr(self, f'res{n}')) for n in (2, 3, 4, 5)]
 
-    def run(pair: Sequence[Block], x: jax.Array):
+    def run(pair: Sequence[Block], carry: tuple[jax.Array, jax.Array]):
+      x, number = carry
       for block, shifted in zip(pair, (False, True), strict=False):
-        block = functools.partial(block, hw=hw, shifted=shifted)
-        x = recompute(block, self.remat)(x)
-      return x, None
+        own = None if drops is None else drops.block(number, sum(depths))
+        block = functools.partial(block, hw=hw, shifted=shifted, drops=own)
+        x, number = recompute(block, self.remat)(x), number + 1
+      return (x, number), None
 
-    return in_turn(run, pairs, x)[0]
+    first = jnp.int32(sum(depths[: level - 2]))
+    return in_turn(run, pairs, (x, first))[0][0]
 
   def __call__(
-    self, pixels: Float[Array, 'b h w 3'], hw: ValidHW = None
+    self,
+    pixels: Float[Array, 'b h w 3'],
+    hw: ValidHW = None,
+    *,
+    drops: Drops | None = None,
   ) -> dict[str, Float[Array, 'b h2 w2 c']]:
     """Computes the features at strides 4, 8, 16 and 32.
 
@@ -331,6 +349,7 @@ class Swin(nnx.Module):
       pixels: normalised RGB, zero beyond the photo. Maps of an odd size are padded by
         one before they are merged.
       hw: the padded size of each photo, a multiple of 32, or None if all is real.
+      drops: which branches are left out, in training.
 
     Returns:
       'res2' to 'res5'; beyond the real part they hold numbers without meaning.
@@ -339,7 +358,7 @@ class Swin(nnx.Module):
     hw = None if hw is None else hw // _PATCH
     features = {}
     for level in (2, 3, 4, 5):
-      x = self._stage(getattr(self, f'res{level}'), x, hw)
+      x = self._stage(level, x, hw, drops)
       features[f'res{level}'] = getattr(self, f'norm{level}')(x)
       if level < 5:
         x = getattr(self, f'merge{level}')(x)

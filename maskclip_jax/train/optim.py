@@ -37,7 +37,8 @@ class Schedule:
     milestones: where 'step' lowers the rate.
     gamma: the factor by which 'step' lowers it.
     power: the exponent of 'poly'.
-    warmup: fraction of the run that rises linearly from 0.
+    warmup: fraction of the run that rises linearly to the full rate.
+    warmup_from: the factor with which it begins.
   """
 
   kind: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
@@ -45,13 +46,14 @@ class Schedule:
   gamma: float = 0.1
   power: float = 0.9
   warmup: float = 0.0
+  warmup_from: float = 0.0
 
   def __post_init__(self):
     if self.kind not in ('constant', 'step', 'poly', 'cosine'):
       raise ValueError(
         f'a schedule is constant, step, poly or cosine, not {self.kind!r}'
       )
-    at_least(self, 0, 'gamma', 'power')
+    at_least(self, 0, 'gamma', 'power', 'warmup_from')
     if not 0 <= self.warmup < 1 or not all(0 <= m <= 1 for m in self.milestones):
       raise ValueError(
         'warmup and milestones are fractions of the run, 0.9 for nine tenths, not '
@@ -59,7 +61,7 @@ class Schedule:
       )
 
   def factor(self, step: Int[Array, ''] | int, total_steps: int) -> Float[Array, '']:
-    """The factor at a step, 0 for the first."""
+    """The factor at a step, counted from 0."""
     t = jnp.asarray(step, jnp.float32) / total_steps
     value = jnp.ones(())
     if self.kind == 'step':
@@ -71,7 +73,8 @@ class Schedule:
     elif self.kind == 'cosine':
       value = 0.5 * (1 + jnp.cos(jnp.pi * t))
     if self.warmup:
-      value *= jnp.minimum(t / self.warmup, 1.0)
+      risen = jnp.minimum(t / self.warmup, 1.0)
+      value *= self.warmup_from + (1 - self.warmup_from) * risen
     return value
 
 

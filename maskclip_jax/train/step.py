@@ -198,7 +198,7 @@ def make_step(
     key = jax.random.fold_in(key, state.step)
     gradients, terms = gradient(state.params, state.frozen, batch, key)
     updates, opt = tx.update(gradients, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = task.constrained(optax.apply_updates(state.params, updates))
     terms = {**terms, 'grad_norm': optax.tree.norm(gradients)}
     return TrainState(state.step + 1, params, opt, state.frozen), terms
 

@@ -36,7 +36,7 @@ from maskclip_jax import plain
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
-from maskclip_jax.systems.contract import Images, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, TextBank
 from maskclip_jax.systems.system import Preset, with_recomputation
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import tasks
@@ -81,6 +81,8 @@ class Task(abc.ABC):
   system: ClassVar[str]
   # Batches are pairs of photo and text, not photos with segments.
   reads_captions: ClassVar[bool] = False
+  # The photos of these pairs are masked regions (`data.pairs`).
+  reads_regions: ClassVar[bool] = False
   # Parts of the model that training never reads (CLIP's text tower): they take no
   # memory and are copied into the exported bundle.
   unused: ClassVar[tuple[str, ...]] = ()
@@ -129,6 +131,11 @@ class Task(abc.ABC):
     if cls.reads_captions != (config.data.caption_tokens > 0):
       needed = 'more than 0' if cls.reads_captions else '0'
       raise ValueError(f'config.data.caption_tokens must be {needed} for {config.task}')
+    if cls.reads_regions != config.data.regions:
+      raise ValueError(
+        f'config.data.regions must be {str(cls.reads_regions).lower()} for '
+        f'{config.task}'
+      )
 
   @property
   def trainable(self) -> tuple[str, ...]:
@@ -154,6 +161,14 @@ class Task(abc.ABC):
   def text(self, constants: Flat) -> TextBank | None:
     """The class vectors among the constants; None for a task that reads no text."""
     return None
+
+  def found(self, model: nnx.Module, images: Images, text: TextBank | None) -> Outputs:
+    """What a model finds in photos, for the pictures of a run."""
+    return model(images, text)
+
+  def constrained(self, trained: Flat) -> Flat:
+    """The trained parameters after an update, moved to where they may be."""
+    return trained
 
   @abc.abstractmethod
   def loss(

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tiny_stages import small_flags
 
@@ -73,3 +74,31 @@ def test_the_pipeline_and_its_resumption(tmp_path):
   final = bundle.load(tmp_path / 'masq' / 'bundle').parameters
   path = 'predictor/query_feat/embedding'
   assert (final[f'proposals/{path}'] == proposals[path]).all()
+
+
+def test_the_pipeline_of_ovseg(tmp_path):
+  """Proposals, tuning and prompts make one OVSeg; each changes what it trains."""
+  small = [
+    f'--config.stages.{stage}.model.proposals.{field}'
+    for stage in ('proposals', 'pairs', 'prompts')
+    for field in ('swin.depths=(1,1,1,1)', 'decoder_layers=1')
+  ]
+  done = train('ovseg.py:stage=pipeline,runlocal', tmp_path, *small)
+  assert done.returncode == 0, done.stderr
+  parameters = {
+    stage: bundle.load(tmp_path / stage / 'bundle').parameters
+    for stage in ('proposals', 'pairs', 'prompts')
+  }
+
+  def same(path: str, *stages: str) -> bool:
+    first, second = (np.asarray(parameters[stage][path]) for stage in stages)
+    return bool((first == second).all())
+
+  query, kernel = 'proposals/predictor/query_embed/embedding', 'clip/visual/proj/kernel'
+  token = 'clip/text/token_embedding/embedding'
+  assert same(query, 'proposals', 'pairs')
+  assert not same(kernel, 'proposals', 'pairs')
+  assert same(token, 'proposals', 'pairs')
+  assert same(kernel, 'pairs', 'prompts')
+  assert 'clip/visual/mask_prompts' not in parameters['pairs']
+  assert 'clip/visual/mask_prompts' in parameters['prompts']

@@ -182,6 +182,12 @@ def shipped() -> list[str]:
     f'maskclip.py:stage={stage},profile={profile}'
     for stage, profile in itertools.product(('proposals', 'rma'), ('released', 'paper'))
   ]
+  ovseg = [
+    f'ovseg.py:stage={stage},model={model},profile={profile}'
+    for stage, model, profile in itertools.product(
+      ('proposals', 'pairs', 'prompts'), ('swin_b', 'r101c'), ('released', 'paper')
+    )
+  ]
   miniature = [
     f'miniature.py:stage={stage}'
     for stage in (
@@ -190,7 +196,7 @@ def shipped() -> list[str]:
       *('masq', 'tune_all', 'rma'),
     )
   ]
-  return [*masqclip, *maskclip, *miniature, 'mask2former.py:']
+  return [*masqclip, *maskclip, *ovseg, *miniature, 'mask2former.py:']
 
 
 @pytest.mark.parametrize('spec', shipped())

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax.nn.detr_decoder import DETRDecoder
+from maskclip_jax.nn.dropout import Drops
 from maskclip_jax.nn.fpn import FPN
 from maskclip_jax.nn.layers import ValidHW
 from maskclip_jax.nn.mask_decoder import LayerPrediction
@@ -135,6 +136,7 @@ class MaskFormer(nnx.Module):
     padded_hw: ValidHW = None,
     *,
     aux: bool = False,
+    drops: Drops | None = None,
   ) -> tuple[LayerPrediction, ...]:
     """Proposes masks at a quarter of the canvas, each with a vector.
 
@@ -142,7 +144,14 @@ class MaskFormer(nnx.Module):
       pixels: standardised RGB, zero beyond the photo.
       padded_hw: the real part of the canvas, or None if all is real.
       aux: also return the predictions of every earlier layer, before the last.
+      drops: what is left out in training: branches of a Swin, values of the decoder.
     """
-    features = self.backbone(pixels, padded_hw)
+    if isinstance(self.backbone, Swin):
+      features = self.backbone(pixels, padded_hw, drops=drops)
+    else:
+      features = self.backbone(pixels, padded_hw)
     mask_features = self.pixel_decoder(features, padded_hw)
-    return self.predictor(features['res5'], mask_features, padded_hw, aux=aux)
+    drops = None if drops is None else drops.part()
+    return self.predictor(
+      features['res5'], mask_features, padded_hw, aux=aux, drops=drops
+    )

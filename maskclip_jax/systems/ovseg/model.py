@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.nn.clip import CLIP, CLIPConfig, unit
+from maskclip_jax.nn.dropout import Drops
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import (
@@ -72,6 +73,28 @@ class OVSeg(nnx.Module):
     words = jnp.concatenate([text.embeddings, unit(self.non_object_embedding[...])])
     logits = regions.LOGIT_SCALE * jnp.einsum('...qd,kd->...qk', unit(vectors), words)
     return jnp.where(jnp.append(text.valid, True), logits, -jnp.inf)
+
+  def propose(
+    self, images: Images, text: TextBank, drops: Drops | None = None
+  ) -> Outputs:
+    """Masks and words of the proposals alone, of every layer: what training judges.
+
+    Args:
+      images: photos on their canvas.
+      text: the words; the last column of `class_logits` is 'no object'.
+      drops: what is left out at random.
+    """
+    config = self.config.proposals
+    pixels = images.standardised(config.pixel_mean, config.pixel_std)
+    mask_hw = images.input_hw // MASK_STRIDE
+    found = self.proposals(pixels, images.padded_hw, aux=True, drops=drops)
+    *earlier, last = (
+      Outputs(
+        layer.mask_logits, self.word_logits(layer.class_vectors, text), None, mask_hw
+      )
+      for layer in found
+    )
+    return dataclasses.replace(last, aux=tuple(earlier))
 
   def encode_crop(
     self, crops: Crop, prompted: bool | Bool[Array, ''] = True

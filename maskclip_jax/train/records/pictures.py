@@ -57,7 +57,8 @@ def make_draw(program: Program) -> Draw:
     model = program.layout.merge(flat)[MODEL]
     text = program.task.text(flat)
     row = {name: array[:1] for name, array in batch.items()}
-    found = found_masks(model(images_of(row), text), text)[0]
+    found = program.task.found(model, images_of(row), text)
+    found = found_masks(found, text)[0]
     photo, truth = batch['image'][0], true_segments(row)
     found = resize(found, truth.shape, 'nearest').astype(jnp.int32)
     return photo, truth, found

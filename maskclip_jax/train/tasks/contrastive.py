@@ -10,7 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
@@ -110,6 +110,33 @@ def some_patches(
   return jnp.concatenate([tokens[:, :1], kept], axis=1)
 
 
+def judge_pairs(
+  photos: Float[Array, 'n d'],
+  texts: Float[Array, 'n d'],
+  scale: Float[Array, ''],
+  tokens: Int[Array, 'n t'] | None = None,
+) -> LossAndTerms:
+  """The contrastive loss of unit vectors, row i of each being a pair.
+
+  Args:
+    photos: of the images.
+    texts: of the texts.
+    scale: what cosines are multiplied by.
+    tokens: given if texts that are the same belong to each other's photos.
+  """
+  match = jnp.eye(len(photos), dtype=bool)
+  if tokens is not None:
+    match = (tokens[:, None] == tokens).all(-1)
+  logits = scale * jnp.einsum('id,jd->ij', photos, texts)
+  loss = contrastive(logits, match)
+  best = jnp.take_along_axis(match, logits.argmax(1)[:, None], axis=1)
+  return loss, {
+    'loss_clip': loss,
+    'accuracy': best.mean(dtype=jnp.float32),
+    'scale': scale,
+  }
+
+
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Task):
   """Photos and their texts find each other in the whole batch of all devices."""
@@ -176,17 +203,8 @@ class Contrastive(Task):
     scale = jnp.exp(
       jnp.minimum(clip.logit_scale[...], math.log(self.config.largest_scale))
     )
-    match = jnp.eye(len(tokens), dtype=bool)
-    if self.config.equal_texts_match:
-      match = (tokens[:, None] == tokens).all(-1)
-    logits = scale * jnp.einsum('id,jd->ij', photos, texts)
-    loss = contrastive(logits, match)
-    best = jnp.take_along_axis(match, logits.argmax(1)[:, None], axis=1)
-    return loss, {
-      'loss_clip': loss,
-      'accuracy': best.mean(dtype=jnp.float32),
-      'scale': scale,
-    }
+    same = tokens if self.config.equal_texts_match else None
+    return judge_pairs(photos, texts, scale, same)
 
 
 TASK = Contrastive
