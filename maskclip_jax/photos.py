@@ -1,10 +1,12 @@
 """Reading photos as people have them: any mode, any orientation, one clear error."""
 
 import io
+import os
 import pathlib
 import struct
 import warnings
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -39,8 +41,53 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 _PNG_TEXTS = (b'tEXt', b'zTXt', b'iTXt', b'iCCP')
 
 
+# What a photo may be given as: a path, a Pillow image, or an array.
+Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
+
+
 class PhotoWarning(UserWarning):
   """What had to be assumed to read a photo."""
+
+
+def open_photo(photo: Photo, white: float | None = None) -> UInt8[np.ndarray, 'h w 3']:
+  """A photo in any form as upright RGB, 0..255; see `read_photo`."""
+  if isinstance(photo, Image.Image):
+    return photo_from_pil(photo, white)
+  if isinstance(photo, str | os.PathLike):
+    return read_photo(photo, white)
+  return photo_from_array(photo, white)
+
+
+def check_list(photo_list: Iterable[Photo], function: str) -> None:
+  """Refuses one photo in place of several: its rows would be taken for photos.
+
+  Args:
+    photo_list: what was given to a function that takes several.
+    function: its name.
+
+  Raises:
+    ValueError: it is one photo.
+  """
+  one = isinstance(photo_list, str | bytes | os.PathLike | Image.Image | Mapping)
+  if isinstance(photo_list, list | tuple) and photo_list:
+    shape = _shape(photo_list[0])
+    one = len(shape) == 1 or shape[1:] in ((3,), (4,))
+  elif not one and hasattr(photo_list, 'shape'):
+    one = len(photo_list.shape) in (0, 2, 3)
+  if one or not isinstance(photo_list, Iterable):
+    raise ValueError(
+      f'{function} takes a list of photos: write {function}([photo], ...) for one'
+    )
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+  """The shape of an array or of nested lists; empty for anything else."""
+  if not isinstance(value, list | tuple) and not hasattr(value, 'shape'):
+    return ()
+  try:
+    return tuple(np.shape(value))
+  except ValueError:
+    return ()
 
 
 def read_photo(

@@ -12,18 +12,15 @@ import concurrent.futures
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Num, UInt8
-from PIL import Image
+from jaxtyping import Array, Float, UInt8
 
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
-from maskclip_jax.checkpoints import bundle, restore
+from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
@@ -34,7 +31,7 @@ from maskclip_jax.systems.system import Preprocessing, Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
-Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
+Weights = dict[str, Array]
 
 
 def load(
@@ -55,38 +52,7 @@ def load(
     FileNotFoundError: no such bundle.
     ValueError: an unknown name, or a damaged bundle.
   """
-  return Segmenter.from_bundle(find_bundle(model, cache_dir), dtype, cache_dir)
-
-
-def find_bundle(
-  model: str | os.PathLike, cache_dir: str | os.PathLike | None = None
-) -> pathlib.Path:
-  """The directory of a model named by its path or by its name in the zoo."""
-  path = pathlib.Path(model)
-  if path.is_dir():
-    return bundle.locate(path)
-  if str(model) in zoo.shipped():
-    return zoo.shipped()[str(model)]
-  if str(model) in zoo.presets():
-    if cache_dir is not None:
-      kept = pathlib.Path(cache_dir) / 'models' / str(model)
-      if kept.is_dir():
-        return kept
-    if str(model) not in zoo.cards():
-      raise FileNotFoundError(
-        f'{model} is made by training (configs/): give the directory of its run or '
-        'bundle'
-      )
-    card = zoo.cards()[str(model)]
-    raise FileNotFoundError(
-      f'the weights of {model} are not here and not distributed with this package: '
-      f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
-      'DIR` and use DIR as the model'
-    )
-  raise FileNotFoundError(
-    f'there is no model {str(model)!r}: give a bundle directory or a name that '
-    '`python -m maskclip_jax models list` shows'
-  )
+  return Segmenter.from_bundle(model, dtype, cache_dir)
 
 
 class Segmenter:
@@ -109,18 +75,18 @@ class Segmenter:
     if not find_system(preset.system).segments:
       raise ValueError(
         'a CLIP alone has no masks: convert it into a system, or use its towers by '
-        '`maskclip_jax.nn.clip`'
+        '`maskclip_jax.load_clip`'
       )
     if preset.vocabulary is not None and not model.config.num_classes:
       raise ValueError(
         'this proposal network has no class head, so its masks have no scores: use it '
         'inside MaskCLIP'
       )
-    forward, self._state = self.as_function()
-    graphdef = nnx.graphdef(model)
+    forward, self._weights = self.as_function()
+    whole, _ = params.split(model)
 
-    def encode(state, tokens):
-      return nnx.merge(graphdef, state).clip.text(tokens)
+    def encode(weights, tokens):
+      return whole(weights).clip.text(tokens)
 
     self._forward, self._encode = jax.jit(forward), jax.jit(encode)
     self._banks: dict[str, TextBank] = {}
@@ -128,16 +94,18 @@ class Segmenter:
   @classmethod
   def from_bundle(
     cls,
-    directory: str | os.PathLike,
+    model: str | os.PathLike,
     dtype: str = 'float32',
     cache_dir: str | os.PathLike | None = None,
   ) -> 'Segmenter':
     """Loads a bundle; see `load`."""
-    model, preset, opened = restore.load_model(directory, dtype=_dtype(dtype))
+    network, preset, opened = restore.load_model(
+      model, dtype=restore.as_dtype(dtype), cache_dir=cache_dir
+    )
     cache = None
     if cache_dir is not None and opened.text_fingerprint:
       cache = TextCache(pathlib.Path(cache_dir) / 'text', opened.text_fingerprint)
-    return cls(model, preset, cache=cache)
+    return cls(network, preset, cache=cache)
 
   @classmethod
   def from_preset(
@@ -146,30 +114,44 @@ class Segmenter:
     """A model with random weights: for tests, and for trying the path out."""
     if isinstance(preset, str):
       preset = zoo.find_preset(preset)
-    model = random_model(preset.system, preset.config, seed=seed, dtype=_dtype(dtype))
+    model = random_model(
+      preset.system, preset.config, seed=seed, dtype=restore.as_dtype(dtype)
+    )
     return cls(model, preset)
 
   def as_function(
     self,
-  ) -> tuple[Callable[[nnx.State, Images, TextBank, Scores], Outputs], nnx.State]:
-    """The network as a pure function of its weights, and the weights.
+  ) -> tuple[Callable[[Weights, Images, TextBank, Scores], Outputs], Weights]:
+    """The network as a pure function of its weights, and the weights by their paths.
 
-    For whoever compiles it another way: over several devices, or for export. Scores may
-    be left out: they are then the preset's.
+    For whoever compiles it another way: over several devices, or for export.
+
+        forward, weights = segmenter.as_function()
+        text = segmenter.text_bank(segmenter.vocabulary('cat; stuff:floor'))
+        images = Images.from_arrays([photo], canvas=(512, 512))
+        exported = jax.export.export(jax.jit(forward))(weights, images, text)
+        pathlib.Path('network').write_bytes(exported.serialize())
+
+    What `jax.export.deserialize` reads back is called as `.call(weights, images, text)`
+    for any photos on such a canvas and any words in a bank of this size, on the
+    platforms it was exported for. It needs `systems.contract` of this package and no
+    module; the weights are not in it.
+
+    Scores may be left out: they are then the preset's.
     """
-    graphdef, state = nnx.split(self.model)
+    whole, weights = params.split(self.model)
     closed = self.preset.vocabulary is not None
     reads_scores = find_system(self.preset.system).reads_scores
 
     @jax_settings.own()
     def forward(
-      state: nnx.State,
+      weights: Weights,
       images: Images,
       text: TextBank,
       scores: Scores = self.preset.scores,
     ) -> Outputs:
       combined = (scores,) if reads_scores else ()
-      outputs = nnx.merge(graphdef, state)(images, text, *combined)
+      outputs = whole(weights)(images, text, *combined)
       logits = outputs.class_logits
       if not reads_scores and not closed:
         logits = lower_void(logits, text, scores.coat)
@@ -180,7 +162,7 @@ class Segmenter:
         outputs.mask_hw,
       )
 
-    return forward, state
+    return forward, weights
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
     """The vocabulary that words, a file or a name stand for, as this model reads it.
@@ -223,7 +205,7 @@ class Segmenter:
   @jax_settings.own()
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
-    tower = functools.partial(self._encode, self._state)
+    tower = functools.partial(self._encode, self._weights)
     return encode_prompts(prompts, tower, self.preset.config.clip.context_length)
 
   def compilations(self) -> dict[str, int]:
@@ -235,7 +217,7 @@ class Segmenter:
 
   def __call__(
     self,
-    photo: Photo,
+    photo: photos.Photo,
     vocabulary: str | os.PathLike | Vocabulary | None = None,
     task: str | Sequence[str] = 'panoptic',
     **choices,
@@ -258,14 +240,14 @@ class Segmenter:
 
   def predict(
     self,
-    photo_list: Iterable[Photo],
+    photo_list: Iterable[photos.Photo],
     vocabulary: str | os.PathLike | Vocabulary | None = None,
     task: str | Sequence[str] = 'panoptic',
     *,
-    on_error: Callable[[Photo, Exception], None] | None = None,
+    on_error: Callable[[photos.Photo, Exception], None] | None = None,
     white: float | None = None,
     **choices,
-  ) -> Iterator[tuple[Photo, Prediction]]:
+  ) -> Iterator[tuple[photos.Photo, Prediction]]:
     """Segments photos one after another, reading the next while one is computed.
 
     Args:
@@ -280,7 +262,7 @@ class Segmenter:
     Raises:
       FileNotFoundError, ValueError: as for a call; or one photo instead of a list.
     """
-    _check_list(photo_list)
+    photos.check_list(photo_list, 'predict')
     photos.check_white(white)
     tasks = parse_tasks(task)
     words = self.vocabulary(vocabulary)
@@ -332,7 +314,7 @@ class Segmenter:
     step = self.canvas_step
     canvas = tuple(-(-side // step) * step for side in resized.shape[:2])
     batch = Images.from_arrays([resized], canvas)
-    outputs = self._forward(self._state, batch, bank, combined)
+    outputs = self._forward(self._weights, batch, bank, combined)
     geometry = Geometry(
       np.asarray(outputs.mask_hw[0]),
       np.asarray(batch.padded_hw[0]),
@@ -354,31 +336,6 @@ class Segmenter:
       category_ids=[category.id for category in words.classes],
       photo=photo,
     )
-
-
-def _check_list(photo_list: Iterable[Photo]) -> None:
-  """Refuses one photo in place of several: its rows would be taken for photos."""
-  one = isinstance(photo_list, str | bytes | os.PathLike | Image.Image | Mapping)
-  if isinstance(photo_list, list | tuple) and photo_list:
-    shape = _shape(photo_list[0])
-    one = len(shape) == 1 or shape[1:] in ((3,), (4,))
-  elif not one and hasattr(photo_list, 'shape'):
-    one = len(photo_list.shape) in (0, 2, 3)
-  if one or not isinstance(photo_list, Iterable):
-    raise ValueError(
-      'predict takes a list of photos: write predict([photo], ...), or call the '
-      'segmenter itself with one photo'
-    )
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-  """The shape of an array or of nested lists; empty for anything else."""
-  if not isinstance(value, list | tuple) and not hasattr(value, 'shape'):
-    return ()
-  try:
-    return tuple(np.shape(value))
-  except ValueError:
-    return ()
 
 
 def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
@@ -413,21 +370,10 @@ def _ahead(reader, photo_list, read):
     yield pending
 
 
-def _read(photo: Photo, preprocessing: Preprocessing, white: float | None):
+def _read(photo: photos.Photo, preprocessing: Preprocessing, white: float | None):
   """The pixels of a photo, as given and as the network sees them."""
-  if isinstance(photo, Image.Image):
-    pixels = photos.photo_from_pil(photo, white)
-  elif isinstance(photo, str | os.PathLike):
-    pixels = photos.read_photo(photo, white)
-  else:
-    pixels = photos.photo_from_array(photo, white)
+  pixels = photos.open_photo(photo, white)
   size = shortest_edge(
     pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
   )
   return pixels, photos.resize_photo(pixels, *size, preprocessing.resample)
-
-
-def _dtype(name: str):
-  if name not in ('float32', 'bfloat16'):
-    raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {name!r}")
-  return jnp.dtype(name)

@@ -69,17 +69,65 @@ def convert_checkpoint(
     FileNotFoundError, ValueError: what is wrong with which file, and what to do.
   """
   bundle.check_target(to)
-  main = open_checkpoint(source)
+  read = read_official(open_checkpoint(source), system=system, preset=preset, clip=clip)
+  origin, count = _provenance(read.sources), params.count(read.parameters)
+  card = model_card(read.name, read.preset, origin, count)
+  config = read.preset.to_dict()
+  bundle.save(to, config, read.parameters, source=origin, card=card)
+  notes = (*_files(read), *read.notes)
+  return Conversion(pathlib.Path(to), read.preset.system, read.name, count, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialModel:
+  """A model as its official files give it.
+
+  Attributes:
+    sources: the files.
+    name: the name of the preset, or a description.
+    preset: everything but the weights.
+    parameters: path -> array.
+    notes: what neither the weights nor a file beside them told.
+  """
+
+  sources: Sources
+  name: str
+  preset: Preset
+  parameters: Mapping[str, np.ndarray]
+  notes: tuple[str, ...]
+
+
+def read_official(
+  main: Checkpoint,
+  *,
+  system: str | None = None,
+  preset: str | Preset | None = None,
+  clip: str | os.PathLike | None = None,
+) -> OfficialModel:
+  """A model of official files, in memory; see `convert_checkpoint`."""
   chosen_system = _choose_system(main, system, preset)
   second = _choose_clip(main, chosen_system, clip)
   sources = Sources.of(main, second, chosen_system)
   name, chosen = choose_preset(sources, preset)
-  flat = _gather(sources, chosen)
-  origin = _provenance(sources)
-  card = model_card(name, chosen, origin, params.count(flat))
-  bundle.save(to, chosen.to_dict(), flat, source=origin, card=card)
-  notes = _notes(main, second, chosen)
-  return Conversion(pathlib.Path(to), chosen.system, name, params.count(flat), notes)
+  return OfficialModel(
+    sources, name, chosen, _gather(sources, chosen), _untold(sources, chosen)
+  )
+
+
+def read_clip(path: str | os.PathLike) -> OfficialModel:
+  """The CLIP that an official file is, or that the file of a system holds whole.
+
+  Raises:
+    FileNotFoundError, ValueError: see `open_checkpoint`; or there is no whole CLIP.
+  """
+  main = open_checkpoint(path)
+  kinds = [n for n in _possible(main.kind) if not find_system(n).segments]
+  if not kinds:
+    raise ValueError(
+      f'{main.path} is a {main.title} checkpoint and holds no whole CLIP: give the '
+      'file of a CLIP, or a bundle of a system'
+    )
+  return read_official(main, system=kinds[0])
 
 
 def _possible(kind: str) -> tuple[str, ...]:
@@ -154,19 +202,23 @@ def _published_clip(kind: str) -> str:
   return list(find_system(kind).cards.values())[-1].weights
 
 
-def _notes(
-  main: Checkpoint, second: Checkpoint | None, preset: Preset
-) -> tuple[str, ...]:
+def _files(read: OfficialModel) -> list[str]:
+  """What the files of a conversion are, and what was taken of them."""
+  main, second = read.sources.main, read.sources.clip
   notes = [str(main)]
-  if main.kind != preset.system:
-    taken = 'CLIP' if preset.system == CLIP else 'proposal network'
+  if main.kind != read.preset.system:
+    masks = find_system(read.preset.system).segments
+    taken = 'proposal network' if masks else 'CLIP'
     notes.append(f'took the {taken} out of {main.path.name}')
-  if second is not None:
-    notes.append(str(second))
-  clip = main if second is None else second
-  if clip.kind == CLIP:
-    notes += _clip_notes(clip, getattr(preset.config, CLIP, preset.config))
-  return tuple(notes)
+  return notes if second is None else [*notes, str(second)]
+
+
+def _untold(sources: Sources, preset: Preset) -> tuple[str, ...]:
+  """What of the CLIP of some files nothing tells."""
+  clip = sources.clip or sources.main
+  if clip.kind != CLIP:
+    return ()
+  return tuple(_clip_notes(clip, getattr(preset.config, CLIP, preset.config)))
 
 
 def _clip_notes(clip: Checkpoint, config: Any) -> list[str]:

@@ -130,6 +130,18 @@ def load_into(
   return nnx.merge(graphdef, unflatten(loaded, state))
 
 
+def split(model: M) -> tuple[Callable[[Mapping[str, Leaf]], M], dict[str, Leaf]]:
+  """A module as a function of its flat parameters.
+
+  Returns:
+    What makes the module of parameters, also of traced ones; and the module's own.
+  """
+  graphdef, state = nnx.split(model)
+  # Shapes only: whoever calls it need not keep these arrays.
+  like = jax.eval_shape(lambda: state)
+  return lambda flat: nnx.merge(graphdef, unflatten(flat, like)), flatten(state)
+
+
 def select(paths: Iterable[str], *patterns: str) -> list[str]:
   """Paths that one of the regular expressions matches in full, in their own order.
 

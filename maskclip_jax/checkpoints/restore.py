@@ -1,33 +1,101 @@
 """From a bundle to a model: sizes from its config, then the weights, one at a time."""
 
 import os
+import pathlib
 
 import jax.numpy as jnp
 from flax import nnx
 
-from maskclip_jax import jax_settings
+from maskclip_jax import jax_settings, zoo
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.systems.system import Preset
 
 
 @jax_settings.own()
 def load_model(
-  directory: str | os.PathLike, *, dtype=jnp.float32
+  model: str | os.PathLike,
+  *,
+  dtype=jnp.float32,
+  cache_dir: str | os.PathLike | None = None,
 ) -> tuple[nnx.Module, Preset, bundle.Bundle]:
-  """The model of a bundle, its preset, and the bundle itself.
+  """The network of a bundle, to be called, differentiated or trained.
+
+      model, preset, _ = load_model('clip_baseline_miniature')
+      images = Images.from_arrays([photo])
+      outputs = model(images, text_bank)
+
+  Args:
+    model: a bundle's directory, that of a training run, or a name of `list_models()`.
+    dtype: compute type; parameters are float32.
+    cache_dir: where models that were converted by name lie, below `models`.
+
+  Returns:
+    The NNX module; its preset, which is everything but the weights; and the bundle.
 
   Raises:
-    FileNotFoundError, ValueError: see `bundle.load`; or the config does not fit the
-      tensors.
+    FileNotFoundError, ValueError: see `find_bundle` and `bundle.load`; or the config
+      does not fit the tensors.
+  """
+  opened, preset = open_bundle(find_bundle(model, cache_dir))
+  network = params.load_into(
+    params.abstract_model(preset.system, preset.config, dtype=dtype),
+    opened.parameters,
+    source=misfit(opened),
+  )
+  return network, preset, opened
+
+
+def open_bundle(directory: str | os.PathLike) -> tuple[bundle.Bundle, Preset]:
+  """A bundle and its preset; no tensor is read yet.
+
+  Raises:
+    FileNotFoundError, ValueError: see `bundle.load`; or it holds no valid preset.
   """
   opened = bundle.load(directory)
   try:
-    preset = Preset.from_dict(opened.config)
+    return opened, Preset.from_dict(opened.config)
   except (ValueError, TypeError) as error:
     raise ValueError(f'{opened.directory / bundle.CONFIG}: {error}') from error
-  model = params.load_into(
-    params.abstract_model(preset.system, preset.config, dtype=dtype),
-    opened.parameters,
-    source=f'{opened.directory}: {bundle.CONFIG} does not fit {bundle.TENSORS}',
+
+
+def as_dtype(name: str) -> jnp.dtype:
+  """A compute type by its name, 'float32' or 'bfloat16'."""
+  if name not in ('float32', 'bfloat16'):
+    raise ValueError(f"dtype must be 'float32' or 'bfloat16', not {name!r}")
+  return jnp.dtype(name)
+
+
+def misfit(opened: bundle.Bundle) -> str:
+  """How an error begins where the tensors of a bundle are not those of its config."""
+  return f'{opened.directory}: {bundle.CONFIG} does not fit {bundle.TENSORS}'
+
+
+def find_bundle(
+  model: str | os.PathLike, cache_dir: str | os.PathLike | None = None
+) -> pathlib.Path:
+  """The directory of a model named by its path or by its name in the zoo."""
+  path = pathlib.Path(model)
+  if path.is_dir():
+    return bundle.locate(path)
+  if str(model) in zoo.shipped():
+    return zoo.shipped()[str(model)]
+  if str(model) in zoo.presets():
+    if cache_dir is not None:
+      kept = pathlib.Path(cache_dir) / 'models' / str(model)
+      if kept.is_dir():
+        return kept
+    if str(model) not in zoo.cards():
+      raise FileNotFoundError(
+        f'{model} is made by training (configs/): give the directory of its run or '
+        'bundle'
+      )
+    card = zoo.cards()[str(model)]
+    raise FileNotFoundError(
+      f'the weights of {model} are not here and not distributed with this package: '
+      f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
+      'DIR` and use DIR as the model'
+    )
+  raise FileNotFoundError(
+    f'there is no model {str(model)!r}: give a bundle directory or a name that '
+    '`python -m maskclip_jax models list` shows'
   )
-  return model, preset, opened

@@ -125,8 +125,14 @@ def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
 def without_prefix(
   tensors: Mapping[str, np.ndarray], prefix: str
 ) -> Mapping[str, np.ndarray]:
-  """The same tensors, their names without a prefix that all of them have."""
-  return Tensors({name.removeprefix(prefix): (tensors, name) for name in tensors})
+  """The tensors below a prefix, their names without it."""
+  return Tensors(
+    {
+      name.removeprefix(prefix): (tensors, name)
+      for name in tensors
+      if name.startswith(prefix)
+    }
+  )
 
 
 def is_header_length(start: bytes) -> bool:

@@ -60,7 +60,7 @@ def load_segmenter(arguments: argparse.Namespace):
 def model_fingerprint(arguments: argparse.Namespace) -> str:
   """What tells the weights of the model that the flags name from all others."""
   from maskclip_jax.checkpoints import bundle
-  from maskclip_jax.segmenter import find_bundle
+  from maskclip_jax.checkpoints.restore import find_bundle
 
   if arguments.random_weights is not None:
     return f'{arguments.model} of seed {arguments.random_weights}'

@@ -19,6 +19,7 @@ from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
   attend,
+  check_pixels,
   exact_gelu,
   quick_gelu,
 )
@@ -262,6 +263,7 @@ class VisionTower(nnx.Module):
 
   def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     width, patch = config.vision_width, config.patch_size
+    self.image_size = config.image_size
     norm = {'epsilon': config.vision_norm_eps, 'dtype': dtype, 'rngs': rngs}
     self.conv1 = nnx.Conv(
       3,
@@ -295,7 +297,18 @@ class VisionTower(nnx.Module):
     )
 
   def patch_tokens(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
-    """The patches row by row, without positions."""
+    """The patches row by row, without positions.
+
+    Raises:
+      ValueError: photos of another size than the tower's, or channels first.
+    """
+    check_pixels(pixels)
+    if pixels.shape[1:3] != (self.image_size, self.image_size):
+      height, width = pixels.shape[1:3]
+      raise ValueError(
+        f'the image tower takes photos of {self.image_size} x {self.image_size}, not '
+        f'{height} x {width}: resize them'
+      )
     patches = self.conv1(pixels)
     return patches.reshape(patches.shape[0], -1, patches.shape[-1])
 
@@ -390,7 +403,16 @@ class TextTower(nnx.Module):
 
     The tower is causal and the end token is where the vector is read, so `tokens` may
     be cut to any length that holds every end token: the result is the same.
+
+    Raises:
+      ValueError: not rows of tokens, or longer ones than the tower reads.
     """
+    longest = len(self.positional_embedding[...])
+    if tokens.ndim != 2 or tokens.shape[1] > longest:
+      raise ValueError(
+        f'tokens must be (texts, at most {longest}), not {tokens.shape}: make them by '
+        'maskclip_jax.text.tokenizer.tokenize'
+      )
     length = tokens.shape[1]
     x = self.token_embedding(tokens)
     x = x + self.positional_embedding[...][:length].astype(x.dtype)

@@ -19,6 +19,7 @@ from maskclip_jax.nn.layers import (
   NORM_EPS,
   LayerNorm,
   ValidHW,
+  check_pixels,
   exact_gelu,
   in_turn,
   recompute,
@@ -344,7 +345,12 @@ class ConvNeXtTower(nnx.Module):
     self.head = VisionHead(config, dtype=dtype, rngs=rngs)
 
   def __call__(self, pixels: Float[Array, 'b h w 3']) -> Float[Array, 'b d']:
-    """Image vectors (not normalised) of normalised pixels; sides divide by 32."""
+    """Image vectors (not normalised) of normalised pixels; sides divide by 32.
+
+    Raises:
+      ValueError: sides that do not, or channels first.
+    """
+    check_pixels(pixels, STAGES['res5'])
     features = self.trunk(pixels)['res5'].astype(jnp.float32)
     return self.head(features.mean((1, 2)))
 

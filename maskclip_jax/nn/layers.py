@@ -47,6 +47,29 @@ _target = contextvars.ContextVar[str | None]('target', default=None)
 _lecun = nnx.initializers.lecun_normal()
 
 
+def check_pixels(pixels: Float[Array, 'b h w 3'], stride: int = 1) -> None:
+  """Refuses what is not a batch of RGB photos, channels last.
+
+  Args:
+    pixels: the batch.
+    stride: what the sides must be multiples of.
+
+  Raises:
+    ValueError: what its shape is, and how to mend it.
+  """
+  shape = jnp.shape(pixels)
+  if len(shape) == 4 and shape[3] == 3 and not any(n % stride for n in shape[1:3]):
+    return
+  wanted, hint = '(batch, height, width, 3)', ''
+  if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:
+    hint = ': move the channels last, x.transpose(0, 2, 3, 1)'
+  elif len(shape) == 3 and shape[2] == 3:
+    hint = ': add the batch, x[None]'
+  elif len(shape) == 4 and shape[3] == 3:
+    wanted += f' with sides that are multiples of {stride}'
+  raise ValueError(f'pixels must be {wanted}, not {shape}{hint}')
+
+
 def quick_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
   """CLIP's activation: x * sigmoid(1.702 x)."""
   return x * jax.nn.sigmoid(1.702 * x)

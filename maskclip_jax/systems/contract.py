@@ -7,14 +7,16 @@ a canvas, and `Images` says how much of the canvas is real.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from maskclip_jax.names import look_up
-from maskclip_jax.nn.layers import zero_outside
+from maskclip_jax.nn.layers import check_pixels, zero_outside
 
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
 STRIDE = 32
@@ -25,7 +27,15 @@ BUCKETS = (64, 256, 1024, 4096)
 def _pytree(cls):
   cls = dataclasses.dataclass(frozen=True)(cls)
   fields = [f.name for f in dataclasses.fields(cls)]
-  return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
+  jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
+  # So that `jax.export` can store programs that take or give them.
+  export.register_pytree_node_serialization(
+    cls,
+    serialized_name=f'maskclip_jax.{cls.__name__}',
+    serialize_auxdata=lambda _: b'',
+    deserialize_auxdata=lambda _: (),
+  )
+  return cls
 
 
 @_pytree
@@ -75,18 +85,25 @@ class Images:
   ) -> 'Images':
     """Lays photos on a canvas.
 
+        images = Images.from_arrays([np.asarray(Image.open('photo.jpg'))])
+
     Args:
-      photos: RGB arrays, 0..255.
+      photos: RGB arrays, 0..255, of any sizes.
       canvas: (height, width), multiples of 32; the smallest that fits by default.
       pad_to_batch: let every photo see the padding of the batch's largest one, as the
         official code does for batches.
 
     Raises:
-      ValueError: a photo does not fit on the canvas or is not (h, w, 3).
+      ValueError: a photo does not fit on the canvas, is not (h, w, 3), or is of 0..1;
+        or there is none.
     """
+    if getattr(photos, 'ndim', None) == 3:
+      raise ValueError('give a list of photos: Images.from_arrays([photo])')
+    photos = [np.asarray(photo) for photo in photos]
+    if not photos:
+      raise ValueError('a batch needs at least one photo')
     for photo in photos:
-      if photo.ndim != 3 or photo.shape[-1] != 3 or 0 in photo.shape:
-        raise ValueError(f'a photo must be (height, width, 3), not {photo.shape}')
+      _check_photo(photo)
     image_hw = np.array([photo.shape[:2] for photo in photos], np.int32)
     padded_hw = -(-image_hw // STRIDE) * STRIDE
     if pad_to_batch:
@@ -97,10 +114,54 @@ class Images:
         f'a canvas of {height} x {width} does not hold photos padded to '
         f'{padded_hw.tolist()}: give multiples of {STRIDE} that are large enough'
       )
-    pixels = np.zeros((len(photos), height, width, 3), photos[0].dtype)
+    pixels = np.zeros((len(photos), height, width, 3), np.result_type(*photos))
     for row, photo in zip(pixels, photos, strict=True):
       row[: photo.shape[0], : photo.shape[1]] = photo
     return cls(jnp.asarray(pixels), jnp.asarray(image_hw), jnp.asarray(padded_hw))
+
+
+def _check_photo(photo: np.ndarray) -> None:
+  shape = photo.shape
+  if photo.ndim != 3 or shape[-1] != 3 or 0 in shape:
+    first = photo.ndim == 3 and shape[0] == 3
+    hint = ': move the channels last, photo.transpose(1, 2, 0)' if first else ''
+    raise ValueError(f'a photo must be (height, width, 3), not {shape}{hint}')
+  if photo.dtype.kind == 'f' and 0 < photo.max() <= 1:
+    raise ValueError('a photo of floats in 0..1 is almost black here: multiply by 255')
+
+
+def check_inputs(images: Any, text: Any = None) -> None:
+  """Refuses what is not the input of a system, before anything is computed.
+
+  Args:
+    images: is to be `Images`.
+    text: is to be a `TextBank`, or None.
+
+  Raises:
+    ValueError: what it is instead, and how to make one.
+  """
+  if not isinstance(images, Images):
+    raise ValueError(
+      f'a system takes Images, not {_described(images)}: make them by '
+      'Images.from_arrays([photo, ...]) of RGB arrays (height, width, 3), 0..255'
+    )
+  check_pixels(images.pixels, STRIDE)
+  if images.image_hw.shape != (len(images.pixels), 2):
+    raise ValueError(
+      f'image_hw must be ({len(images.pixels)}, 2), a height and a width for each '
+      f'photo, not {images.image_hw.shape}'
+    )
+  if text is not None and not isinstance(text, TextBank):
+    raise ValueError(
+      f'a system takes a TextBank, not {_described(text)}: make it by '
+      'segmenter.text_bank(vocabulary), or by TextBank.build(vectors, things)'
+    )
+
+
+def _described(value: Any) -> str:
+  if hasattr(value, 'shape'):
+    return f'an array {tuple(value.shape)}'
+  return f'a {type(value).__name__}'
 
 
 @_pytree

@@ -98,7 +98,15 @@ def class_similarity(
     rows: vectors of each photo in the place of the bank's, as they are: their lengths
       count.
     void_vector: what the void column is compared with, where the model learned it.
+
+  Raises:
+    ValueError: class vectors of another length than those of the regions.
   """
+  if text.embeddings.shape[-1] != vectors.shape[-1]:
+    raise ValueError(
+      f'class vectors of {text.embeddings.shape[-1]} numbers do not fit this CLIP, '
+      f'whose vectors have {vectors.shape[-1]}: encode the words by its own text tower'
+    )
   vectors = unit(vectors)
   if rows is None:
     cosine = jnp.einsum('bqd,rd->bqr', vectors, text.embeddings)

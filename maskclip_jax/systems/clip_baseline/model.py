@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  RegionVectors,
+  TextBank,
+  check_inputs,
+)
 from maskclip_jax.systems.crops import CropRule, encode_crops
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
@@ -73,6 +79,7 @@ class CLIPBaseline(nnx.Module):
 
   def __call__(self, images: Images, text: TextBank) -> Outputs:
     """The proposals' masks; class logits by crops; empty masks get probability 0."""
+    check_inputs(images, text)
     found = self.proposals(images)
     encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
     objectness = 0.0 if found.objectness is None else found.objectness

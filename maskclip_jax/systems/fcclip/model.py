@@ -27,6 +27,7 @@ from maskclip_jax.systems.contract import (
   RegionVectors,
   Scores,
   TextBank,
+  check_inputs,
 )
 from maskclip_jax.systems.fcclip.transfer import ContentTransfer, Form, scrambled
 from maskclip_jax.systems.score_rules import geometric_ensemble
@@ -252,6 +253,7 @@ class FCCLIP(nnx.Module):
       text: class vectors, with `seen` as training named the classes.
       scores: how both classifiers are joined; the published way by default.
     """
+    check_inputs(images, text)
     features = self.features(images)
     found = self.propose(images, features, text)
     clip = self.pool(images, features['res5'], found.mask_logits, found.mask_hw)

@@ -15,7 +15,7 @@ from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction, MaskedDec
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.ops.deformable import AUTO
-from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.contract import Images, Outputs, TextBank, check_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +135,7 @@ class Mask2Former(nnx.Module):
       is 'no object') or None without one; the object log-probability if the head is
       class-agnostic.
     """
+    check_inputs(images)
     pixel = self.pixel_decoder(self.features(images), images.padded_hw)
     predictions = self.predictor(pixel, images.padded_hw, aux=aux)
     mask_hw = images.input_hw // MASK_STRIDE

@@ -17,7 +17,13 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.nn.layers import LayerNorm, attend, quick_gelu
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  RegionVectors,
+  TextBank,
+  check_inputs,
+)
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 # Masks whose mask features (patches x width floats each) are in memory at a time.
@@ -225,6 +231,7 @@ class MaskCLIP(nnx.Module):
     released training code lists the final masks there instead (an aliasing slip): which
     of the two a loss uses is the training profile's choice [masqclip 4.4].
     """
+    check_inputs(images, text)
     found = self.proposals(images)
     size = self.config.clip.image_size
     encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)

@@ -15,7 +15,13 @@ from jaxtyping import Array, Bool, Float, Int
 from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.nn.layers import attend
 from maskclip_jax.systems import regions
-from maskclip_jax.systems.contract import Images, Outputs, RegionVectors, TextBank
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  RegionVectors,
+  TextBank,
+  check_inputs,
+)
 from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
 
 # What CLIP sees beyond the photo's edge [masqclip 5.3].
@@ -111,6 +117,7 @@ class MasQCLIP(nnx.Module):
 
     The class logits include the void column ('background'), the last one of the bank.
     """
+    check_inputs(images, text)
     found = self.proposals(images)
     encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
     logits = regions.class_similarity(encoded.vectors, text)

@@ -24,6 +24,7 @@ from maskclip_jax.systems.contract import (
   RegionVectors,
   Scores,
   TextBank,
+  check_inputs,
 )
 from maskclip_jax.systems.crops import Crop, CropRule, encode_crops
 from maskclip_jax.systems.ovseg.maskformer import MaskFormer, MaskFormerConfig
@@ -146,6 +147,7 @@ class OVSeg(nnx.Module):
     `objectness` is the logarithm of a query's sum over words, which may be positive,
     and `class_logits` are logarithms of scores.
     """
+    check_inputs(images, text)
     config = self.config.proposals
     pixels = images.standardised(config.pixel_mean, config.pixel_std)
     (found,) = self.proposals(pixels, images.padded_hw)

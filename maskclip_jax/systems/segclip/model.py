@@ -21,7 +21,13 @@ from maskclip_jax.nn.clip import (
   normalize_pixels,
 )
 from maskclip_jax.nn.group_vit import Grouping, Groups, Reconstruction
-from maskclip_jax.systems.contract import Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.contract import (
+  Images,
+  Outputs,
+  Scores,
+  TextBank,
+  check_inputs,
+)
 from maskclip_jax.systems.regions import class_similarity
 from maskclip_jax.systems.segclip import windows as photo_windows
 
@@ -208,6 +214,7 @@ class SegCLIP(nnx.Module):
       text: class vectors.
       scores: has the threshold.
     """
+    check_inputs(images, text)
     config, batch = self.config, len(images.pixels)
     window, groups = config.clip.image_size, config.centres
     placed = photo_windows.place_windows(images, window, config.step)

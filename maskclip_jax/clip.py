@@ -1,0 +1,175 @@
+"""A CLIP by itself, for those who build on one: `load_clip(...)`.
+
+    clip = maskclip_jax.load_clip('open_clip_model.safetensors')
+    similarity = clip.encode_images(['photo.jpg']) @ clip.encode_texts(['a cat']).T
+
+The module behind it is plain NNX: `clip.model.visual` and `clip.model.text` are its
+towers, to be differentiated, trained or taken apart. What CLIP knows of every patch:
+
+    tower = clip.model.visual
+    tokens = tower.ln_pre(tower.embed(clip.preprocess(['photo.jpg'])))
+    vectors = tower.project(tower.transformer(tokens))[:, 1:]  # (1, patches, d)
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+from PIL import Image
+
+from maskclip_jax import jax_settings, photos
+from maskclip_jax.checkpoints import bundle, convert, params, restore
+from maskclip_jax.checkpoints.detect import CLIP
+from maskclip_jax.checkpoints.tensor_file import without_prefix
+from maskclip_jax.nn.clip import normalize_pixels, unit
+from maskclip_jax.systems.system import find_system
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.bank import encode_prompts
+
+# Of an image tower that takes any size: what most of open_clip's were trained at.
+_ANY_SIZE = 256
+
+
+@jax_settings.own()
+def load_clip(
+  model: str | os.PathLike,
+  *,
+  dtype: str = 'float32',
+  activation: str | None = None,
+  image_size: int | None = None,
+) -> 'ClipEncoder':
+  """Loads a CLIP, or the CLIP inside a system.
+
+  Args:
+    model: an official file (OpenAI's .pt, open_clip's, Hugging Face's, or the folder of
+      a repository), as it was fetched; or a bundle, a training run or a name of
+      `list_models()`, as for `load`.
+    dtype: compute type, 'float32' or 'bfloat16'.
+    activation: 'quick_gelu' or 'gelu', where no file beside the weights tells it; by
+      default OpenAI's, 'quick_gelu'.
+    image_size: side of the square photos, in pixels; a ViT's is fixed, a ConvNeXt
+      takes any multiple of 32 (256 by default).
+
+  Raises:
+    FileNotFoundError: there is no such file or model.
+    ValueError: a file that holds no whole CLIP or is damaged, or a size that does not
+      fit.
+  """
+  path = pathlib.Path(model)
+  if path.exists() and not bundle.is_bundle(bundle.locate(path)):
+    read = convert.read_clip(path)
+    system, config, notes = read.preset.system, read.preset.config, read.notes
+    flat, source = read.parameters, str(path)
+  else:
+    opened, preset = restore.open_bundle(restore.find_bundle(model))
+    system, inside = _clip_of(preset.system, opened.directory)
+    config = getattr(preset.config, CLIP) if inside else preset.config
+    flat = without_prefix(opened.parameters, inside)
+    source, notes = restore.misfit(opened), ()
+  if activation is not None:
+    config = dataclasses.replace(config, activation=activation)
+  network = params.abstract_model(system, config, dtype=restore.as_dtype(dtype))
+  network = params.load_into(network, flat, source=source)
+  return ClipEncoder(network, image_size=image_size, notes=notes)
+
+
+def _clip_of(system: str, directory: pathlib.Path) -> tuple[str, str]:
+  """The kind of CLIP in a bundle, and the prefix of its parameters."""
+  found = find_system(system)
+  if not found.segments:
+    return system, ''
+  if CLIP not in found.parts:
+    raise ValueError(f'{directory} is a {found.title} and holds no CLIP')
+  return found.parts[CLIP], f'{CLIP}/'
+
+
+class ClipEncoder:
+  """A CLIP with its tokenizer and its way of looking at photos.
+
+  Attributes:
+    model: the NNX module. `model.visual(pixels)` and `model.text(tokens)` give vectors
+      that are not normalised; `model.logit_scale` is stored as its logarithm.
+    config: its sizes.
+    image_size: side of the square photos, in pixels.
+    notes: what neither its file nor one beside it told, and what was taken instead.
+  """
+
+  def __init__(
+    self,
+    model: nnx.Module,
+    *,
+    image_size: int | None = None,
+    notes: Sequence[str] = (),
+  ):
+    """Wraps a module; see `load_clip`.
+
+    Raises:
+      ValueError: a ViT of another size.
+    """
+    self.model, self.config, self.notes = model, model.config, tuple(notes)
+    fixed = getattr(model.config, 'image_size', None)
+    if fixed is not None and image_size not in (None, fixed):
+      raise ValueError(
+        f'this image tower takes photos of {fixed} x {fixed}: leave image_size out'
+      )
+    self.image_size = fixed or image_size or _ANY_SIZE
+    whole, self._weights = params.split(model)
+    self._visual = jax.jit(lambda weights, pixels: unit(whole(weights).visual(pixels)))
+    self._text = jax.jit(lambda weights, tokens: unit(whole(weights).text(tokens)))
+
+  @jax_settings.own()
+  def preprocess(self, photo_list: Iterable[photos.Photo]) -> Float[Array, 'b r r 3']:
+    """Photos as the image tower reads them, in CLIP's own way.
+
+    The short side is resized to `image_size` (bicubic, antialiased), the middle square
+    is cut out, and the channels are normalised.
+
+    Args:
+      photo_list: paths, Pillow images, or arrays (h, w, 3) of uint8 or of 0..1.
+
+    Raises:
+      FileNotFoundError, ValueError: which photo cannot be read; or one photo instead of
+        a list.
+    """
+    photos.check_list(photo_list, 'preprocess')
+    squares = [_square(photos.open_photo(p), self.image_size) for p in photo_list]
+    if not squares:
+      raise ValueError('preprocess takes at least one photo')
+    return normalize_pixels(np.stack(squares).astype(np.float32))
+
+  def tokenize(self, texts: str | Sequence[str]) -> Int[np.ndarray, 'n t']:
+    """Token ids of texts, each as long as the text tower reads.
+
+    Raises:
+      ValueError: a text is too long.
+    """
+    return tokenizer.tokenize(texts, self.config.context_length)
+
+  @jax_settings.own()
+  def encode_images(self, photo_list: Iterable[photos.Photo]) -> Float[Array, 'b d']:
+    """Unit vectors of photos; see `preprocess`. Compiles for every number of them."""
+    return self._visual(self._weights, self.preprocess(photo_list))
+
+  @jax_settings.own()
+  def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, 'n d']:
+    """Unit vectors of any number of texts, by one program; long texts are cut."""
+    tower = functools.partial(self._text, self._weights)
+    texts = [texts] if isinstance(texts, str) else texts
+    return encode_prompts(texts, tower, self.config.context_length)
+
+
+def _square(photo: UInt8[np.ndarray, 'h w 3'], side: int) -> UInt8[np.ndarray, 'r r 3']:
+  """The middle of a photo whose short side is resized to `side`."""
+  height, width = photo.shape[:2]
+  # The long side is rounded down, as torchvision does.
+  short = min(height, width)
+  size = [int(side * length / short) for length in (width, height)]
+  image = Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC)
+  left, top = (round((length - side) / 2) for length in size)
+  return np.asarray(image.crop((left, top, left + side, top + side)))
