@@ -40,10 +40,12 @@ class Stuff(Word):
   """A ground.
 
   Attributes:
+    color: the mean of its texture, as sRGB.
     article: what stands before the word in a sentence.
     upright: it is seen above other grounds, as a wall or the sky.
   """
 
+  color: tuple[int, int, int] = (0, 0, 0)
   article: str = ''
   upright: bool = False
 
@@ -73,15 +75,18 @@ PATTERNS = (
   Pattern('checked', ('checkered',), 'with checks'),
 )
 STUFF = (
-  Stuff('grass', ('lawn',)),
-  Stuff('water', ('sea',)),
-  Stuff('sand', ('beach',)),
-  Stuff('brick wall', ('bricks',), 'a', upright=True),
-  Stuff('wooden floor', ('planks',), 'a'),
-  Stuff('pebbles', ('gravel',)),
-  Stuff('tiles', ('tiled floor',)),
-  Stuff('night sky', ('starry sky',), 'a', upright=True),
+  Stuff('grass', ('lawn',), (91, 112, 51)),
+  Stuff('water', ('sea',), (77, 138, 153)),
+  Stuff('sand', ('beach',), (207, 184, 138)),
+  Stuff('brick wall', ('bricks',), (148, 97, 82), 'a', upright=True),
+  Stuff('wooden floor', ('planks',), (130, 92, 58), 'a'),
+  Stuff('pebbles', ('gravel',), (97, 93, 89)),
+  Stuff('tiles', ('tiled floor',), (134, 146, 147)),
+  Stuff('night sky', ('starry sky',), (28, 29, 57), 'a', upright=True),
 )
+# How much of black or white is in the colours of results.
+_SHAPE_SHADES = ((0, 0.0), (0, 0.1), (255, 0.12))
+_PATTERN_SHADES = ((0, 0.0), (0, 0.12), (255, 0.18), (0, 0.26))
 THINGS = len(SHAPES) * len(COLOURS) * len(PATTERNS)
 
 
@@ -127,6 +132,15 @@ class Kind:
       *([f'{colour.name} {shape.name} {pattern.after}'] if pattern.after else []),
     )
 
+  @property
+  def color(self) -> tuple[int, int, int]:
+    """What results are drawn in: a shade of its own colour for each shape and pattern,
+    so that things of one colour are told apart."""
+    color = COLOURS[self.colour].fill
+    for toward, part in (_SHAPE_SHADES[self.shape], _PATTERN_SHADES[self.pattern]):
+      color = tuple(round(value + part * (toward - value)) for value in color)
+    return color
+
 
 @functools.cache
 def kinds() -> tuple[Kind, ...]:
@@ -169,7 +183,13 @@ def vocabulary(name: str) -> dict[str, Any]:
   """
   chosen, stuff = _VOCABULARIES[name]
   rows = [
-    {'name': kind.name, 'words': kind.words(), 'thing': True, 'id': kind.number + 1}
+    {
+      'name': kind.name,
+      'words': kind.words(),
+      'thing': True,
+      'color': kind.color,
+      'id': kind.number + 1,
+    }
     for kind in kinds()
     if chosen(kind)
   ]
@@ -179,6 +199,7 @@ def vocabulary(name: str) -> dict[str, Any]:
         'name': word.name,
         'words': (word.name, *word.synonyms),
         'thing': False,
+        'color': word.color,
         'id': THINGS + 1 + number,
       }
       for number, word in enumerate(STUFF)

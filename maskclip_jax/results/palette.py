@@ -1,12 +1,14 @@
 """Colours for classes and for the objects of a class.
 
 A class keeps its hue in every picture and every vocabulary, because the hue comes from
-its name; classes of one vocabulary that would share a hue are moved apart. Objects of a
-class vary around its colour. Colours are chosen in OKLCH (lightness, chroma, hue),
+its name: 'blue disk' is blue, other names have one by chance, and classes of one
+vocabulary that would share it are moved apart. Objects of a class are shades of its
+colour. Colours are chosen in OKLCH (lightness, chroma, hue),
 where equal steps look equal, and brought into sRGB by lowering the chroma.
 Source of the colour space: Ottosson, "A perceptual color space for image processing".
 """
 
+import collections
 import zlib
 from collections.abc import Sequence
 
@@ -32,8 +34,31 @@ _LAB_FROM_LMS = np.array(
 # Neighbouring hues differ in lightness as well.
 _LIGHTNESS = (0.70, 0.58, 0.80)
 _CHROMA = 0.17
+# How much lighter or darker the further objects of a class are, and how far that goes.
+_SHADES = (-0.13, 0.13, -0.065, 0.065)
+_LIGHTNESS_RANGE = (0.36, 0.93)
 # Hues a small vocabulary is spread over: 24 degrees apart.
 _FEWEST_HUES = 15
+
+
+# Words that say what colour a thing has.
+_NAMED = {
+  'red': (216, 24, 36),
+  'orange': (255, 112, 0),
+  'yellow': (250, 214, 24),
+  'green': (24, 168, 60),
+  'turquoise': (24, 200, 206),
+  'cyan': (24, 200, 206),
+  'blue': (30, 76, 232),
+  'purple': (140, 36, 190),
+  'violet': (140, 36, 190),
+  'pink': (255, 112, 182),
+  'brown': (132, 84, 46),
+  'black': (30, 30, 34),
+  'grey': (128, 128, 132),
+  'gray': (128, 128, 132),
+  'white': (246, 246, 246),
+}
 
 
 def _oklab(rgb: Float[np.ndarray, '*n 3']) -> Float[np.ndarray, '*n 3']:
@@ -64,7 +89,7 @@ def _from_lch(lightness: float, chroma: float, hue: float) -> Color:
 def class_colors(
   names: Sequence[str], given: Sequence[Color | None] | None = None
 ) -> UInt8[np.ndarray, 'k 3']:
-  """One colour per class.
+  """One colour per class; further classes named by the same colour are its shades.
 
   Args:
     names: class names; the same names give the same colours everywhere.
@@ -77,10 +102,17 @@ def class_colors(
   if len(given) != len(names):
     raise ValueError(f'{len(given)} colours for {len(names)} classes')
   hues = max(_FEWEST_HUES, -(-3 * len(names) // 2))
+  named: collections.Counter[Color] = collections.Counter()
   taken, colors = set(), np.zeros((len(names), 3), np.uint8)
   for row, name, own in zip(colors, names, given, strict=True):
     if own is not None:
       row[:] = own
+      continue
+    said = {_NAMED[word] for word in name.lower().split() if word in _NAMED}
+    if len(said) == 1:
+      (color,) = said
+      row[:] = object_color(color, named[color])
+      named[color] += 1
       continue
     slot = zlib.crc32(name.encode()) * hues >> 32
     while slot in taken:
@@ -91,14 +123,20 @@ def class_colors(
 
 
 def object_color(color: Sequence[int], index: int) -> Color:
-  """The colour of a class's `index`-th object: the class's own, then variations."""
+  """The colour of a class's `index`-th object: the class's own, then other shades.
+
+  The hue stays, as it may be what the class is called ('blue disk').
+  """
   if not index:
     return tuple(int(v) for v in color)
   lightness, a, b = _oklab(np.asarray(color, np.float64) / 255)
-  # Multiples of the golden ratio never cluster.
-  turn, step = (index * 0.618034) % 1 - 0.5, (index * 0.381966) % 1 - 0.5
-  hue = np.arctan2(b, a) / (2 * np.pi) + 0.16 * turn
-  return _from_lch(np.clip(lightness + 0.3 * step, 0.45, 0.88), np.hypot(a, b), hue)
+  turns, place = divmod(index - 1, len(_SHADES))
+  step = _SHADES[place] + 0.02 * turns
+  low, high = _LIGHTNESS_RANGE
+  # What would be too dark or too light goes twice as far the other way.
+  shade = lightness + step if low <= lightness + step <= high else lightness - 2 * step
+  hue = np.arctan2(b, a) / (2 * np.pi) + 0.012 * (-1) ** index * (turns + 1)
+  return _from_lch(np.clip(shade, low, high), np.hypot(a, b), hue)
 
 
 def text_color(background: Sequence[int]) -> Color:

@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -176,16 +177,23 @@ class Prediction:
     return ids
 
   def overlay(
-    self, task: OutputKind | None = None, *, score_threshold: float = 0.3
+    self,
+    task: OutputKind | None = None,
+    *,
+    score_threshold: float = 0.3,
+    scale: int | None = None,
   ) -> UInt8[np.ndarray, 'height2 width2 3']:
     """The photo with the result drawn over it, and a panel that lists the classes.
 
     Args:
       task: which result; the first of `tasks` by default.
       score_threshold: detections that score less are not drawn.
+      scale: the picture has this many times the photo's sides and no panel, so that
+        with 1 it lies over the photo; by default small photos are enlarged and there
+        is a panel.
 
     Raises:
-      ValueError: no photo was given, or there is no such result.
+      ValueError: no photo was given, there is no such result, or a scale below 1.
     """
     task = self.tasks[0] if task is None else task
     if task not in self.tasks:
@@ -207,28 +215,35 @@ class Prediction:
         if seen[number]
       ]
     regions, legend = self._regions(rows, count=task != 'semantic')
-    return drawing.draw(self.photo, ids, regions, legend)
+    return drawing.draw(self.photo, ids, regions, legend, scale=scale)
 
   def _regions(self, rows, *, count: bool):
     """Regions and legend of rows (id, class, area, score or None)."""
     colors = self.class_colors()
     wording = functools.cache(lambda label: drawable(self.names[label], label))
     areas, numbers = collections.Counter(), collections.Counter()
-    regions = []
+    ids, regions = collections.defaultdict(list), []
+    total = collections.Counter(label for _, label, *_ in rows)
     for region_id, label, area, score in rows:
       color = object_color(colors[label], numbers[label] if count else 0)
-      text = wording(label) if score is None else wording(label) + f' {score:.0%}'
-      regions.append(drawing.DrawnRegion(region_id, color, self.things[label], text))
       areas[label] += area
       numbers[label] += 1
-    total = self.size[0] * self.size[1]
+      text = wording(label)
+      if count and total[label] > 1:
+        text += f' {numbers[label]}'
+      if score is not None:
+        text += f', {score:.0%}'
+      regions.append(drawing.DrawnRegion(region_id, color, self.things[label], text))
+      ids[label].append(region_id)
     legend = []
     for label, area in areas.most_common():
-      remark = _share(area, total)
+      remark = _share(area, self.size[0] * self.size[1])
       if count and self.things[label] and numbers[label] > 1:
         remark = f'{numbers[label]}x  {remark}'
       color = tuple(int(v) for v in colors[label])
-      legend.append(drawing.LegendRow(color, wording(label), remark))
+      row = drawing.LegendRow(color, wording(label), remark, tuple(ids[label]))
+      legend.append(row)
+    _tell_numbers({label: self.names[label] for label in areas}, wording)
     return regions, legend
 
   def to_coco(
@@ -276,6 +291,7 @@ class Prediction:
     file_name: str = '',
     image_id: int | str = 1,
     info: Mapping[str, Any] | None = None,
+    overlay_scale: int | None = None,
   ) -> list[pathlib.Path]:
     """Writes `<stem>.<task>.png`, `<stem>.json` and, with a photo, the overlay.
 
@@ -287,6 +303,7 @@ class Prediction:
       file_name: the file name of the photo, for the JSON; the stem by default.
       image_id: the photo's number, for the JSON.
       info: COCO's `info`, plain values.
+      overlay_scale: `scale` of `overlay`.
 
     Returns:
       The files written.
@@ -304,7 +321,8 @@ class Prediction:
       files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
     files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
     if self.photo is not None:
-      files[f'{stem}.overlay.png'] = result_files.png_bytes(self.overlay())
+      picture = self.overlay(scale=overlay_scale)
+      files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
     return atomic.write_together(directory, files)
 
   def summary(self, *, width: int = 80) -> str:
@@ -364,6 +382,22 @@ def _detections(found: Instances | None) -> tuple[Detection, ...] | None:
     )
     if area
   )
+
+
+def _tell_numbers(names: Mapping[int, str], wording) -> None:
+  """Says which names a picture has numbers for, as no font has their letters."""
+  lacking = [
+    f'#{label} is {name}'
+    for label, name in sorted(names.items())
+    if not wording(label).spelled
+  ]
+  if lacking:
+    warnings.warn(
+      f'no font here has the letters of some names, so pictures have numbers for them '
+      f"({', '.join(lacking)}): pip install 'maskclip_jax[fonts]'",
+      UserWarning,
+      stacklevel=4,
+    )
 
 
 def _share(area: int, total: int) -> str:

@@ -180,8 +180,10 @@ class Vocabulary:
     atomic.write(path, text + '\n')
 
   def content_key(self) -> str:
-    """A hash of all that decides the class vectors, flags and names."""
+    """A hash of all that decides the class vectors, flags and names; not of colours."""
     content = self.to_json() | {'provenance': ''}
+    for category in content['classes']:
+      category.pop('color', None)
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

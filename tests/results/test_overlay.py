@@ -1,15 +1,26 @@
 """Pictures of results: colours, letters, labels and the panel."""
 
+import functools
 import itertools
 import time
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
-from maskclip_jax.results.lettering import LabelPlacer, drawable
+from maskclip_jax.miniature import words
+from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results import prediction
+from maskclip_jax.results.lettering import (
+  LabelPlacer,
+  Run,
+  drawable,
+  installed_fonts,
+)
 from maskclip_jax.results.overlay import DrawnRegion, LegendRow, draw
 from maskclip_jax.results.palette import class_colors, object_color, text_color
+from maskclip_jax.text.vocabulary import Vocabulary
 
 RED, BLUE = (230, 60, 60), (60, 90, 230)
 
@@ -74,6 +85,36 @@ def test_objects_of_a_class_vary_around_its_colour():
   assert len(set(varied)) == 12
 
 
+@pytest.mark.parametrize('color', [(30, 76, 232), (252, 222, 24), (246, 246, 246)])
+def test_shades_keep_the_hue_and_the_first_are_plain_to_see(color):
+  shades = np.array([object_color(color, i) for i in range(3)])
+  lab = cv2.cvtColor(np.float32(shades[None]) / 255, cv2.COLOR_RGB2Lab)[0]
+  assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 8
+  hue = np.arctan2(lab[:, 2], lab[:, 1])
+  if np.hypot(*lab[0, 1:]) > 5:  # White has none.
+    # A tenth of a turn is from blue to purple.
+    assert np.abs(np.angle(np.exp(1j * (hue - hue[0])))).max() < 0.1 * 2 * np.pi
+
+
+def test_a_class_that_names_a_colour_has_it():
+  disk, star, car, other = class_colors(
+    ['blue disk', 'Blue star', 'red car', 'bluebell']
+  )
+  assert disk.argmax() == star.argmax() == 2
+  assert disk.tolist() != star.tolist()
+  assert car.argmax() == 0
+  np.testing.assert_array_equal(other, class_colors(['bluebell'])[0])
+
+
+def test_things_of_the_generated_world_have_their_own_colours():
+  for name in words.vocabulary_names():
+    vocabulary = Vocabulary.named(name)
+    assert all(category.color is not None for category in vocabulary.classes)
+    blue = [c.color for c in vocabulary.classes if 'blue' in c.name.split()]
+    assert all(np.argmax(color) == 2 for color in blue)
+    assert len(set(blue)) == len(blue)
+
+
 def test_text_stands_out():
   assert text_color((250, 240, 120)) == (0, 0, 0)
   assert text_color((20, 40, 120)) == (255, 255, 255)
@@ -82,21 +123,78 @@ def test_text_stands_out():
 # --- letters --------------------------------------------------------------------------
 
 
+NAMES = {
+  'cyrillic': 'рыжий кот',
+  'chinese': '猫',
+  'japanese': 'ねこ',
+  'korean': '고양이',
+  'arabic': 'قطة سوداء',
+  'devanagari': 'बिल्ली',
+  'thai': 'แมว',
+  'emoji': '🐱',
+}
+
+
 def test_latin_words_use_the_built_in_font():
-  assert drawable('traffic light', 3).font is None
+  assert drawable('traffic light', 3).runs == (Run('traffic light'),)
+
+
+@pytest.mark.parametrize('script', sorted(NAMES))
+@pytest.mark.skipif(not installed_fonts(), reason='needs the extra fonts')
+def test_the_fonts_of_the_extra_have_every_script(script):
+  wording = drawable(NAMES[script], 3)
+  assert wording.text == NAMES[script]
+  # One run: letters that join, or are written from the right, stay together.
+  (run,) = wording.runs
+  assert run.font in installed_fonts()
+  width, height = wording.measure(40)
+  canvas = Image.new('L', (width + 40, 80))
+  wording.write(ImageDraw.Draw(canvas), (20, 40), 40, 255)
+  rows, columns = np.nonzero(np.asarray(canvas))
+  assert abs(columns.min() - 20) < 8
+  assert abs(columns.max() - 20 - width) < 8
+  # Written in the middle of its line, and no higher than it says.
+  assert abs((rows.min() + rows.max()) / 2 - 40) < 12
+  assert rows.max() - rows.min() <= height
+
+
+@pytest.mark.skipif(not installed_fonts(), reason='needs the extra fonts')
+def test_a_name_in_several_scripts_is_set_in_several_fonts():
+  wording = drawable('cat 猫', 0) + ' 2'
+  assert wording.text == 'cat 猫 2'
+  assert [run.text for run in wording.runs] == ['cat ', '猫', ' 2']
 
 
 def test_words_the_built_in_font_lacks_never_become_boxes():
-  assert drawable('café', 3, system_fonts=()).text == 'cafe'
-  assert drawable('猫', 7, system_fonts=()).text == '#7'
-  assert drawable('猫', 7, system_fonts=('no-such-font.ttf',)).text == '#7'
+  assert drawable('café', 3, fonts=()).text == 'cafe'
+  assert drawable('猫', 7, fonts=()).text == '#7'
+  assert not drawable('猫', 7, fonts=('no-such-font.ttf',)).spelled
+  assert drawable('🐱', 7, fonts=()).text == 'cat face'
   assert drawable('кот', 1).text in ('кот', '#1')
 
 
-def test_long_names_are_cut_short():
-  wording = drawable('x' * 500, 0)
-  assert len(wording.text) == 32
-  assert wording.text.endswith('...')
+def test_a_number_in_place_of_a_name_is_told(monkeypatch):
+  monkeypatch.setattr(prediction, 'drawable', functools.partial(drawable, fonts=()))
+  ids = np.ones((64, 64), int)
+  found = prediction.Prediction(
+    (64, 64), ('cat', '猫'), (True, True), semantic=ids, photo=grey(64, 64)
+  )
+  with pytest.warns(UserWarning, match=r'#1 is 猫.*maskclip_jax\[fonts\]'):
+    found.overlay()
+
+
+def test_long_names_lose_their_middle():
+  long = 'a photograph of a very old chair that stands in the '
+  kitchen, garden = (drawable(long + room, 0) for room in ('kitchen', 'garden'))
+  assert len(kitchen.shortened().text) == 32
+  assert kitchen.shortened().text.startswith('a photograph of')
+  assert kitchen.shortened().text.endswith('the kitchen')
+  lines = [line.text for line in garden.lines()]
+  assert ' '.join(lines) == long + 'garden'
+  assert max(map(len, lines)) <= 32
+  endless = [line.text for line in drawable('x' * 500, 0).lines()]
+  assert len(endless) <= 3
+  assert '...' in ''.join(endless)
 
 
 # --- pictures -------------------------------------------------------------------------
@@ -212,6 +310,55 @@ def test_a_long_legend_says_how_many_it_hides():
   # The last line of the panel is written on only if the list goes on.
   assert many[-40:, -100:].max() > 100
   assert few[-40:, -100:].max() < 50
+
+
+def test_two_of_a_class_are_told_apart():
+  ids = np.zeros((900, 900), int)
+  ids[100:400, 100:800], ids[500:800, 100:800] = 1, 2
+  found = prediction.Prediction(
+    (900, 900),
+    ('person',),
+    (True,),
+    panoptic=ids,
+    segments=tuple(Segment(i, 0, True, 0.9, 210000, i) for i in (1, 2)),
+    photo=grey(900, 900),
+  )
+  picture = found.overlay()
+  first, second = picture[380, 450].astype(int), picture[780, 450].astype(int)
+  assert np.abs(first - second).max() > 15
+  regions, _ = found._regions([(1, 0, 210000, None), (2, 0, 210000, None)], count=True)
+  assert [region.label.text for region in regions] == ['person 1', 'person 2']
+
+
+@pytest.mark.parametrize('value', [20, 235])
+def test_a_chip_looks_like_its_region_on_light_and_dark_photos(value):
+  ids = np.ones((900, 900), int)
+  region = DrawnRegion(1, RED, True, None)
+  row = LegendRow(RED, drawable('cat', 0), '100%', (1,))
+  picture = draw(grey(900, 900, value), ids, [region], [row])
+  seen = picture[450, 450].astype(int)
+  panel = picture[:100, 900:].reshape(-1, 3).astype(int)
+  # Some of the chip has exactly this colour, and its border that of the class.
+  assert (np.abs(panel - seen).max(-1) <= 1).sum() > 50
+  assert (np.abs(panel - RED).max(-1) == 0).sum() > 20
+
+
+def test_the_tint_lets_the_photo_through():
+  photo = grey(900, 900)
+  photo[:, 450:] = 20, 40, 220
+  ids = np.ones((900, 900), int)
+  picture = draw(photo, ids, [DrawnRegion(1, RED, True, None)], [])
+  seen = picture[100, 800].astype(int)
+  assert seen[2] > seen[0] + 20
+
+
+@pytest.mark.parametrize('scale', [1, 3])
+def test_a_picture_of_a_scale_lies_over_the_photo(scale):
+  parts = regions(4)
+  picture = draw(grey(40, 60), blocks(40, 60, 4), parts, legend(parts), scale=scale)
+  assert picture.shape == (40 * scale, 60 * scale, 3)
+  with pytest.raises(ValueError, match=r'1, 2, \.\.\. times'):
+    draw(grey(40, 60), blocks(40, 60, 4), parts, [], scale=0)
 
 
 def test_photo_and_map_must_fit():
