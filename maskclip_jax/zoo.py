@@ -9,6 +9,10 @@ import pathlib
 
 from maskclip_jax.systems.system import ModelCard, Preset, all_systems
 
+# What to fetch for photographs, if nothing else decides: good numbers, and a licence
+# for any use.
+FOR_PHOTOGRAPHS = 'fcclip_convnext_large'
+
 _PACKAGE = pathlib.Path(__file__).parent
 
 

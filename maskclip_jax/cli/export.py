@@ -3,12 +3,16 @@
 import argparse
 import pathlib
 
+from maskclip_jax.cli.model import default_cache
+
 NAME, HELP = 'export', 'Write a bundle in another format.'
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `export`."""
-  parser.add_argument('--model', required=True, help='bundle directory, or a workdir')
+  parser.add_argument(
+    '--model', required=True, help='bundle directory, that of a run, or a name'
+  )
   parser.add_argument(
     '--to', required=True, type=pathlib.Path, help='file or directory to write'
   )
@@ -40,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
   from maskclip_jax.checkpoints.export_official import export_official
 
-  print(export_official(arguments.model, arguments.to, layout=arguments.layout))
+  source = _find(arguments.model)
+  print(export_official(source, arguments.to, layout=arguments.layout))
   return 0
 
 
@@ -48,11 +53,20 @@ def _export_bundle(arguments: argparse.Namespace) -> None:
   from maskclip_jax.checkpoints import bundle
   from maskclip_jax.checkpoints.repack import repack
 
-  source = arguments.model
-  if arguments.step is not None or not bundle.is_bundle(bundle.locate(source)):
-    from maskclip_jax.train.export import export_checkpoint
+  source = pathlib.Path(arguments.model)
+  unfinished = source.is_dir() and not bundle.is_bundle(bundle.locate(source))
+  if arguments.step is None and not unfinished:
+    print(repack(_find(arguments.model), arguments.to, arguments.dtype))
+    return
+  from maskclip_jax.train.export import export_checkpoint
 
-    print(export_checkpoint(source, arguments.to, arguments.step))
-    source = arguments.to
-  if source != arguments.to or arguments.dtype != 'float32':
-    print(repack(source, arguments.to, arguments.dtype))
+  print(export_checkpoint(source, arguments.to, arguments.step))
+  if arguments.dtype != 'float32':
+    print(repack(arguments.to, arguments.to, arguments.dtype))
+
+
+def _find(model: str) -> pathlib.Path:
+  """The bundle of a directory, of a finished run or of a name."""
+  from maskclip_jax.checkpoints.restore import find_bundle
+
+  return find_bundle(model, default_cache())

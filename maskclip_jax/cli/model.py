@@ -20,7 +20,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--cache_dir',
     type=pathlib.Path,
-    default=_default_cache(),
+    default=default_cache(),
     help='keeps text vectors and compiled programs between runs (%(default)s)',
   )
   parser.add_argument(
@@ -32,7 +32,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _default_cache() -> pathlib.Path | None:
+def default_cache() -> pathlib.Path | None:
   """The user's cache; None where the user has no home, as in some containers."""
   home = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   return None if home.startswith('~') else pathlib.Path(home) / PROGRAM

@@ -3,8 +3,11 @@
 import argparse
 import dataclasses
 import json
+import textwrap
 
 NAME, HELP = 'models', 'List the models that have a name.'
+# Of the list, in letters; links are never broken.
+WIDTH = 80
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +31,26 @@ def run(arguments: argparse.Namespace) -> int:
     print(f'{name}{"  (works at once)" if card.shipped else ""}')
     for label, text in (
       ('', card.summary),
+      ('limits: ', card.limits),
       ('weights: ', card.weights),
       ('', card.url),
       ('licence: ', card.licence),
       ('numbers: ', card.numbers),
     ):
       if text:
-        print(f'  {label}{text}')
+        print(_wrapped(label + text))
     print()
   print('A published model is fetched by hand and converted: convert FILE --to DIR.')
   return 0
+
+
+def _wrapped(text: str) -> str:
+  """A line of a card, those it goes on in set in further."""
+  return textwrap.fill(
+    text,
+    WIDTH,
+    initial_indent='  ',
+    subsequent_indent='    ',
+    break_long_words=False,
+    break_on_hyphens=False,
+  )

@@ -7,7 +7,7 @@ import time
 import warnings
 
 from maskclip_jax import atomic
-from maskclip_jax.cli.messages import note, one_line
+from maskclip_jax.cli.messages import PROGRAM, note, one_line
 from maskclip_jax.cli.model import (
   add_model_flags,
   load_segmenter,
@@ -67,6 +67,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     '--white', type=float, help='number that is white in photos of more than 8 bits'
   )
   parser.add_argument(
+    '--overlay_scale',
+    type=int,
+    help='1: the overlay has the size of the photo, to lie over it, and no panel; 2: '
+    'twice that, ...',
+  )
+  parser.add_argument(
     '--again',
     action='store_true',
     help='make also results that are there, of the same photo and settings',
@@ -88,6 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
   start = time.perf_counter()
   tasks = parse_tasks(arguments.task)
+  if arguments.overlay_scale is not None and arguments.overlay_scale < 1:
+    raise ValueError(f'--overlay_scale is 1, 2, ..., not {arguments.overlay_scale}')
   found = find_photos(arguments.photos)
   photos = found.photos
   for text in [*found.problems, *(f'note: {text}' for text in found.notes)]:
@@ -100,6 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
       read_photo(photos[0].path, arguments.white)
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
+  _tell_limits(arguments)
   if arguments.vocabulary is not None:
     for warning in segmenter.vocabulary(arguments.vocabulary).check():
       note(f'note: {warning}')
@@ -111,6 +120,20 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(_summary(jobs, failures, seconds) + f', of which {compiled.told()}')
   return 2 if failures or found.problems else 0
+
+
+def _tell_limits(arguments) -> None:
+  """Says so where a model is not made for photographs, and what to fetch for them."""
+  from maskclip_jax import zoo
+
+  card = zoo.cards().get(str(arguments.model))
+  if card is None or not card.limits or arguments.quiet:
+    return
+  other = zoo.cards()[zoo.FOR_PHOTOGRAPHS]
+  note(
+    f'note: {arguments.model} {card.limits}; for those fetch and convert another, such '
+    f'as {zoo.FOR_PHOTOGRAPHS} ({other.url}): `{PROGRAM} models list` shows all'
+  )
 
 
 def _summary(jobs, failures, seconds) -> str:
@@ -132,6 +155,7 @@ def _settings(segmenter, tasks, arguments) -> str:
       'words': segmenter.vocabulary(arguments.vocabulary).content_key(),
       'tasks': sorted(tasks),
       'choices': _choices(arguments),
+      'overlay_scale': arguments.overlay_scale,
     }
   )
 
@@ -200,6 +224,7 @@ def _save(prediction, job, tasks, settings, arguments) -> list[pathlib.Path]:
     file_name=job.photo.name,
     image_id=job.image_id,
     info=info,
+    overlay_scale=arguments.overlay_scale,
   )
 
 

@@ -1,6 +1,7 @@
 """Evaluations side by side, and beside the papers' numbers."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import rich.text
 from maskclip_jax.eval.published import Published, published
 
 _UNKNOWN_RULE = '*'
+# How the name of an evaluation ends that is not of all photos.
+_SHARE = re.compile(r'\+\d+ of \d+$')
 _FOOTNOTE = (
   '* the paper does not say which rule its mean IoU follows (see mIoU_gt, '
   'mIoU_gt_or_pred).'
@@ -102,11 +105,12 @@ def _notes(entries) -> list[str]:
   for one in entries:
     data = one['settings'].get('data') or {}
     photos, published = data.get('photos'), data.get('published_photos')
-    if photos and published and photos < published:
+    # Entries of version 0.1.0 have the name of the whole protocol.
+    if _SHARE.search(one['evaluation']) or (published and photos < published):
       name = f'{one["evaluation"]} of {one["model"]["name"]}'
       notes.append(
-        f'Note: {name} is over {photos:,} of {published:,} photos: it does not compare '
-        'with published numbers.'
+        f'Note: {name} is over {one["examples"]:,} of {published:,} photos: it does '
+        'not compare with published numbers.'
       )
   seeds = [one['model']['name'] for one in entries if one['model']['seed'] is not None]
   if seeds:

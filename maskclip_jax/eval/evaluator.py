@@ -109,6 +109,7 @@ class Evaluator:
     run: the protocol as its system runs it.
     options: how it runs.
     words: other words for the same classes, in the same order.
+    share: how much of the protocol it is for, where that is not all: '2 of 2000'.
     devices: all local ones by default.
 
   Raises:
@@ -121,6 +122,8 @@ class Evaluator:
     run: ProtocolRun,
     options: Options | None = None,
     words: Vocabulary | None = None,
+    *,
+    share: str = '',
     devices: Sequence[jax.Device] | None = None,
   ):
     options = options or Options()
@@ -148,7 +151,7 @@ class Evaluator:
     self.predictor = Predictor(
       segmenter, self.bank, self.scores, options.batch_size, devices
     )
-    self.name = _name(run, options, words)
+    self.name = _name(run, options, words, share)
 
   def judge(self) -> Judge:
     """An empty judge of the tasks."""
@@ -334,7 +337,9 @@ def _scores(segmenter: Segmenter, run: ProtocolRun, options: Options) -> Scores:
   return dataclasses.replace(run.scores(preset), **(options.scores or {}))
 
 
-def _name(run: ProtocolRun, options: Options, words: Vocabulary | None) -> str:
+def _name(
+  run: ProtocolRun, options: Options, words: Vocabulary | None, share: str
+) -> str:
   """The protocol's name and what is done otherwise."""
   parts = [run.protocol.name]
   if words is not None:
@@ -351,6 +356,6 @@ def _name(run: ProtocolRun, options: Options, words: Vocabulary | None) -> str:
     parts.append(f'scores:{given}')
   elif run.settings.tuned:
     parts.append('tuned')
-  if options.limit is not None:
-    parts.append(f'first:{options.limit}')
+  if share or options.limit is not None:
+    parts.append(share or f'first {options.limit}')
   return '+'.join(parts)

@@ -88,7 +88,7 @@ class ProtocolSource(Sequence[EvalExample]):
     data, index = open_split(main.dataset, split, data_dir)
     for view in self._views.values():
       index.select(view)  # Says what is missing if a task has no ground truth.
-    positions = index.select(main)[:limit]
+    positions, self._limit = index.select(main)[:limit], limit
     if not len(positions):
       raise ValueError(f'{main.name}, split {split}, has no examples')
     sizes = np.stack([index.height, index.width], axis=1)[positions]
@@ -105,6 +105,16 @@ class ProtocolSource(Sequence[EvalExample]):
       'image_ids': _short_hash(names.encode()),
       'build': _short_hash(build.read_bytes()) if build.exists() else None,
     }
+
+  @property
+  def share(self) -> str:
+    """'2 of 2000' where these are not all photos of the published split; else ''."""
+    published = self.fingerprint['published_photos']
+    photos = self.fingerprint['photos']
+    if self._limit is not None:
+      photos = min(photos, self._limit)
+    fewer = published is not None and photos < published
+    return f'{len(self)} of {published}' if fewer else ''
 
   def __len__(self) -> int:
     return len(self._records)

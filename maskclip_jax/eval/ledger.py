@@ -207,5 +207,5 @@ def _entries_of(folder: pathlib.Path, planned) -> list[dict[str, Any]]:
 
 
 def folder_name(evaluation: str) -> str:
-  """A folder for an evaluation: its name without what file systems refuse."""
-  return evaluation.replace(':', '=').replace('/', '_')
+  """A folder for an evaluation: its name without what file systems or shells refuse."""
+  return evaluation.replace(':', '=').replace('/', '_').replace(' ', '_')

@@ -191,12 +191,13 @@ def judge_predictions(
     with _progress(console, protocol.name) as on_progress:
       metrics = judge_stored(predictions, run, source, on_progress)
     key = {'model': None, 'data': source.fingerprint, 'tasks': list(predictions.tasks)}
+    name = '+'.join(filter(None, [protocol.name, source.share]))
     found = Evaluation(
-      protocol.name, run, metrics, run.class_names(), len(source), key, {}, 'none'
+      name, run, metrics, run.class_names(), len(source), key, {}, 'none'
     )
     subject = ledger.Subject(f'predictions in {place}')
     content = ledger.entry(found, subject, time.perf_counter() - start)
-    path = ledger.write(pathlib.Path(request.out) / protocol.name, content)
+    path = ledger.write(pathlib.Path(request.out) / ledger.folder_name(name), content)
     console.print(path, highlight=False, soft_wrap=True)
     entries.append(content)
   table = comparison(entries, width=console.width)
@@ -217,7 +218,10 @@ def _plan(segmenter: Segmenter, request: Request):
       run, request.data_dir, tasks=options.tasks, limit=options.limit
     )
     planned.append((run, source))
-  evaluators = [(Evaluator(segmenter, run, options, words), s) for run, s in planned]
+  evaluators = [
+    (Evaluator(segmenter, run, options, words, share=source.share), source)
+    for run, source in planned
+  ]
   out = pathlib.Path(request.out)
   return [
     (one, source, out / ledger.folder_name(one.name)) for one, source in evaluators

@@ -106,6 +106,7 @@ class ModelCard:
     shipped: the bundle's directory inside this package; '' if the weights are
       elsewhere.
     url: where to fetch them by hand; '' where there is nothing to fetch.
+    limits: what it knows alone, where that is not photographs; '' where it is.
   """
 
   summary: str
@@ -114,6 +115,7 @@ class ModelCard:
   numbers: str = ''
   shipped: str = ''
   url: str = ''
+  limits: str = ''
 
 
 def _never(config: Any) -> bool:

@@ -18,6 +18,13 @@ def test_names_and_links_stand_alone_on_their_lines(capsys):
   assert lines[0] == f'{next(iter(zoo.shipped()))}  (works at once)'
 
 
+def test_lines_fit_a_terminal_but_for_links(capsys):
+  assert main(['models', 'list']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  links = {f'  {card.url}' for card in zoo.cards().values()}
+  assert [line for line in lines if len(line) > 80 and line not in links] == []
+
+
 def test_programs_read_json(capsys):
   assert main(['models', 'list', '--json']) == 0
   listed = json.loads(capsys.readouterr().out)

@@ -275,6 +275,40 @@ def test_convert_then_export_gives_the_same_bytes(tmp_path, capsys):
     assert returned[key].tobytes() == array.tobytes()
 
 
+def test_export_takes_names_and_runs(tmp_path, capsys, model):
+  """As its help says: a name of the zoo, and the directory of a finished run."""
+  shipped = ['export', '--model', 'clip_baseline_miniature', '--format', 'bundle']
+  assert main([*shipped, '--to', str(tmp_path / 'half'), '--dtype', 'float16']) == 0
+  assert bundle.is_bundle(tmp_path / 'half')
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'bundle').symlink_to(model)
+  official = tmp_path / 'official.safetensors'
+  command = ['export', '--model', str(tmp_path / 'run'), '--to', str(official)]
+  assert main(command) == 0, capsys.readouterr().err
+  assert official.is_file()
+  assert main([*shipped[:2], 'nothing', '--to', str(official)]) == 2
+  assert "no model 'nothing'" in capsys.readouterr().err
+
+
+def test_the_shipped_model_says_what_it_does_not_know(run, tmp_path, capsys):
+  one = photo(tmp_path / 'a.png')
+  words = {'vocabulary': 'star; disk', 'use': 'clip_baseline_miniature'}
+  _, _, told, _ = run(one, **words)
+  (line,) = [line for line in told.splitlines() if 'no photographs' in line]
+  assert zoo.cards()[zoo.FOR_PHOTOGRAPHS].url in line
+  assert 'no photographs' not in run(one)[2]
+  silent = [
+    '--model',
+    words['use'],
+    '--vocabulary',
+    'star; disk',
+    '--no_cache',
+    '--quiet',
+  ]
+  main(['predict', str(one), *silent, '--out', str(tmp_path / 'quiet')])
+  assert capsys.readouterr() == ('', '')
+
+
 def test_models_list(capsys):
   assert main(['models', 'list']) == 0
   assert 'MasQCLIP' in capsys.readouterr().out

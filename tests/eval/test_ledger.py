@@ -34,17 +34,17 @@ def semantic(tmp_path_factory):
 
 def test_results_are_written_and_shown(semantic):
   folder, entries, shown = semantic
-  found = ledger.read(folder / 'ade150_semantic+first=3')
+  found = ledger.read(folder / 'ade150_semantic+3_of_2000')
   assert found == json.loads(json.dumps(entries[0]))
-  assert 'ade150_semantic+first:3/mIoU_gt_or_pred' in shown
-  assert f'{found["numbers"]["ade150_semantic+first:3/mIoU_gt"]:.2f}' in shown
+  assert 'ade150_semantic+3 of 2000/mIoU_gt_or_pred' in shown
+  assert f'{found["numbers"]["ade150_semantic+3 of 2000/mIoU_gt"]:.2f}' in shown
   for key in ('versions', 'device', 'seconds', 'wall_seconds', 'finished', 'settings'):
     assert found[key], key
   assert found['model']['name'] == 'toy'
   assert found['examples'] == 3
   assert len(found['per_class']['class']) == len(found['per_class']['IoU']) == 150
   assert 'Words for things that are not in the photo' in ' '.join(shown.split())
-  assert (folder / 'ade150_semantic+first=3' / 'report.html').is_file()
+  assert (folder / 'ade150_semantic+3_of_2000' / 'report.html').is_file()
   # Classes that never occur have no number, and JSON no NaN.
   assert None in found['per_class']['IoU']
   assert found['settings']['preprocessing']['short_edge'] == 512
@@ -74,7 +74,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   other = json.loads(json.dumps(entry))
   other['model']['name'], other['model']['seed'] = 'random', 0
   other['settings']['preprocessing']['short_edge'] = 640
-  metric = 'ade150_semantic+first:3/mIoU_gt'
+  metric = 'ade150_semantic+3 of 2000/mIoU_gt'
   other['numbers'][metric] = 12.5
   ledger.write(tmp_path, other)
   entries = [*ledger.read_all(folder), *ledger.read_all(tmp_path / 'results.json')]
@@ -83,7 +83,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   assert f'{entry["numbers"][metric]:.2f}' in row
   assert '12.50' in row
   assert 'differ in their preprocessing' in text
-  assert f'is over {ade_run.PHOTOS} of 2,000 photos' in text
+  assert 'is over 3 of 2,000 photos' in text
   assert 'random has random weights' in text
   assert 'pACC' not in text
   assert 'pACC' in comparison(entries, everything=True)
@@ -92,7 +92,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
 def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
   folder, (entry,), _ = semantic
   (path,) = ledger.collect(folder, tmp_path)
-  assert path == tmp_path / 'toy' / 'ade150_semantic+first=3' / 'results.json'
+  assert path == tmp_path / 'toy' / 'ade150_semantic+3_of_2000' / 'results.json'
   assert ledger.collect(folder, tmp_path) == [path]
   renamed = ledger.collect(folder, tmp_path, name='again')
   assert ledger.read(renamed[0])['model']['name'] == 'again'
@@ -110,7 +110,7 @@ def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
 
 def test_papers_stand_beside_a_whole_protocol(semantic):
   _, (entry,), _ = semantic
-  whole = json.loads(json.dumps(entry).replace('ade150_semantic+first:3', 'ade150'))
+  whole = json.loads(json.dumps(entry).replace('ade150_semantic+3 of 2000', 'ade150'))
   text = comparison([whole])
   row = next(line for line in text.splitlines() if 'ade150/mIoU_gt_or_pred' in line)
   assert '30.4* MasQCLIP' in row
@@ -181,7 +181,7 @@ def test_a_command_killed_in_its_diagnosis_does_not_evaluate_again(
     patch.setattr(request, 'diagnose', killed)
     with pytest.raises(KeyboardInterrupt):
       run(tmp_path, 'ade150_semantic', diagnose=True)
-  folder = tmp_path / 'ade150_semantic+first=3'
+  folder = tmp_path / 'ade150_semantic+3_of_2000'
   names = sorted(path.name for path in folder.iterdir())
   assert names == ['results.json', 'state-0-of-1.npz']
   judged, evaluate = [], request.evaluate

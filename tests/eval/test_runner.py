@@ -207,7 +207,7 @@ def test_a_state_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_limit_is_part_of_the_name():
   evaluator = ade_run.evaluator(limit=2, tasks=('panoptic',))
   found = evaluate(evaluator, ade_run.source(limit=2, tasks=('panoptic',)))
-  assert found.name == 'ade150+first:2'
+  assert found.name == 'ade150+first 2'
   assert found.examples == 2
   assert 'PQ' in found.metrics.values
   assert 'mIoU_gt' not in found.metrics.values

@@ -32,11 +32,12 @@ PRESETS = {
 
 CARDS = {
   'clip_baseline_miniature': ModelCard(
-    'CLIP on crops of proposals, for a generated world: small; works at once',
+    'CLIP on crops of proposals: small, to try everything out',
     'in this package, made by launch/miniature.sh',
     'Apache-2.0',
     'benchmarks/miniature.md',
     shipped='miniature/model',
+    limits='knows a generated world of shapes on grounds, and no photographs',
   ),
   'clip_baseline_r50_vit_l14_336': ModelCard(
     'crops every proposal and classifies the crop by CLIP; slow',
