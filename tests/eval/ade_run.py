@@ -15,6 +15,8 @@ from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.protocols import PROTOCOLS, ProtocolRun
 
 PHOTOS = 10
+# What evaluations of all of them are called, as the published split has more.
+SHARE = f'{PHOTOS} of 2000'
 # Photos stay about as large as they are: the papers' sizes would only cost time.
 SIZE = {'short_edge': 96, 'long_edge': 256}
 # The model takes beds for cars.

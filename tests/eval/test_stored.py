@@ -12,6 +12,7 @@ import rich.console
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from maskclip_jax.eval import ledger
 from maskclip_jax.eval.request import Request, judge_predictions
 from maskclip_jax.eval.runner import evaluate
 
@@ -40,13 +41,15 @@ def test_our_files_have_the_numbers_of_the_run(written, tmp_path):
   predictions, expected = written
   entry = judged(predictions, tmp_path)
   for name, value in expected.items():
-    found = entry['numbers'][f'ade150/{name}']
+    found = entry['numbers'][f'ade150+{ade_run.SHARE}/{name}']
     if found is None:
       assert np.isnan(value), name
     else:
       # Scores are written with six decimals.
       assert found == pytest.approx(value, abs=1e-6), name
-  assert (tmp_path / 'out' / 'ade150' / 'results.json').is_file()
+  (path,) = (tmp_path / 'out').iterdir()
+  assert path.name == ledger.folder_name(f'ade150+{ade_run.SHARE}')
+  assert (path / 'results.json').is_file()
   assert entry['model']['fingerprint'] is None
 
 
@@ -112,7 +115,7 @@ def test_a_photo_without_detections_has_none(copy, tmp_path):
   path = copy / 'instances.json'
   path.write_text('[]')
   entry = judged(copy, tmp_path, tasks='instance')
-  assert entry['numbers']['ade150/AP'] == 0
+  assert entry['numbers'][f'ade150+{ade_run.SHARE}/AP'] == 0
 
 
 def change_detections(folder, change):
