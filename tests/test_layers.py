@@ -12,7 +12,15 @@ NAME = PACKAGE.name
 
 # What every part may import of ours, the ground floor: single modules that know nothing
 # of segmentation.
-GROUND = {'atomic', 'jax_settings', 'locks', 'names', 'plain', 'resizing'}
+GROUND = {
+  'atomic',
+  'jax_settings',
+  'locks',
+  'names',
+  'plain',
+  'processes',
+  'resizing',
+}
 # What each part may import besides. Modules at the top level that are not named here
 # are entry points and may import anything.
 ALLOWED = {
@@ -37,6 +45,19 @@ ALLOWED = {
     'systems',
     'text',
     'zoo',
+  },
+  'mining': {
+    '_version',
+    'checkpoints',
+    'data',
+    'eval',
+    'mining',
+    'ops',
+    'photos',
+    'results',
+    'segmenter',
+    'systems',
+    'text',
   },
   'eval': {
     '_version',

@@ -110,7 +110,7 @@ def build_with_progress(
       f'reading the lists and annotations of {name} in {raw}', soft_wrap=True
     )
   try:
-    with _bars(console) as progress:
+    with progress_bars(console) as progress:
       result = build(name, raw, data_dir, progress=progress, **options)
   except KeyboardInterrupt:
     raise BuildError(
@@ -158,7 +158,7 @@ def check_with_report(
   console = console or Console()
   if not dataset_path(name, data_dir).is_dir():
     find_dataset(name)  # A name that there is not, or one that is not built.
-  with _bars(console) as progress:
+  with progress_bars(console) as progress:
     report = check(name, data_dir, images=images, progress=progress)
   _show_report(report, console)
   default = dataset_path(name, data_dir).parent / 'check.html'
@@ -184,7 +184,7 @@ def _show_report(report: CheckReport, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def _bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
   """A bar per split."""
   columns = (
     TextColumn('{task.description}'),

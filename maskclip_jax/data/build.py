@@ -13,12 +13,9 @@ import functools
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +25,7 @@ from maskclip_jax import atomic, locks
 from maskclip_jax.data import records, registry
 from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
 from maskclip_jax.data.views import view_names
+from maskclip_jax.processes import process_pool
 
 if TYPE_CHECKING:
   from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
@@ -294,9 +292,7 @@ def _shards(
 def _pool(workers: int, in_processes: bool) -> concurrent.futures.Executor:
   if not in_processes:
     return concurrent.futures.ThreadPoolExecutor(workers)
-  return concurrent.futures.ProcessPoolExecutor(
-    workers, multiprocessing.get_context('spawn'), _obey
-  )
+  return process_pool(workers)
 
 
 @contextlib.contextmanager
@@ -309,17 +305,6 @@ def _finishing(
     return
   with _pool(workers, in_processes=True) as processes:
     yield lambda record: processes.submit(extras, record).result()
-
-
-def _obey() -> None:
-  """Lets a process leave interrupts to its parent, and not outlive it."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-  multiprocessing.parent_process().join()
-  os._exit(1)
 
 
 def _write_all(

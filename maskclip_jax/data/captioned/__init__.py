@@ -76,9 +76,9 @@ class CaptionedPhotos(Sequence[records.Record]):
     """The name of a pair, its `image_id`; needs no reading."""
     part, row = self._place(index)
     if part.path == self.root:
-      return _short(part.key(row))
+      return short_key(part.key(row))
     relative = part.path.relative_to(self.root).with_suffix('').as_posix()
-    return _short(f'{relative}/{part.key(row)}')
+    return short_key(f'{relative}/{part.key(row)}')
 
   def __getitem__(self, index: int) -> records.Record:
     """Reads a pair.
@@ -150,8 +150,8 @@ def open_captioned(
   return CaptionedPhotos(base, parts, problems, least_side)
 
 
-def _short(key: str) -> str:
-  """A key that fits where image ids do; long ones end with a digest of the whole."""
+def short_key(key: str) -> str:
+  """A key that fits where image ids do: long ones end with a digest of the whole."""
   data = key.encode()
   if len(data) <= ID_BYTES:
     return key

@@ -1,0 +1,97 @@
+"""Mining from start to end: what is missing is mined."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from maskclip_jax.mining import engines
+from maskclip_jax.mining.job import MiningJob, Photos, prepare
+from maskclip_jax.mining.nouns import check_captions
+
+# Photos whose captions are looked at before anything is loaded.
+_LOOKED_AT = 100
+
+# Photos that are done, pairs so far, and all photos.
+Progress = Callable[[int, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mined:
+  """What a run has come to.
+
+  Attributes:
+    photos: of the job.
+    pairs: in all files that are there.
+    fresh: photos that were mined now.
+    seconds: that took.
+    elsewhere: files that other processes are busy with.
+  """
+
+  photos: int
+  pairs: int
+  fresh: int
+  seconds: float
+  elsewhere: int
+
+
+def mine(
+  job: MiningJob,
+  *,
+  engine: engines.Engine = 'local',
+  workers: int = 1,
+  setup: engines.Setup | None = None,
+  progress: Progress | None = None,
+) -> Mined:
+  """Mines what is not there yet. The same call again, after any end, goes on.
+
+  Args:
+    job: what to mine.
+    engine, workers, setup: as of `engines.run`.
+    progress: called after each file.
+
+  Raises:
+    FileNotFoundError, ValueError, ImportError, OSError: what is wrong, in one line.
+  """
+  photos = job.open()
+  _check(job, photos)
+  prepare(job, photos)
+  shards = job.places(len(photos))
+  missing = [shard.number for shard in shards if not shard.done()]
+  done = len(photos) - sum(len(shards[number].photos) for number in missing)
+  found = sum(shard.head()['pairs'] for shard in shards if shard.number not in missing)
+  progress = progress or (lambda *_: None)
+  progress(done, found, len(photos))
+  fresh, elsewhere, start = 0, 0, time.perf_counter()
+  for row in engines.run(job, missing, engine=engine, workers=workers, setup=setup):
+    if row['pairs'] < 0:
+      elsewhere += 1
+      continue
+    fresh += row['mined'] * row['photos']
+    done, found = done + row['photos'], found + row['pairs']
+    progress(done, found, len(photos))
+  seconds = time.perf_counter() - start
+  if elsewhere:
+    return Mined(len(photos), found, fresh, seconds, elsewhere)
+  if not found:
+    raise ValueError(
+      f'{len(photos)} photos gave no pair: {shards[0].notes} says why for each; read '
+      'other captions (--captions 0), name other --nouns, or demand less'
+    )
+  return Mined(len(photos), found, fresh, seconds, 0)
+
+
+def _check(job: MiningJob, photos: Photos) -> None:
+  """Finds out before anything is loaded that there are no nouns.
+
+  Raises:
+    ValueError, ImportError, FileNotFoundError: as `check_captions`.
+  """
+  captions = []
+  for index in range(min(len(photos), _LOOKED_AT)):
+    try:
+      texts = photos[index]['captions']
+    except ValueError:
+      # Told in its turn, or skipped.
+      continue
+    captions.append(list(texts)[: job.config.captions or None])
+  check_captions(captions, job.config.nouns)

@@ -1,0 +1,466 @@
+"""From photos and nouns to pairs: masks of a model, and CLIP's choice among them.
+
+`PairMiner` loads once and maps dictionaries of arrays to dictionaries of arrays, which
+is what Ray Data's `map_batches` and Beam's `Map` call.
+"""
+
+import dataclasses
+import functools
+import inspect
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+from PIL import Image
+
+from maskclip_jax import jax_settings, photos
+from maskclip_jax.checkpoints import params, restore
+from maskclip_jax.data.pairs import fill_outside
+from maskclip_jax.data.records import read_label_map, write_label_map
+from maskclip_jax.eval.predictor import PLAIN, by_canvas, canvas_of, read_ahead
+from maskclip_jax.mining.nouns import Noun, NounRule, nouns_of
+from maskclip_jax.ops.resize import resize
+from maskclip_jax.segmenter import Segmenter, load
+from maskclip_jax.systems.contract import (
+  STRIDE,
+  Images,
+  RegionVectors,
+  Scores,
+  parse_scores,
+)
+from maskclip_jax.text.bank import class_vectors
+from maskclip_jax.text.category import Category
+from maskclip_jax.text.vocabulary import Vocabulary
+
+Picture = UInt8[np.ndarray, 'h w 3']
+# Masks that are cut out at a time.
+_CUTS = 8
+# A proposal network has to be shown words even where only its masks are used.
+_ANY_WORD = 'thing: object'
+NO_NOUN, NO_REGION = 'no noun', 'no region'
+# Columns of a pair; `problem` is empty then.
+_PAIR = ('noun', 'score', 'lead', 'query', 'area', 'box', 'size', 'image', 'mask')
+
+
+@dataclasses.dataclass(frozen=True)
+class MiningConfig:
+  """Every choice of the recipe [ovseg 5.8]; paths and sizes of files are elsewhere.
+
+  Attributes:
+    model: bundle or name of the model whose CLIP matches, and which proposes masks
+      unless `proposals` does.
+    nouns: what counts as a noun.
+    proposals: another model that proposes the masks; any proposal network.
+    captions: captions of a photo that are read, the first ones; 0 for all.
+    words: how a noun becomes a vector: a treatment of `text/treatments.json`.
+    scores: changes as `parse_scores` reads them: 'mask_threshold=0.4'.
+    region: what is stored: the box of the mask with CLIP's mean outside the mask, or
+      the whole box.
+    min_score: pairs of a lower cosine are left out.
+    min_area: pairs whose region has fewer pixels are left out.
+    batch_size: photos that go through the networks at a time.
+    on_error: whether a photo that cannot be read ends the run.
+    dtype: compute type, 'float32' or 'bfloat16'.
+    cache_dir: where models lie that are given by name.
+
+  Raises:
+    ValueError: a value out of its range.
+  """
+
+  model: str
+  nouns: NounRule
+  proposals: str | None = None
+  captions: int = 1
+  words: str = 'ovseg'
+  scores: str = ''
+  region: Literal['filled', 'box'] = 'filled'
+  min_score: float = -1.0
+  min_area: int = 1
+  batch_size: int = 1
+  on_error: Literal['stop', 'skip'] = 'stop'
+  dtype: str = 'float32'
+  cache_dir: str | None = None
+
+  def __post_init__(self):
+    if self.region not in ('filled', 'box'):
+      raise ValueError(f"region must be 'filled' or 'box', not {self.region!r}")
+    if self.on_error not in ('stop', 'skip'):
+      raise ValueError(f"on_error must be 'stop' or 'skip', not {self.on_error!r}")
+    if not -1 <= self.min_score <= 1:
+      raise ValueError(f'min_score is a cosine, -1 to 1, not {self.min_score}')
+    for name, least in (('captions', 0), ('min_area', 1), ('batch_size', 1)):
+      if getattr(self, name) < least:
+        raise ValueError(f'{name} must be {least} or more, not {getattr(self, name)}')
+    if self.scores:
+      parse_scores(self.scores)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Photo:
+  """A photo with nouns, as the proposal network sees it."""
+
+  position: int
+  pixels: Picture
+  nouns: tuple[Noun, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Group:
+  """Photos of one canvas on their way through the networks."""
+
+  photos: Sequence[_Photo]
+  images: Images
+  logits: Float[Array, 'b q h w']
+  mask_hw: Int[Array, 'b 2']
+  encoded: RegionVectors
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """A noun and the region that CLIP finds most like it.
+
+  Attributes:
+    noun: the text.
+    score: cosine of their vectors.
+    lead: by how much it exceeds that of the photo's other nouns with this region;
+      NaN for an only noun.
+    query: which of the proposals.
+    area: pixels of the region.
+    box: its top, left, bottom and right (one past the last).
+    size: height and width of the photo that these count in.
+    image: PNG of the box.
+    mask: PNG of the region in it.
+  """
+
+  noun: str
+  score: float
+  lead: float
+  query: int
+  area: int
+  box: tuple[int, int, int, int]
+  size: tuple[int, int]
+  image: bytes
+  mask: bytes
+
+  @classmethod
+  def of(cls, rows: Mapping[str, np.ndarray], row: int) -> 'Pair':
+    """The pair in a row of what `PairMiner` returns."""
+    return cls(**{name: rows[name][row] for name in _PAIR})
+
+
+def mask_of(pair: Pair) -> Bool[np.ndarray, 'h w']:
+  """The region inside its box."""
+  return read_label_map(pair.mask) != 0
+
+
+class PairMiner:
+  """Maps a dictionary of photos to a dictionary of pairs.
+
+  Args:
+    config: every choice.
+
+  Raises:
+    FileNotFoundError, ValueError, ImportError: a model, vocabulary or pipeline cannot
+      be had; or the model cannot encode masks.
+  """
+
+  @jax_settings.own()
+  def __init__(self, config: MiningConfig):
+    self.config = config
+    self._tagger = config.nouns.tagger()
+    self._vectors: dict[str, Float[np.ndarray, ' d']] = {}
+    self._matcher = _load(config.model, config)
+    self._proposer = self._matcher
+    if config.proposals is not None:
+      self._proposer = _load(config.proposals, config)
+    open_words = self._proposer.preset.vocabulary is None
+    words = self._proposer.vocabulary(_ANY_WORD if open_words else None)
+    self._bank = self._proposer.text_bank(words)
+    self._scores = self._choose_scores()
+    self._forward, self._states = self._program()
+
+  def _choose_scores(self) -> Scores:
+    """The proposal model's own scores, CLIP without prompts, and the user's changes
+    [ovseg 5.8]."""
+    changes = {'mask_prompts': False, **parse_scores(self.config.scores or 'coat=0')}
+    return dataclasses.replace(self._proposer.preset.scores, **changes)
+
+  def _program(self):
+    """Masks and their vectors as one compiled function, and the weights it takes."""
+    if not hasattr(self._matcher.model, 'encode_masks'):
+      raise ValueError(
+        f'{self.config.model} has no vectors of given masks: match with another '
+        '--model and give this one as --proposals'
+      )
+    propose, proposer = self._proposer.as_function()
+    whole, matcher = params.split(self._matcher.model)
+    takes_scores = (
+      'scores' in inspect.signature(type(self._matcher.model).encode_masks).parameters
+    )
+
+    def forward(states, images, bank, scores):
+      found = propose(states[0], images, bank, scores)
+      # Masks are cut at zero from here on, whatever the threshold is.
+      threshold = jnp.asarray(scores.mask_threshold, jnp.float32)
+      logits = found.mask_logits - (jnp.log(threshold) - jnp.log1p(-threshold))
+      halved = dataclasses.replace(scores, mask_threshold=0.5)
+      encoded = whole(states[1]).encode_masks(
+        images, logits, found.mask_hw, *([halved] if takes_scores else [])
+      )
+      return logits, found.mask_hw, RegionVectors(encoded.vectors, (), encoded.empty)
+
+    return jax.jit(forward), (proposer, matcher)
+
+  @jax_settings.own()
+  def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mines photos.
+
+    Args:
+      batch: `key` (texts), `image` (bytes of image files) and `captions` (lists of
+        texts), one entry a photo.
+
+    Returns:
+      One row a pair, in the order of photos and nouns: `key` of the photo and the
+      fields of `Pair`. A photo without pairs has one row whose `problem` says why.
+
+    Raises:
+      ValueError: a photo cannot be read, unless `on_error` is 'skip'.
+    """
+    found: dict[int, list[Pair] | str] = {}
+    for group in self._groups(batch, found):
+      for photo, pairs in zip(group.photos, self._finish(group), strict=True):
+        found[photo.position] = pairs or NO_REGION
+    rows = []
+    for position, key in enumerate(batch['key']):
+      result = found[position]
+      if isinstance(result, str):
+        rows.append({'key': key, 'problem': result} | dict.fromkeys(_PAIR))
+      for pair in [] if isinstance(result, str) else result:
+        row = {field: getattr(pair, field) for field in _PAIR}
+        rows.append({'key': key, 'problem': '', **row})
+    return {
+      name: column(row[name] for row in rows) for name in ('key', 'problem', *_PAIR)
+    }
+
+  def _groups(
+    self, batch: Mapping[str, np.ndarray], found: dict[int, list[Pair] | str]
+  ) -> Iterator[_Group]:
+    """Photos on their way through the networks, one group ahead; what has no nouns or
+    cannot be read is found already."""
+    items = enumerate(
+      zip(*(batch[n] for n in ('key', 'image', 'captions')), strict=True)
+    )
+    ahead = 2 * self.config.batch_size
+    readings = read_ahead(self._read, items, 2, ahead)
+
+    def readable():
+      for position, reading in enumerate(readings):
+        if isinstance(reading, _Photo):
+          yield reading
+        else:
+          found[position] = reading
+
+    step = self._proposer.canvas_step
+    pending = None
+    for photos_ in by_canvas(
+      readable(), lambda photo: canvas_of(photo.pixels, step), self.config.batch_size
+    ):
+      started = self._start(photos_)
+      if pending is not None:
+        yield pending
+      pending = started
+    if pending is not None:
+      yield pending
+
+  def _read(self, item: tuple[int, tuple[str, bytes, Sequence[str]]]) -> _Photo | str:
+    """A photo and its nouns, or why it has no pairs."""
+    position, (key, image, captions) = item
+    limit = self.config.captions or None
+    nouns = nouns_of(list(captions)[:limit], self._tagger)
+    if not nouns:
+      return NO_NOUN
+    try:
+      pixels = _decode(image)
+    except ValueError as error:
+      if self.config.on_error == 'stop':
+        raise ValueError(f'photo {key}: {error}; --on_error skip goes on') from error
+      return str(error)
+    resized = PLAIN[0].photo(pixels, self._proposer.preset.preprocessing)
+    return _Photo(position, resized, tuple(nouns))
+
+  def _start(self, group: Sequence[_Photo]) -> _Group:
+    """Starts the networks, without waiting for them."""
+    missing = self.config.batch_size - len(group)
+    black = np.zeros((STRIDE, STRIDE, 3), np.uint8)
+    canvas = canvas_of(group[0].pixels, self._proposer.canvas_step)
+    images = Images.from_arrays(
+      [*(photo.pixels for photo in group), *[black] * missing], canvas
+    )
+    outputs = self._forward(self._states, images, self._bank, self._scores)
+    return _Group(group, images, *outputs)
+
+  def _finish(self, group: _Group) -> Iterator[list[Pair]]:
+    """The pairs of each photo, once the networks are done."""
+    vectors, empty = (
+      np.asarray(x) for x in (group.encoded.vectors, group.encoded.empty)
+    )
+    for row, photo in enumerate(group.photos):
+      words = np.stack([self._noun_vector(noun.text) for noun in photo.nouns])
+      queries, scores, leads = match(vectors[row], empty[row], words)
+      if not queries.size:
+        yield []
+        continue
+      masks = self._cut(group, row, queries)
+      pairs = []
+      for noun, query, score, lead, mask in zip(
+        photo.nouns, queries, scores, leads, masks, strict=True
+      ):
+        if score < self.config.min_score or mask.sum() < self.config.min_area:
+          continue
+        facts = noun.text, float(score), float(lead), int(query)
+        pairs.append(_pair(*facts, photo.pixels, mask, self.config.region))
+      yield pairs
+
+  def _noun_vector(self, noun: str) -> Float[np.ndarray, ' d']:
+    """The vector of a noun, encoded alone: it depends on no other noun, so that every
+    process finds the same to the last bit."""
+    if noun not in self._vectors:
+      words = Vocabulary((Category(noun),)).treated(self.config.words)
+      self._vectors[noun] = class_vectors(words, self._matcher.encode_text)[0]
+    return self._vectors[noun]
+
+  def _cut(
+    self, group: _Group, row: int, queries: Int[np.ndarray, ' n']
+  ) -> list[Bool[np.ndarray, 'h w']]:
+    """Masks at the size of the resized photo."""
+    height, width = group.photos[row].pixels.shape[:2]
+    canvas = group.images.pixels.shape[1:3]
+    masks = []
+    for start in range(0, len(queries), _CUTS):
+      chosen = queries[start : start + _CUTS]
+      padded = np.pad(chosen, (0, _CUTS - len(chosen)), mode='edge')
+      cut = _covered(
+        group.logits, group.mask_hw, group.images.input_hw, row, padded, canvas
+      )
+      masks += list(np.asarray(cut)[: len(chosen), :height, :width])
+    return masks
+
+
+def match(
+  vectors: Float[np.ndarray, 'q d'],
+  empty: Bool[np.ndarray, ' q'],
+  words: Float[np.ndarray, 'n d'],
+) -> tuple[Int[np.ndarray, ' n'], Float[np.ndarray, ' n'], Float[np.ndarray, ' n']]:
+  """The best region of each noun [ovseg 5.8].
+
+  Args:
+    vectors: of the regions, of any length.
+    empty: regions without a pixel, which match nothing.
+    words: unit vectors of nouns.
+
+  Returns:
+    The region of each noun (the first of equal ones), their cosine, and by how much it
+    exceeds that of the other nouns with this region (NaN for an only noun). All are
+    empty if every region is.
+  """
+  if empty.all():
+    return np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
+  # In double precision, so that the order of sums does not show in the result.
+  vectors, words = vectors.astype(np.float64), words.astype(np.float64)
+  lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  cosines = vectors @ words.T / np.maximum(lengths, 1e-12)
+  queries = np.where(empty[:, None], -np.inf, cosines).argmax(0)
+  chosen = cosines[queries]
+  nouns = np.arange(len(words))
+  scores = chosen[nouns, nouns]
+  chosen[nouns, nouns] = -np.inf
+  others = chosen.max(1)
+  return queries, scores, np.where(np.isinf(others), np.nan, scores - others)
+
+
+@functools.partial(jax.jit, static_argnames='canvas')
+def _covered(
+  logits: Float[Array, 'b q h w'],
+  mask_hw: Int[Array, 'b 2'],
+  input_hw: Int[Array, 'b 2'],
+  row: Int[Array, ''],
+  queries: Int[Array, ' n'],
+  canvas: tuple[int, int],
+) -> Bool[Array, 'n y x']:
+  """Masks of a photo on its canvas, as CLIP's crops were cut [ovseg 2.2, 2.3]."""
+  chosen = logits[row, queries]
+  return resize(chosen, canvas, in_hw=mask_hw[row], out_hw=input_hw[row]) > 0
+
+
+def _pair(
+  noun: str,
+  score: float,
+  lead: float,
+  query: int,
+  photo: Picture,
+  mask: Bool[np.ndarray, 'h w'],
+  region: str,
+) -> Pair:
+  rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+  top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+  inside, pixels = mask[top:bottom, left:right], photo[top:bottom, left:right]
+  if region == 'filled':
+    pixels = fill_outside(pixels, inside)
+  return Pair(
+    noun,
+    score,
+    lead,
+    query,
+    int(mask.sum()),
+    (int(top), int(left), int(bottom), int(right)),
+    photo.shape[:2],
+    _png(pixels),
+    write_label_map(np.where(inside, 255, 0)),
+  )
+
+
+def _png(pixels: Picture) -> bytes:
+  ok, data = cv2.imencode('.png', np.ascontiguousarray(pixels[..., ::-1]))
+  if not ok:
+    raise ValueError(f'OpenCV cannot write a PNG of shape {pixels.shape}')
+  return data.tobytes()
+
+
+def _decode(image: bytes) -> Picture:
+  """An image file as upright RGB.
+
+  Raises:
+    ValueError: it is not an image, is damaged or too large.
+  """
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', module=r'PIL\.')
+    try:
+      with Image.open(io.BytesIO(image)) as opened:
+        return photos.photo_from_pil(opened)
+    except Exception as error:
+      # Decoders raise errors of any type on damage in the middle of a file.
+      reason = ' '.join(str(error).split()) or type(error).__name__
+      if 'BytesIO' in reason:
+        reason = f'{len(image)} bytes are not an image'
+      raise ValueError(f'cannot be read ({reason})') from error
+
+
+def column(values: Iterable[Any]) -> np.ndarray:
+  """An array of any values, lists and tuples included, one an entry."""
+  values = list(values)
+  array = np.empty(len(values), object)
+  for place, value in enumerate(values):
+    array[place] = value
+  return array
+
+
+def _load(model: str, config: MiningConfig) -> Segmenter:
+  # Text vectors kept from other runs came from other batches and may differ in a bit:
+  # they are made anew, and only models are looked up in the cache.
+  return load(restore.find_bundle(model, config.cache_dir), dtype=config.dtype)
