@@ -80,11 +80,14 @@ def criterion(images_per_mean: int, **changes) -> dict:
   return {'images_per_mean': images_per_mean, **changes}
 
 
-def for_trying_out(config: dict, **changes) -> ml_collections.ConfigDict:
+def for_trying_out(
+  config: dict, data: dict | None = None, **changes
+) -> ml_collections.ConfigDict:
   """`runlocal`: the same stage with a tiny model on a few generated pictures.
 
   Args:
     config: the stage's configuration.
+    data: what is read besides photos with segments, or in their place.
     **changes: the tiny preset, and settings that keep the losses small.
   """
   tiny = {
@@ -97,7 +100,7 @@ def for_trying_out(config: dict, **changes) -> ml_collections.ConfigDict:
   return finished(
     {
       **config,
-      'data': tiny,
+      'data': tiny | (data or {}),
       'total_steps': 2,
       'dtype': 'float32',
       'log': {'every': 1},

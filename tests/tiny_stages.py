@@ -46,9 +46,16 @@ STAGES: dict[str, dict[str, Any]] = {
     'task': 'contrastive',
     'preset': 'clip_vit_tiny',
   },
+  'segclip': {
+    'task': 'segclip',
+    'preset': 'segclip_tiny',
+  },
 }
 # What a stage's batches are, where they are not photos with segments.
-DATA = {'clip': {'caption_tokens': 16, 'mapper': 'ovseg_clip'}}
+DATA = {
+  'clip': {'caption_tokens': 16, 'mapper': 'ovseg_clip'},
+  'segclip': {'caption_tokens': 16, 'superpixel_patch': 16, 'mapper': 'segclip'},
+}
 
 
 def values(stage: str, **changes: Any) -> dict[str, Any]:

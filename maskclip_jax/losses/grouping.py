@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 def superpixel_kl(
   assignment: Float[Array, 'b g n'], superpixels: Int[Array, 'b n']
-) -> Float[Array, '']:
+) -> Float[Array, ' b']:
   """How far the assignment of patches is from that of their whole superpixel.
 
   Half of the two Kullback-Leibler divergences between each patch's assignment and the
   mean of its superpixel, both after a softmax over groups, although they are one-hot
-  and means of one-hots already; a mean over photos, patches and groups. The gradient
-  goes through both sides [segclip 2.2].
+  and means of one-hots already; a mean over the patches and groups of each photo. The
+  gradient goes through both sides [segclip 2.2].
 
   Args:
     assignment: each patch's share in the groups, as the groups were made with it.
@@ -29,7 +29,7 @@ def superpixel_kl(
   mean = jnp.einsum('bnm,bmg->bng', weights, own, precision=highest)
   log_p, log_q = jax.nn.log_softmax(own), jax.nn.log_softmax(mean)
   both = (jnp.exp(log_q) - jnp.exp(log_p)) * (log_q - log_p)
-  return both.mean() / 2
+  return both.mean((1, 2)) / 2
 
 
 def patches_of_pixels(
@@ -46,15 +46,15 @@ def hidden_patch_error(
   painted: Float[Array, 'b n p'],
   pixels: Float[Array, 'b r r 3'],
   hidden: Bool[Array, 'b n'],
-) -> Float[Array, '']:
-  """Mean squared error of the hidden patches.
+) -> Float[Array, ' b']:
+  """Mean squared error of each photo's hidden patches.
 
   Args:
     painted: the prediction for every patch.
     pixels: the photos as the tower sees them; patches are not normalised one by one.
-    hidden: patches that count, the same number in every photo.
+    hidden: patches that count.
   """
   patch = round((painted.shape[-1] // pixels.shape[-1]) ** 0.5)
   target = patches_of_pixels(pixels, patch)
   error = jnp.square(painted - target).mean(-1)
-  return (error * hidden).sum() / hidden.sum()
+  return (error * hidden).sum(-1) / hidden.sum(-1)

@@ -6,6 +6,7 @@ recipe. Gradients are clipped by their global norm before Adam sees them.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -33,7 +34,8 @@ class Schedule:
 
   Attributes:
     kind: 'constant'; 'step', times `gamma` at every milestone; 'poly',
-      (1 - t) ** power; 'cosine', from 1 to 0.
+      (1 - t) ** power; 'cosine', from 1 to 0; 'cosine_after', likewise over what is
+      left after the warm-up, with steps counted from 1 [segclip 3.6].
     milestones: where 'step' lowers the rate.
     gamma: the factor by which 'step' lowers it.
     power: the exponent of 'poly'.
@@ -41,7 +43,7 @@ class Schedule:
     warmup_from: the factor with which it begins.
   """
 
-  kind: Literal['constant', 'step', 'poly', 'cosine'] = 'constant'
+  kind: Literal['constant', 'step', 'poly', 'cosine', 'cosine_after'] = 'constant'
   milestones: tuple[float, ...] = ()
   gamma: float = 0.1
   power: float = 0.9
@@ -49,10 +51,9 @@ class Schedule:
   warmup_from: float = 0.0
 
   def __post_init__(self):
-    if self.kind not in ('constant', 'step', 'poly', 'cosine'):
-      raise ValueError(
-        f'a schedule is constant, step, poly or cosine, not {self.kind!r}'
-      )
+    kinds = ('constant', 'step', 'poly', 'cosine', 'cosine_after')
+    if self.kind not in kinds:
+      raise ValueError(f'a schedule is one of {", ".join(kinds)}, not {self.kind!r}')
     at_least(self, 0, 'gamma', 'power', 'warmup_from')
     if not 0 <= self.warmup < 1 or not all(0 <= m <= 1 for m in self.milestones):
       raise ValueError(
@@ -62,7 +63,8 @@ class Schedule:
 
   def factor(self, step: Int[Array, ''] | int, total_steps: int) -> Float[Array, '']:
     """The factor at a step, counted from 0."""
-    t = jnp.asarray(step, jnp.float32) / total_steps
+    first = 1 if self.kind == 'cosine_after' else 0
+    t = (jnp.asarray(step, jnp.float32) + first) / total_steps
     value = jnp.ones(())
     if self.kind == 'step':
       for milestone in self.milestones:
@@ -72,6 +74,9 @@ class Schedule:
       value = (1 - t) ** self.power
     elif self.kind == 'cosine':
       value = 0.5 * (1 + jnp.cos(jnp.pi * t))
+    elif self.kind == 'cosine_after':
+      left = jnp.maximum((t - self.warmup) / (1 - self.warmup), 0.0)
+      value = 0.5 * (1 + jnp.cos(jnp.pi * left))
     if self.warmup:
       risen = jnp.minimum(t / self.warmup, 1.0)
       value *= self.warmup_from + (1 - self.warmup_from) * risen
@@ -91,6 +96,8 @@ class OptimConfig:
     lr_factors: (regular expression, factor) pairs; the first that matches a path
       decides, 1 without a match.
     decay_factors: likewise for the weight decay.
+    limits: (regular expression, value) pairs: after every step such parameters are set
+      to the value where they are above it.
     schedule: the schedule of the learning rate.
     accumulate: the network works a batch off in so many parts, one after another, and
       again in the backward pass; loss and gradient are those of the whole batch.
@@ -103,6 +110,7 @@ class OptimConfig:
   clip_norm: float | None = 0.01
   lr_factors: tuple[tuple[str, float], ...] = ()
   decay_factors: tuple[tuple[str, float], ...] = tuple((p, 0.0) for p in NO_DECAY)
+  limits: tuple[tuple[str, float], ...] = ()
   schedule: Schedule = dataclasses.field(default_factory=Schedule)
   accumulate: int = 1
 
@@ -115,12 +123,12 @@ class OptimConfig:
 
 
 def factors(
-  paths: Iterable[str], rules: tuple[tuple[str, float], ...]
+  paths: Iterable[str], rules: tuple[tuple[str, float], ...], default: float = 1.0
 ) -> dict[str, float]:
-  """The factor of every path: of the first rule that matches it, or 1."""
+  """The number of every path: of the first rule that matches it, or the default."""
   compiled = [(re.compile(pattern), factor) for pattern, factor in rules]
   return {
-    path: next((factor for regex, factor in compiled if regex.fullmatch(path)), 1.0)
+    path: next((factor for regex, factor in compiled if regex.fullmatch(path)), default)
     for path in paths
   }
 
@@ -132,7 +140,7 @@ def check_rules(paths: Iterable[str], config: OptimConfig) -> None:
     ValueError: naming the rule; the rules that hold for every model are excepted.
   """
   paths = list(paths)
-  for pattern, _ in (*config.lr_factors, *config.decay_factors):
+  for pattern, _ in (*config.lr_factors, *config.decay_factors, *config.limits):
     if pattern in NO_DECAY:
       continue
     if not any(re.fullmatch(pattern, path) for path in paths):
@@ -173,6 +181,16 @@ def make_optimizer(
   def rate(step):
     return -config.lr * config.schedule.factor(step, total_steps)
 
+  limits = factors(paths, config.limits, math.inf)
+
+  def limited(updates: Params, params: Params) -> Params:
+    return {
+      path: jnp.minimum(update, limits[path] - params[path])
+      if limits[path] < math.inf
+      else update
+      for path, update in updates.items()
+    }
+
   clip = optax.identity()
   if config.clip_norm is not None:
     clip = clip_by_global_norm(config.clip_norm)
@@ -181,4 +199,5 @@ def make_optimizer(
     optax.scale_by_adam(*config.betas, config.eps),
     optax.stateless(decayed),
     optax.scale_by_schedule(rate),
+    *([optax.stateless(limited)] if config.limits else []),
   )

@@ -64,8 +64,8 @@ def trained(layout: str, mixed: int):
     )
     parts = {
       'contrastive': contrastive(logits, jnp.eye(3, dtype=bool)),
-      'superpixel': superpixel_kl(found.groups.hard, superpixels),
-      'hidden': hidden_patch_error(painted.patches, pixels, painted.hidden),
+      'superpixel': superpixel_kl(found.groups.hard, superpixels).mean(),
+      'hidden': hidden_patch_error(painted.patches, pixels, painted.hidden).mean(),
     }
     return sum(parts.values()), (parts, found, painted)
 

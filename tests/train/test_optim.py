@@ -36,10 +36,18 @@ def test_published_step_schedule():
     (Schedule('cosine'), 50, 0.5),
     (Schedule('cosine', warmup=0.1), 5, 0.5 * 0.5 * (1 + np.cos(np.pi * 0.05))),
     (Schedule('step', milestones=(0.2, 0.5), gamma=0.5), 50, 0.25),
+    # Steps count from 1 here, so the 15th of 100 ends the warm-up [segclip 6.1].
+    (Schedule('cosine_after', warmup=0.15), 0, 1 / 15),
+    (Schedule('cosine_after', warmup=0.15), 14, 1.0),
+    (Schedule('cosine_after', warmup=0.2), 59, 0.5),
   ],
 )
 def test_schedules(schedule, step, expected):
   np.testing.assert_allclose(schedule.factor(step, 100), expected, rtol=1e-5)
+
+
+def test_a_cosine_after_the_warm_up_ends_at_zero():
+  np.testing.assert_allclose(Schedule('cosine_after').factor(99, 100), 0, atol=1e-6)
 
 
 def test_unknown_schedule_is_refused():
@@ -108,6 +116,18 @@ def test_update_by_hand():
     'head/norm/scale': -0.1,
   }
   assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_has_a_limit_is_set_to_it():
+  config = OptimConfig(lr=1.0, weight_decay=0.0, limits=(('scale', 2.0),))
+  values = {name: jnp.array(1.5) for name in ('scale', 'other')}
+  tx = make_optimizer(config, values, 10)
+  for gradient, scale in ((-1.0, 2.0), (1.0, 0.5)):
+    gradients = dict.fromkeys(values, jnp.array(gradient))
+    updates, _ = tx.update(gradients, tx.init(values), values)
+    found = float(values['scale'] + updates['scale'])
+    assert found == pytest.approx(scale, rel=1e-4)
+    assert float(updates['other']) == pytest.approx(-gradient, rel=1e-4)
 
 
 def test_clip_reaches_the_limit_and_leaves_small_gradients():

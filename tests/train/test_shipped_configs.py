@@ -40,6 +40,7 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
     'mask2former.py:runlocal',
     'miniature.py:stage=clip,runlocal',
     'miniature.py:stage=tune_all,runlocal',
+    'segclip.py:runlocal',
   ],
 )
 def test_a_stage(spec, tmp_path):
