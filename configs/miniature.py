@@ -25,8 +25,10 @@ the scenes, in which base things and stuff are annotated and novel things are no
 `student`, progressive distillation; `longer`, as much further training as two
 students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
 CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
-attention. `seed` is of all that is drawn; `scale` multiplies the steps of a stage, 1
-being what the tables show; `runlocal` tries a stage out.
+attention; `segclip`, SegCLIP, from captions and superpixels and no mask: for it the
+world is built with `--superpixels 224,0.9,60`. `seed` is of all that is drawn; `scale`
+multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries a stage
+out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -37,6 +39,7 @@ _STAGES = (
   *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
   *('teacher', 'student', 'longer'),
   *('masq', 'tune_all', 'rma'),
+  'segclip',
 )
 _POINTS = {'points': 512}
 
@@ -223,12 +226,35 @@ def _rma():
   }
 
 
+def _segclip():
+  return {
+    'task': 'segclip',
+    'preset': 'segclip_miniature',
+    'settings': {'equal_texts_match': True},
+    'start': {'clip': {'target_prefix': 'clip', 'hint': 'the CLIP of close-ups'}},
+    'data': {
+      **_pairs('miniature/captions', side=96, tokens=32),
+      'superpixel_patch': 8,
+    },
+    'total_steps': 1_500,
+    'optim': _cosine(
+      1e-3,
+      betas=(0.9, 0.98),
+      clip_norm=1.0,
+      lr_factors=(('clip/(text/|logit|visual/transformer/resblocks/[0-2]/).*', 0.1),),
+    ),
+  }
+
+
 def _for_trying_out(config):
   """The same networks for two steps, on a few generated pictures."""
   data = {
     'generated': 8,
     'canvas': config['data']['canvas'],
-    'caption_tokens': config['data'].get('caption_tokens', 0),
+    **{
+      name: config['data'].get(name, 0)
+      for name in ('caption_tokens', 'superpixel_patch')
+    },
     'mapper': config['data']['mapper'],
     'batch_size': 2,
     'max_segments': 8,

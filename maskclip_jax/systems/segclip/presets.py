@@ -36,6 +36,22 @@ PRESETS = {
     ),
     160,
   ),
+  # Trained on the generated world in minutes (`configs/miniature.py`). Its scenes are
+  # read in nine windows, in which a thing is as large as in the pairs of training.
+  'segclip_miniature': Preset(
+    'segclip',
+    SegCLIPConfig(
+      CLIP_SIZES['vit_miniature'],
+      first_blocks=3,
+      spread_blocks=1,
+      decoder_width=48,
+      decoder_depth=1,
+      decoder_heads=3,
+      stride=48,
+    ),
+    Preprocessing(192, 384),
+    _RESULTS,
+  ),
 }
 
 CARDS = {
