@@ -49,7 +49,7 @@ class FoundPhotos:
 def find_photos(words: Sequence[str]) -> FoundPhotos:
   """The photos that words of a command stand for, in order.
 
-  Folders are searched with all below them. Hidden files are no photos, nor are results
+  Folders are searched with all below them. Hidden files are not photos, nor are results
   of this program.
 
   Raises:

@@ -222,7 +222,7 @@ def parse(data: bytes) -> Record:
   object per number and takes twenty times as long.
 
   Raises:
-    ValueError: the bytes are no record, or of another schema.
+    ValueError: the bytes are not a record, or are of another schema.
   """
   try:
     feature = tf_example_pb2.Example.FromString(data).features.feature

@@ -74,7 +74,7 @@ class Category:
   def _checked(self, words: Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(words, str) or not isinstance(words, Sequence):
       raise ValueError(
-        f'the {what} of class {shown(self.name)} are no list: give a list'
+        f'the {what} of class {shown(self.name)} are not a list: give a list'
       )
     words = tuple(visible(w) if isinstance(w, str) else '' for w in words)
     if not words or not all(word.strip() for word in words):
