@@ -85,12 +85,15 @@ def _clip_of(system: str, directory: pathlib.Path) -> tuple[str, str]:
   if not found.segments:
     return system, ''
   if CLIP not in found.parts:
-    raise ValueError(f'{directory} is a {found.title} and holds no CLIP')
+    raise ValueError(f'{directory} is a bundle of {found.title}, which has no CLIP')
   return found.parts[CLIP], f'{CLIP}/'
 
 
 class ClipEncoder:
   """A CLIP with its tokenizer and its way of looking at photos.
+
+  It encodes with the weights that the module has now: of a module that was trained
+  further, make another.
 
   Attributes:
     model: the NNX module. `model.visual(pixels)` and `model.text(tokens)` give vectors

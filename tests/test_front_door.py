@@ -1,5 +1,7 @@
 """The networks by themselves, as JAX developers take them: CLIP, systems, programs."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,13 @@ from PIL import Image
 
 import maskclip_jax
 from maskclip_jax import Images, TextBank, load_clip
-from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.checkpoints.tensor_file import write_tensors
+from maskclip_jax.mapping import rules
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.systems.clip.checkpoint import LAYOUTS
+from maskclip_jax.systems.system import find_system
 from maskclip_jax.zoo import find_preset
 
 SHIPPED = 'clip_baseline_miniature'
@@ -82,10 +86,19 @@ def test_an_official_clip_opens_as_it_was_fetched(layout, tmp_path):
   assert load_clip(file, activation='gelu').config.activation == 'gelu'
 
 
-def write_official(flat, layout, file):
-  from maskclip_jax.mapping import rules
-  from maskclip_jax.systems.system import find_system
+def test_a_folder_of_a_repository_tells_what_weights_do_not(tmp_path):
+  model = random_model('clip', find_preset('clip_vit_tiny').config)
+  file = tmp_path / 'open_clip_model.safetensors'
+  write_official(params.flatten(model), 'openai', file)
+  vision = {'width': 128, 'layers': 3, 'patch_size': 16, 'image_size': 64}
+  text = {'width': 64, 'layers': 3, 'heads': 1}
+  told = {'embed_dim': 32, 'vision_cfg': vision, 'text_cfg': text}
+  (tmp_path / 'open_clip_config.json').write_text(json.dumps({'model_cfg': told}))
+  clip = load_clip(tmp_path)
+  assert (clip.config.activation, clip.notes) == ('gelu', ())
 
+
+def write_official(flat, layout, file):
   config = find_preset('clip_vit_tiny').config
   table = find_system('clip').format.write(config, layout, None)
   flat = {path: np.asarray(array) for path, array in flat.items()}
@@ -104,6 +117,11 @@ def test_a_convnext_takes_photos_of_a_size_of_ones_own():
 def test_what_is_no_clip_is_told(tmp_path, clip):
   with pytest.raises(FileNotFoundError, match=r'no model .*missing\.pt'):
     load_clip(tmp_path / 'missing.pt')
+  preset = find_preset('mask2former_tiny')
+  flat = params.flatten(random_model(preset.system, preset.config))
+  bundle.save(tmp_path / 'proposals', preset.to_dict(), flat)
+  with pytest.raises(ValueError, match='Mask2Former, which has no CLIP'):
+    load_clip(tmp_path / 'proposals')
   with pytest.raises(ValueError, match='96 x 96'):
     load_clip(SHIPPED, image_size=224)
   with pytest.raises(ValueError, match='float32'):
