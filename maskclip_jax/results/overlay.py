@@ -43,12 +43,14 @@ class DrawnRegion:
     color: the colour of its tint.
     thing: whether it is a countable object.
     label: what to write on it, or None.
+    number: what to write where that does not fit, or None: which of its class it is.
   """
 
   id: int
   color: Color
   thing: bool
   label: Wording | None
+  number: Wording | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _write_labels(
     if region.label is None or not areas[rank]:
       continue
     mask = thin == rank
-    for lines, font in _settings(region.label, style.font):
+    for lines, font in _settings(region, style.font):
       box = _label_box(lines, font)
       if not _has_room(mask, box, placer.step):
         continue
@@ -218,14 +220,17 @@ def _write_labels(
   return np.asarray(image)
 
 
-def _settings(label: Wording, font: int) -> Iterator[tuple[list[Wording], int]]:
-  """Ways to set a label, the best first: in one line, and a long one in several."""
-  one, several = [label.shortened()], label.lines(_LABEL_LINE)
-  for size in (font, round(font * 0.8), round(font * 0.65)):
-    if size >= 9:
-      yield one, size
-      if len(several) > 1:
-        yield several, size
+def _settings(region: DrawnRegion, font: int) -> Iterator[tuple[list[Wording], int]]:
+  """Ways to set a label, the best first: in one line, a long one in several, or the
+  number alone."""
+  one, several = [region.label.shortened()], region.label.lines(_LABEL_LINE)
+  sizes = [s for s in (font, round(font * 0.8), round(font * 0.65)) if s >= 9]
+  for size in sizes:
+    yield one, size
+    if len(several) > 1:
+      yield several, size
+  if region.number is not None:
+    yield from (([region.number], size) for size in sizes)
 
 
 def _label_box(lines: Sequence[Wording], font: int) -> tuple[int, int]:

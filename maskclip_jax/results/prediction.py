@@ -31,7 +31,7 @@ from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.results import coco
 from maskclip_jax.results import files as result_files
 from maskclip_jax.results import overlay as drawing
-from maskclip_jax.results.lettering import drawable
+from maskclip_jax.results.lettering import Wording, drawable
 from maskclip_jax.results.palette import Color, class_colors, object_color
 
 # Which result a picture shows where several were asked for.
@@ -228,12 +228,14 @@ class Prediction:
       color = object_color(colors[label], numbers[label] if count else 0)
       areas[label] += area
       numbers[label] += 1
-      text = wording(label)
+      text, number = wording(label), None
       if count and total[label] > 1:
         text += f' {numbers[label]}'
+        number = Wording.plain(str(numbers[label]))
       if score is not None:
         text += f', {score:.0%}'
-      regions.append(drawing.DrawnRegion(region_id, color, self.things[label], text))
+      thing = self.things[label]
+      regions.append(drawing.DrawnRegion(region_id, color, thing, text, number))
       ids[label].append(region_id)
     legend = []
     for label, area in areas.most_common():

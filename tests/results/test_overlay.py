@@ -257,6 +257,18 @@ def test_small_segments_get_no_label():
   )
 
 
+def test_an_object_without_room_for_its_name_has_its_number():
+  ids = np.zeros((900, 900), int)
+  ids[300:360, 300:360] = 1
+  photo = grey(900, 900)
+  label, number = drawable('a very long name 2', 0), drawable('2', 0)
+  silent = draw(photo, ids, [DrawnRegion(1, BLUE, True, label)], [])
+  numbered = draw(photo, ids, [DrawnRegion(1, BLUE, True, label, number)], [])
+  rows, columns = np.nonzero((numbered != silent).any(-1))
+  assert 300 < rows.min() < rows.max() < 360
+  assert 300 < columns.min() < columns.max() < 360
+
+
 def test_labels_change_the_picture_inside_their_segment_only():
   ids = np.zeros((900, 900), int)
   ids[200:600, 200:700] = 1
