@@ -139,6 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
       'command again when they are done'
     )
     return 3
+  console.print(f'report: {mined.report}', soft_wrap=True)
   return 0
 
 
@@ -158,8 +159,8 @@ def _job(arguments: argparse.Namespace):
     ValueError: a value out of its range.
   """
   from maskclip_jax.mining.job import MiningJob
-  from maskclip_jax.mining.miner import MiningConfig
   from maskclip_jax.mining.nouns import NounRule
+  from maskclip_jax.mining.recipe import MiningConfig
 
   tags = tuple(tag.strip() for tag in arguments.tags.split(',') if tag.strip())
   config = MiningConfig(

@@ -20,7 +20,7 @@ from maskclip_jax.data import pairs
 from maskclip_jax.data.captioned import open_captioned
 from maskclip_jax.data.records import Record
 from maskclip_jax.data.sources import Source, open_source
-from maskclip_jax.mining.miner import MiningConfig
+from maskclip_jax.mining.recipe import MiningConfig
 
 # Raised whenever equal settings give other pairs.
 REVISION = 1

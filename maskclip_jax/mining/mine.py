@@ -1,12 +1,14 @@
-"""Mining from start to end: what is missing is mined."""
+"""Mining from start to end: what is missing is mined, then the report is written."""
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable
 
 from maskclip_jax.mining import engines
 from maskclip_jax.mining.job import MiningJob, Photos, prepare
 from maskclip_jax.mining.nouns import check_captions
+from maskclip_jax.mining.report import write_report
 
 # Photos whose captions are looked at before anything is loaded.
 _LOOKED_AT = 100
@@ -25,6 +27,7 @@ class Mined:
     fresh: photos that were mined now.
     seconds: that took.
     elsewhere: files that other processes are busy with.
+    report: the page; None while files are missing.
   """
 
   photos: int
@@ -32,6 +35,7 @@ class Mined:
   fresh: int
   seconds: float
   elsewhere: int
+  report: pathlib.Path | None
 
 
 def mine(
@@ -71,13 +75,14 @@ def mine(
     progress(done, found, len(photos))
   seconds = time.perf_counter() - start
   if elsewhere:
-    return Mined(len(photos), found, fresh, seconds, elsewhere)
+    return Mined(len(photos), found, fresh, seconds, elsewhere, None)
   if not found:
     raise ValueError(
       f'{len(photos)} photos gave no pair: {shards[0].notes} says why for each; read '
       'other captions (--captions 0), name other --nouns, or demand less'
     )
-  return Mined(len(photos), found, fresh, seconds, 0)
+  report = write_report(job, photos, shards)
+  return Mined(len(photos), found, fresh, seconds, 0, report)
 
 
 def _check(job: MiningJob, photos: Photos) -> None:

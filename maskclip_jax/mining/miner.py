@@ -10,7 +10,7 @@ import inspect
 import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import jax
@@ -24,7 +24,8 @@ from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.data.pairs import fill_outside
 from maskclip_jax.data.records import read_label_map, write_label_map
 from maskclip_jax.eval.predictor import PLAIN, by_canvas, canvas_of, read_ahead
-from maskclip_jax.mining.nouns import Noun, NounRule, nouns_of
+from maskclip_jax.mining.nouns import Noun, nouns_of
+from maskclip_jax.mining.recipe import MiningConfig
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.segmenter import Segmenter, load
 from maskclip_jax.systems.contract import (
@@ -46,59 +47,6 @@ _ANY_WORD = 'thing: object'
 NO_NOUN, NO_REGION = 'no noun', 'no region'
 # Columns of a pair; `problem` is empty then.
 _PAIR = ('noun', 'score', 'lead', 'query', 'area', 'box', 'size', 'image', 'mask')
-
-
-@dataclasses.dataclass(frozen=True)
-class MiningConfig:
-  """Every choice of the recipe [ovseg 5.8]; paths and sizes of files are elsewhere.
-
-  Attributes:
-    model: bundle or name of the model whose CLIP matches, and which proposes masks
-      unless `proposals` does.
-    nouns: what counts as a noun.
-    proposals: another model that proposes the masks; any proposal network.
-    captions: captions of a photo that are read, the first ones; 0 for all.
-    words: how a noun becomes a vector: a treatment of `text/treatments.json`.
-    scores: changes as `parse_scores` reads them: 'mask_threshold=0.4'.
-    region: what is stored: the box of the mask with CLIP's mean outside the mask, or
-      the whole box.
-    min_score: pairs of a lower cosine are left out.
-    min_area: pairs whose region has fewer pixels are left out.
-    batch_size: photos that go through the networks at a time.
-    on_error: whether a photo that cannot be read ends the run.
-    dtype: compute type, 'float32' or 'bfloat16'.
-    cache_dir: where models lie that are given by name.
-
-  Raises:
-    ValueError: a value out of its range.
-  """
-
-  model: str
-  nouns: NounRule
-  proposals: str | None = None
-  captions: int = 1
-  words: str = 'ovseg'
-  scores: str = ''
-  region: Literal['filled', 'box'] = 'filled'
-  min_score: float = -1.0
-  min_area: int = 1
-  batch_size: int = 1
-  on_error: Literal['stop', 'skip'] = 'stop'
-  dtype: str = 'float32'
-  cache_dir: str | None = None
-
-  def __post_init__(self):
-    if self.region not in ('filled', 'box'):
-      raise ValueError(f"region must be 'filled' or 'box', not {self.region!r}")
-    if self.on_error not in ('stop', 'skip'):
-      raise ValueError(f"on_error must be 'stop' or 'skip', not {self.on_error!r}")
-    if not -1 <= self.min_score <= 1:
-      raise ValueError(f'min_score is a cosine, -1 to 1, not {self.min_score}')
-    for name, least in (('captions', 0), ('min_area', 1), ('batch_size', 1)):
-      if getattr(self, name) < least:
-        raise ValueError(f'{name} must be {least} or more, not {getattr(self, name)}')
-    if self.scores:
-      parse_scores(self.scores)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -286,7 +234,7 @@ class PairMiner:
     if not nouns:
       return NO_NOUN
     try:
-      pixels = _decode(image)
+      pixels = decode(image)
     except ValueError as error:
       if self.config.on_error == 'stop':
         raise ValueError(f'photo {key}: {error}; --on_error skip goes on') from error
@@ -432,7 +380,7 @@ def _png(pixels: Picture) -> bytes:
   return data.tobytes()
 
 
-def _decode(image: bytes) -> Picture:
+def decode(image: bytes) -> Picture:
   """An image file as upright RGB.
 
   Raises:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from maskclip_jax import atomic
 from maskclip_jax.data import pairs
@@ -17,12 +18,15 @@ from maskclip_jax.data.captioned import short_key
 from maskclip_jax.data.records import Record
 from maskclip_jax.mining.agreement import Judge
 from maskclip_jax.mining.job import MiningJob, Shard
-from maskclip_jax.mining.miner import MiningConfig, Pair, PairMiner, column
+from maskclip_jax.mining.miner import Pair, PairMiner, column
+from maskclip_jax.mining.recipe import MiningConfig
 
 # Photos that are read, mined and judged before the next are read.
 _PHOTOS = 64
 # Places after the point of what the notes hold.
 _DIGITS = 6
+# Of a pair in a tar.
+_FILES = 4
 
 
 class ShardMiner:
@@ -181,3 +185,19 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
   info = tarfile.TarInfo(name)
   info.size = len(data)
   archive.addfile(info, io.BytesIO(data))
+
+
+def read_pair(shard: Shard, ordinal: int) -> pairs.Pair:
+  """One pair of a file.
+
+  Args:
+    shard: the file, which is there.
+    ordinal: the how manieth pair, from 0.
+  """
+  if shard.job.format == 'array_record':
+    return pairs.parse(ArrayRecordDataSource([str(shard.path)])[ordinal])
+  with tarfile.open(shard.path) as archive:
+    members = archive.getmembers()[_FILES * ordinal : _FILES * (ordinal + 1)]
+    image, mask, noun, facts = (archive.extractfile(one).read() for one in members)
+  key = members[0].name.removesuffix('.png')
+  return pairs.Pair(image, mask, noun.decode(), json.loads(facts)['score'], key)

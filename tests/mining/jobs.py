@@ -6,8 +6,8 @@ import pathlib
 from maskclip_jax import zoo
 from maskclip_jax.data.build import build
 from maskclip_jax.mining.job import MiningJob
-from maskclip_jax.mining.miner import MiningConfig
 from maskclip_jax.mining.nouns import NounRule
+from maskclip_jax.mining.recipe import MiningConfig
 
 (MODEL,) = zoo.shipped()
 PHOTOS = 10

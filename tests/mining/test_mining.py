@@ -20,6 +20,8 @@ from maskclip_jax.data.pairs import open_pairs
 from maskclip_jax.data.records import read_label_map
 from maskclip_jax.mining.mine import mine
 from maskclip_jax.mining.miner import match
+from maskclip_jax.mining.report import of_leads, warnings_of
+from maskclip_jax.mining.statistics import Statistics
 
 
 @pytest.fixture(scope='module')
@@ -79,6 +81,46 @@ def test_regions_are_mostly_what_the_nouns_say(mined):
   judged = [value for value in overlaps if value is not None]
   assert len(judged) == len(overlaps)
   assert np.mean(judged) > 0.7
+
+
+def test_the_report_says_how_many_how_right_and_shows_them(mined):
+  out, result = mined
+  page = result.report.read_text()
+  assert result.report.parent == out
+  lines = notes(out)
+  overlaps = np.array([pair['iou'] for line in lines for pair in line['pairs']])
+  nouns = {pair['noun'] for line in lines for pair in line['pairs']}
+  assert f'{result.pairs} pairs of {PHOTOS} photos' in page
+  assert f'{len(nouns)} distinct nouns' in page
+  assert f'{(overlaps >= 0.5).mean():.0%} show what their noun says' in page
+  # At most six of each sort, of every photo one; what is among the worst is not shown
+  # again as doubtful.
+  assert page.count('<img') == 6 + 6 + PHOTOS - 6
+  best = max(pair['score'] for line in lines for pair in line['pairs'])
+  assert page.index(f'score {best:.3f}') < page.index('The worst pairs')
+
+
+def test_a_report_names_what_looks_wrong():
+  nan = np.nan
+  one_noun = {'cat': 60, **{str(n): 1 for n in range(10)}}
+  s = Statistics(
+    photos=100,
+    problems={'no noun': 70},
+    per_photo=(70, 0, 30),
+    nouns=one_noun,
+    scores=np.full(70, 0.2),
+    leads=np.array([-0.1] * 40 + [0.1] * 20 + [nan] * 10),
+    overlaps=np.array([0.0] * 40 + [0.9] * 30),
+    overlap_of_noun={},
+    best=(),
+    worst=(),
+    doubtful=(),
+  )
+  often, taken, none = warnings_of(s)
+  assert "'cat' is in 86%" in often
+  assert '67% of the regions fit another noun' in taken
+  assert 'More than half' in none
+  assert 'Of these 0% are right, of the others 100%.' in of_leads(s)
 
 
 def test_a_second_run_has_nothing_to_do(mined, data_dir):

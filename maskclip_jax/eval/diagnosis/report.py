@@ -1,17 +1,16 @@
 """A diagnosis as one HTML file, which a person reads in a minute."""
 
-import base64
 import html
 import math
 import os
 import pathlib
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from maskclip_jax import atomic
-from maskclip_jax.eval.diagnosis import charts, findings
+from maskclip_jax.eval.diagnosis import findings
 from maskclip_jax.eval.diagnosis.diagnose import (
   AS_IS,
   ORACLE_MASKS,
@@ -24,7 +23,9 @@ from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import Truth
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.panoptic import Segment
+from maskclip_jax.results import charts
 from maskclip_jax.results.prediction import Prediction
+from maskclip_jax.results.report_page import figure, page, table
 
 REPORT = 'report.html'
 _PICTURE_WIDTH = 620
@@ -36,22 +37,6 @@ _EXPLAINED = {
   ORACLE_NAMES: 'its masks, perfect names',
   ORACLE_MASKS: 'its names, perfect masks',
 }
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff;margin:0}
-main{max-width:980px;margin:0 auto;padding:24px 20px 60px}
-h1{font-size:26px;margin:0 0 4px}h2{font-size:19px;margin:34px 0 6px}
-p{margin:6px 0 12px;max-width:46em}.lead{font-size:18px;background:#f1f5fa;
-border-left:4px solid #3b6fb6;padding:10px 14px}
-.faint{color:#5d6875}svg{width:100%;max-width:760px;display:block;font-family:inherit}
-svg text{fill:#1c2430}svg text.on{fill:#fff}.grid{stroke:#d9dfe6;fill:none}
-.ideal{stroke:#5d6875;stroke-dasharray:5 4;fill:none}
-table{border-collapse:collapse;font-size:14px}th,td{padding:3px 12px 3px 0;
-text-align:left;border-bottom:1px solid #e4e8ee}td.n,th.n{text-align:right}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:10px;margin:4px 0 18px}
-.pair img{width:100%;border:1px solid #d9dfe6}figure{margin:0}
-figcaption{font-size:13px;color:#5d6875}
-@media(max-width:700px){.pair{grid-template-columns:1fr}}
-"""
 
 
 def write_report(diagnosis: Diagnosis, directory: str | os.PathLike) -> pathlib.Path:
@@ -79,12 +64,7 @@ def report(diagnosis: Diagnosis) -> str:
     *_pictures('The worst photos', d.worst, d),
     *_pictures('The best photos', d.best, d),
   ]
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width">'
-    f'<title>{_escaped(d.name)}</title><style>{_STYLE}</style></head>'
-    f'<body><main>{"".join(parts)}</main></body></html>\n'
-  )
+  return page(d.name, parts)
 
 
 def _escaped(text: str) -> str:
@@ -187,21 +167,8 @@ def _confusions(d: Diagnosis) -> list[str]:
     return ['<h2>Confusions</h2><p>There are none.</p>']
   return [
     f'<h2>Confusions that cost most</h2><p>{explained}</p>',
-    _table(heads, rows, 2),
+    table(heads, rows, 2),
   ]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-  """A table; the first columns are text, the others numbers."""
-
-  def line(cells, tag):
-    return ''.join(
-      f'<{tag}{"" if i < texts else " class=n"}>{_escaped(cell)}</{tag}>'
-      for i, cell in enumerate(cells)
-    )
-
-  body = ''.join(f'<tr>{line(row, "td")}</tr>' for row in rows)
-  return f'<table><tr>{line(heads, "th")}</tr>{body}</table>'
 
 
 def _calibration(d: Diagnosis) -> list[str]:
@@ -259,8 +226,7 @@ def _pictures(title: str, samples: Sequence[DiagnosedPhoto], d: Diagnosis) -> li
       'ground truth',
     )
     figures = ''.join(
-      f'<figure><img alt="{_escaped(caption)}" src="{_picture(example, results, d)}">'
-      f'<figcaption>{_escaped(caption)}</figcaption></figure>'
+      figure(caption, _picture(example, results, d), _PICTURE_WIDTH)
       for caption, results in zip(
         captions, (sample.results, truth_results(example.truth, d)), strict=True
       )
@@ -269,17 +235,12 @@ def _pictures(title: str, samples: Sequence[DiagnosedPhoto], d: Diagnosis) -> li
   return parts
 
 
-def _picture(example, results: Results, d: Diagnosis) -> str:
-  """The photo with results drawn over it, as a data URL."""
+def _picture(example, results: Results, d: Diagnosis) -> UInt8[np.ndarray, 'h w 3']:
+  """The photo with results drawn over it."""
   prediction = Prediction.from_results(
     results, d.class_names, d.things, photo=example.photo
   )
-  picture = prediction.overlay()
-  scale = _PICTURE_WIDTH / picture.shape[1]
-  size = _PICTURE_WIDTH, max(1, round(picture.shape[0] * scale))
-  picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-  encoded = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
-  return 'data:image/jpeg;base64,' + base64.b64encode(encoded.tobytes()).decode()
+  return prediction.overlay()
 
 
 def truth_results(truth: Truth, d: Diagnosis) -> Results:

@@ -30,8 +30,8 @@ def _shortened(text: str, letters: int = 30) -> str:
   return text if len(text) <= letters else text[: letters - 1] + '…'
 
 
-def _number(value: float) -> str:
-  return '-' if math.isnan(value) else f'{value:.1f}'
+def _number(value: float, digits: int = 1) -> str:
+  return '-' if math.isnan(value) else f'{value:,.{digits}f}'
 
 
 def bars(
@@ -40,6 +40,7 @@ def bars(
   name: str,
   top: float | None = None,
   colors: Sequence[str] = COLORS[:1],
+  digits: int = 1,
 ) -> str:
   """Horizontal bars with their values.
 
@@ -48,6 +49,7 @@ def bars(
     name: what the plot is, for those who cannot see it.
     top: the value of a full bar; the largest by default.
     colors: taken in turn.
+    digits: of the values, after the point.
   """
   known = [value for _, value in rows if not math.isnan(value)]
   top = top or max([*known, 1e-9])
@@ -61,7 +63,7 @@ def bars(
       f'<rect x="{_LABEL}" y="{y}" width="{length:.1f}" height="{_ROW}" rx="2" '
       f'fill="{colors[i % len(colors)]}"/>'
     )
-    body.append(_text(_LABEL + length + 6, y + 15, _number(value)))
+    body.append(_text(_LABEL + length + 6, y + 15, _number(value, digits)))
   return _svg(len(rows) * (_ROW + _GAP), body, name)
 
 
