@@ -26,6 +26,7 @@ _PICTURE = re.compile(
 )
 _LINK = re.compile(r'(?<!!)\[([^\]]*)\]\(((?:\.\./)+[^)\s]*)\)')
 _CITATION = re.compile(rf'\[({"|".join(PAGES)})\s([^\[\]<>]*)\]')
+_PAGE = re.compile(r'href="([\w/]+\.md)"')
 _CODE = re.compile(r'(<(?:pre|code)\b.*?</(?:pre|code)>)', re.DOTALL)
 _HEADING = re.compile(r'^#{2,3} (((?:\d+|[A-Z])(?:\.\d+)?)\.? \S.*)$', re.MULTILINE)
 
@@ -53,7 +54,7 @@ def on_page_markdown(
 def on_page_content(
   html: str, *, page: Page, config: MkDocsConfig, files: Files
 ) -> str:
-  """Links citations of the specifications, but for those in code."""
+  """Links citations of the specifications, but for those in code, and pages."""
 
   def linked(match: re.Match) -> str:
     url = files.get_file_from_path(f'spec/{match[1]}.md').url
@@ -68,6 +69,15 @@ def on_page_content(
     ]
     return f'[{match[1]} {", ".join(links)}]'
 
+  def page_link(match: re.Match) -> str:
+    file = files.get_file_from_path(match[1])
+    return (
+      match[0] if file is None else f'href="{get_relative_url(file.url, page.url)}"'
+    )
+
+  if page.file.src_uri.endswith('.ipynb'):
+    # The notebook's plugin leaves links to other pages as they are.
+    html = _PAGE.sub(page_link, html)
   parts = _CODE.split(html)
   parts[::2] = [_CITATION.sub(linked, part) for part in parts[::2]]
   return ''.join(parts)

@@ -333,7 +333,9 @@ class Prediction:
     Args:
       width: the width of the text, in letters.
     """
-    console = rich.console.Console(file=io.StringIO(), width=width, color_system=None)
+    console = rich.console.Console(
+      file=io.StringIO(), width=width, color_system=None, force_jupyter=False
+    )
     for task in self.tasks:
       console.print(self._table(task))
     return console.file.getvalue()
