@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from maskclip_jax import photos
+from maskclip_jax.postprocess.partition import Partition
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.segmenter import Segmenter
@@ -85,7 +86,7 @@ class ImageOutputs:
     geometry: how the maps lie on the photo.
   """
 
-  mask_logits: Float[Array, 'q h w']
+  mask_logits: Float[Array, 'q h w'] | Partition
   class_logits: Float[Array, 'q k'] | None
   objectness: Float[Array, ' q'] | None
   geometry: Geometry
@@ -194,7 +195,7 @@ def _row(outputs: Outputs, row: int, geometry: Geometry) -> ImageOutputs:
     raise IndexError(f'row {row} of {array.shape[0]}')
 
   return ImageOutputs(
-    pick(outputs.mask_logits),
+    jax.tree.map(pick, outputs.mask_logits),
     pick(outputs.class_logits),
     pick(outputs.objectness),
     geometry,

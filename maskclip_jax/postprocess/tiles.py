@@ -22,8 +22,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from maskclip_jax.ops.resize import resize_taps, taps_matrix
+from maskclip_jax.postprocess.partition import ArrangedPartition, Partition
 
 Order = Literal['masks_first', 'scores_first']
+# Masks as tiles read them: blocks of queries, or what stands for them.
+Arranged = Float[Array, 'blocks h block w'] | ArrangedPartition
 
 # Side of a tile: the masks of 100 queries at this size (7 MB) stay in a core's caches.
 TILE = 128
@@ -174,11 +177,11 @@ def plan(
 
 
 def arrange(
-  mask_logits: Float[Array, 'q h w'],
+  mask_logits: Float[Array, 'q h w'] | Partition,
   geometry: Geometry,
   block: int,
   first: Int[np.ndarray, ' n'] | None = None,
-) -> Float[Array, 'blocks h block w']:
+) -> Arranged:
   """Masks in the layout tiles are made from.
 
   Args:
@@ -193,6 +196,8 @@ def arrange(
   queries = mask_logits.shape[0]
   first = np.arange(queries) if first is None else first
   order = np.concatenate([first, np.setdiff1d(np.arange(queries), first)])
+  if isinstance(mask_logits, Partition):
+    return ArrangedPartition.of(mask_logits, order, block)
   masks, finite = _arrange(
     mask_logits,
     np.array(geometry.mask, np.int32),
@@ -281,7 +286,7 @@ def tile_matrices(
 
 
 def tile_logits(
-  masks: Float[Array, 'blocks h block w'],
+  masks: Arranged,
   index: Int[Array, ''] | int,
   spot: Int[Array, 'axis=2 what=4'],
   matrices,
@@ -292,7 +297,7 @@ def tile_logits(
 
 
 def tile_probabilities(
-  masks: Float[Array, 'blocks h block w'],
+  masks: Arranged,
   index: Int[Array, ''] | int,
   spot: Int[Array, 'axis=2 what=4'],
   matrices,
@@ -316,7 +321,9 @@ def tile_probabilities(
   return _apply(rows2, columns2, jax.nn.sigmoid(padded))
 
 
-def _window(masks, index, spot, rows, columns):
+def _window(masks: Arranged, index, spot, rows, columns):
+  if isinstance(masks, ArrangedPartition):
+    return masks.window(index, spot[:, 3], (rows.shape[1], columns.shape[1]))
   start = (index, spot[0, 3], 0, spot[1, 3])
   size = (1, rows.shape[1], masks.shape[2], columns.shape[1])
   return jax.lax.dynamic_slice(masks, start, size)[0]
@@ -332,7 +339,7 @@ def tile_interior(
 
 def run(
   program: Callable[..., Any],
-  masks: Float[Array, 'blocks h block w'],
+  masks: Arranged,
   *arguments,
   geometry: Geometry,
   tile: int,

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from maskclip_jax.names import look_up
 from maskclip_jax.nn.layers import check_pixels, zero_outside
+from maskclip_jax.postprocess.partition import Partition
 
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
 STRIDE = 32
@@ -342,7 +343,8 @@ class Outputs:
   """What every system returns.
 
   Attributes:
-    mask_logits: one map per query; the region `mask_hw` of it covers the padded image.
+    mask_logits: one map per query, or what stands for them; the region `mask_hw` of it
+      covers the padded image.
     class_logits: per query and text column, already times the temperature; columns
       that are not `valid` are to be ignored.
     objectness: log-probability that the query is an object, or None where the classes
@@ -351,7 +353,7 @@ class Outputs:
     aux: outputs of earlier layers, for deep supervision and parity tests.
   """
 
-  mask_logits: Float[Array, 'b q h w']
+  mask_logits: Float[Array, 'b q h w'] | Partition
   class_logits: Float[Array, 'b q k'] | None
   objectness: Float[Array, 'b q'] | None
   mask_hw: Int[Array, 'b 2']

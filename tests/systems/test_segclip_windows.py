@@ -110,7 +110,7 @@ def test_every_pixel_of_a_photo_belongs_to_one_group_in_all():
   photos = [np.full((h, w, 3), 9, np.uint8) for h, w in ((85, 64), (64, 150), (30, 70))]
   images = Images.from_arrays(photos, (96, 160))
   found = program()(images, recorded_bank(), Scores())
-  total = np.asarray(jax.nn.sigmoid(found.mask_logits).sum(1))
+  total = np.asarray(jax.nn.sigmoid(found.mask_logits.logits()).sum(1))
   for row, photo in zip(total, photos, strict=True):
     inside = np.zeros(row.shape)
     inside[: photo.shape[0], : photo.shape[1]] = 1

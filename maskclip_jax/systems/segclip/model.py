@@ -244,7 +244,7 @@ class SegCLIP(nnx.Module):
     real = jnp.repeat(placed.real, groups, axis=1)
     winner = photo_windows.winners(soft, images, placed, window)
     return Outputs(
-      photo_windows.mask_logits(winner, placed, groups),
+      photo_windows.masks_of(winner, placed, groups),
       class_logits,
       jnp.where(real, jax.nn.logsumexp(class_logits, axis=-1), -jnp.inf),
       images.input_hw,

@@ -13,13 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 from maskclip_jax.ops.resize import resize
+from maskclip_jax.postprocess.partition import INSIDE, Partition
 from maskclip_jax.systems.contract import Images
 
 T = TypeVar('T')
 
-# Sigmoids of these are 1 and, beside any score, 0. They are as far from zero, so that
-# between two masks that are enlarged as logits there is no gap.
-_INSIDE, _OUTSIDE = 50.0, -50.0
 # Windows that go through the towers together, for each photo of a batch.
 CHUNK = 2
 
@@ -178,9 +176,9 @@ def winners(
   return found.reshape(batch, most, height, width)
 
 
-def mask_logits(
+def masks_of(
   winner: Int8[Array, 'b t h w'], windows: Windows, groups: int
-) -> Float[Array, 'b t*g h w']:
+) -> Partition:
   """A mask for every group of every window.
 
   Where windows overlap, each has its share: the mask probabilities of a pixel add up to
@@ -188,7 +186,5 @@ def mask_logits(
   """
   cover = windows.covering_rows[:, :, None] * windows.covering_columns[:, None]
   # sigmoid(-log(n - 1)) = 1 / n
-  share = jnp.where(cover > 1, -jnp.log(jnp.maximum(cover - 1, 1)), _INSIDE)
-  own = winner[:, :, None] == jnp.arange(groups, dtype=jnp.int8)[:, None, None]
-  masks = jnp.where(own, share[:, None, None], _OUTSIDE)
-  return masks.reshape(len(masks), -1, *masks.shape[3:])
+  share = jnp.where(cover > 1, -jnp.log(jnp.maximum(cover - 1, 1)), INSIDE)
+  return Partition(winner, share, groups)
