@@ -45,6 +45,10 @@ SYSTEMS = {
   'masqclip_2': 'MasQCLIP, 2 student rounds',
   'masqclip_longer': 'MasQCLIP, as long without distillation',
   'masqclip_tune_all': "MasQCLIP, teacher only, all of CLIP's image tower tuned",
+  'segclip': 'SegCLIP, from captions and superpixels',
+  'segclip_no_contrastive': 'SegCLIP without the contrastive loss',
+  'segclip_no_superpixel': 'SegCLIP without superpixels',
+  'segclip_no_reconstruction': 'SegCLIP without reconstruction',
 }
 PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer')
 NUMBERS = (

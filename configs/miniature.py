@@ -230,7 +230,10 @@ def _segclip():
   return {
     'task': 'segclip',
     'preset': 'segclip_miniature',
-    'settings': {'equal_texts_match': True},
+    'settings': {
+      'equal_texts_match': True,
+      **dict.fromkeys(('contrastive', 'superpixel', 'reconstruction'), 1.0),
+    },
     'start': {'clip': {'target_prefix': 'clip', 'hint': 'the CLIP of close-ups'}},
     'data': {
       **_pairs('miniature/captions', side=96, tokens=32),

@@ -38,7 +38,10 @@ def get_config(arg=None):
   config = {
     'task': 'segclip',
     'preset': 'segclip_vit_b16',
-    'settings': {'mixed': a.mixed},
+    'settings': {
+      'mixed': a.mixed,
+      **dict.fromkeys(('contrastive', 'superpixel', 'reconstruction'), 1.0),
+    },
     'start': {'clip': {'target_prefix': 'clip', 'hint': 'a CLIP ViT-B/16'}},
     # A visit of a photo draws one of its captions, so a photo of COCO is visited as
     # often as it has captions, which are samples of their own in the released code.

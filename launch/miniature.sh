@@ -4,6 +4,10 @@
 #   launch/miniature.sh                        all of it, in less than an hour on two cores
 #   launch/miniature.sh --scale 1 --teacher_steps 7000 --until clip_baseline_close_ups
 #                                              the model of the package
+#   launch/miniature.sh --systems segclip [--out DIR ...]
+#                                              SegCLIP in place of both papers' systems:
+#                                              from captions and superpixels, no masks,
+#                                              and with each of its losses left out
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
 # --scale trains every stage that many times as long as what the tables show, 0.4 by
 # default; --teacher_steps is for the first proposals alone.
@@ -13,11 +17,18 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed scale teacher_steps out clips data until' "$@"
+parse_flags '' 'seed scale teacher_steps out clips data until systems' "$@"
+case ${flags[systems]:-both} in
+  both | segclip) ;;
+  *) echo "$0: --systems is segclip, not ${flags[systems]}" >&2; exit 2 ;;
+esac
 $dry_run || prepare
 
 seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/miniature}
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
+if [ "${flags[systems]:-}" = segclip ]; then
+  data=${flags[data]:-out/miniature/data_superpixels}
+fi
 
 # trained NAME STAGE [FLAGS OF TRAIN]: a stage of configs/miniature.py.
 trained() {
@@ -51,6 +62,28 @@ from() {
   echo "--config.start.proposals.source=$out/$1" \
     "--config.start.clip.source=$clips/clip_photos"
 }
+
+# of_segclip NAME [FLAGS OF TRAIN]: SegCLIP, trained and judged.
+of_segclip() {
+  local name=$1
+  shift
+  trained "$name" segclip "--config.start.clip.source=$clips/clip_close_ups" "$@"
+  judged "$name"
+}
+
+if [ "${flags[systems]:-}" = segclip ]; then
+  run python -m maskclip_jax data build miniature --data_dir "$data" \
+    --superpixels 224,0.9,60
+  clip clip
+  clip clip_anywhere "--config.start.clip.source=$out/clip"
+  clip clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
+  of_segclip segclip
+  for loss in contrastive superpixel reconstruction; do
+    of_segclip "segclip_no_$loss" "--config.settings.$loss=0.0"
+  done
+  run python benchmarks/miniature.py --data_dir "$data" "$out"
+  exit
+fi
 
 run python -m maskclip_jax data build miniature --data_dir "$data"
 clip clip

@@ -122,6 +122,17 @@ def test_the_miniature_makes_what_it_starts_from():
   assert shorter == lines[: len(shorter)]
 
 
+def test_the_miniature_of_segclip_leaves_each_loss_out_in_turn():
+  lines = dry('miniature.sh', '--out', 'OUT', '--systems', 'segclip')
+  assert '--superpixels' in lines[0]
+  stages = [line for line in lines if 'stage=segclip' in line]
+  assert len(stages) == 4
+  assert all('source=OUT/clip_close_ups' in line for line in stages)
+  left_out = [line.partition('settings.')[2].split('=')[0] for line in stages]
+  assert left_out == ['', 'contrastive', 'superpixel', 'reconstruction']
+  assert not any('stage=teacher' in line for line in lines)
+
+
 def test_the_miniature_trains_as_long_as_it_is_told():
   flags = ('--scale', '1', '--teacher_steps', '7000')
   runs = [line for line in dry('miniature.sh', *flags) if ' train ' in line]

@@ -1,0 +1,148 @@
+"""Do SegCLIP's groups follow what is in a scene? Beside chance, and beside superpixels.
+
+    launch/miniature.sh --systems segclip --out out/segclip
+    python benchmarks/segclip_groups.py --data_dir out/miniature/data_superpixels \\
+      --pictures out/segclip/groups.png out/segclip/segclip out/segclip/segclip_no_*
+
+Agreement is the adjusted Rand index of the groups of a window with the true segments
+there, a mean over windows: 0 for chance, 1 for the same partition, and low for parts of
+segments as well as for unions of them. Words play no part in it. `random` gives every
+patch to one of as many groups by chance; `superpixels` are those of the photo, which
+training sees. Prints a Markdown table.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+import maskclip_jax
+from maskclip_jax import photos
+from maskclip_jax.data.examples import VOID, decode
+from maskclip_jax.data.sources import open_source
+from maskclip_jax.data.superpixels import SuperpixelRule, find_superpixels
+from maskclip_jax.data.transforms.geometric import resize_labels
+from maskclip_jax.data.views import find_view
+from maskclip_jax.resizing import shortest_edge
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import Images
+
+VIEW, SPLIT = 'miniature/panoptic', 'test'
+# As the world is built for SegCLIP (launch/miniature.sh).
+RULE = SuperpixelRule(224, 0.9, 60)
+_COLOURS = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
+
+
+def agreement(ours: Int[np.ndarray, ' n'], truth: Int[np.ndarray, ' n']) -> float:
+  """The adjusted Rand index of two partitions (Hubert and Arabie, 1985)."""
+  _, a = np.unique(ours, return_inverse=True)
+  _, b = np.unique(truth, return_inverse=True)
+  table = np.zeros((a.max() + 1, b.max() + 1))
+  np.add.at(table, (a, b), 1)
+
+  def pairs(counts):
+    return (counts * (counts - 1) / 2).sum()
+
+  both, rows, columns = pairs(table), pairs(table.sum(1)), pairs(table.sum(0))
+  chance = rows * columns / pairs(np.array(len(ours)))
+  most = (rows + columns) / 2
+  return float((both - chance) / (most - chance)) if most > chance else 0.0
+
+
+class Groups:
+  """The groups that a model makes of a photo."""
+
+  def __init__(self, segmenter: Segmenter):
+    self.segmenter = segmenter
+    self._bank = segmenter.text_bank(segmenter.vocabulary('thing'))
+    self._forward, self._weights = segmenter.as_function()
+    self._forward = jax.jit(self._forward)
+
+  def __call__(self, photo: UInt8[np.ndarray, 'h w 3']) -> Int[np.ndarray, 't h w']:
+    """The group of every pixel in every window; -1 outside of it."""
+    step = self.segmenter.canvas_step
+    canvas = tuple(-(-side // step) * step for side in photo.shape[:2])
+    images = Images.from_arrays([photo], canvas)
+    found = self._forward(self._weights, images, self._bank).mask_logits[0]
+    return np.asarray(found.owner)[:, : photo.shape[0], : photo.shape[1]]
+
+
+def random_groups(
+  owner: Int[np.ndarray, 't h w'], patch: int, centres: int, rng: np.random.Generator
+) -> Int[np.ndarray, 't h w']:
+  """Patches of each window, given to groups by chance."""
+  made = np.full(owner.shape, -1)
+  for window, inside in zip(made, owner >= 0, strict=True):
+    height, width = (-(-side // patch) for side in window.shape)
+    chance = rng.integers(0, centres, (height, width))
+    chance = chance.repeat(patch, 0).repeat(patch, 1)[: len(window), : window.shape[1]]
+    window[inside] = chance[inside]
+  return made
+
+
+def agreements(
+  groups: Int[np.ndarray, 't h w'], truth: Int[np.ndarray, 'h w']
+) -> list[float]:
+  """One per window, over pixels that belong to a segment."""
+  found = []
+  for window in groups:
+    pixels = (window >= 0) & (truth != VOID)
+    if pixels.any():
+      found.append(agreement(window[pixels], truth[pixels]))
+  return found
+
+
+def picture(
+  photo: UInt8[np.ndarray, 'h w 3'], maps: Sequence[Int[np.ndarray, 'h w']]
+) -> UInt8[np.ndarray, 'h all 3']:
+  """The photo, and beside it some maps, a colour a number."""
+  return np.concatenate([photo, *(_COLOURS[one % 256] for one in maps)], axis=1)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('models', nargs='+', type=pathlib.Path)
+  parser.add_argument('--data_dir', type=pathlib.Path, required=True)
+  parser.add_argument('--scenes', type=int, default=60)
+  parser.add_argument('--pictures', type=pathlib.Path)
+  arguments = parser.parse_args()
+  models = {path.name: Groups(maskclip_jax.load(path)) for path in arguments.models}
+  first = next(iter(models.values())).segmenter.preset
+  preprocessing, rng = first.preprocessing, np.random.default_rng(0)
+  scores = {name: [] for name in (*models, 'random', 'superpixels')}
+  rows = []
+  source = open_source(VIEW, SPLIT, arguments.data_dir)
+  for index in range(min(arguments.scenes, len(source))):
+    example = decode(source[index], find_view(VIEW), crowd=True)
+    size = shortest_edge(
+      example.size, preprocessing.short_edge, preprocessing.long_edge
+    )
+    photo = photos.resize_photo(example.image, *size)
+    truth = resize_labels(example.segments, photo.shape[:2])
+    found = {name: groups(photo) for name, groups in models.items()}
+    owner = next(iter(found.values()))
+    patch, centres = first.config.clip.patch_size, first.config.centres
+    cut = find_superpixels(example.image, RULE)
+    cut = resize_labels(cut, photo.shape[:2])
+    found['random'] = random_groups(owner, patch, centres, rng)
+    found['superpixels'] = np.where(owner >= 0, cut, -1)
+    for name, groups in found.items():
+      scores[name] += agreements(groups, truth)
+    if len(rows) < 6:
+      # Of the windows of a picture, the last one that covers a pixel.
+      maps = [groups.max(0) for groups in found.values()]
+      rows.append(picture(photo, [truth, *maps]))
+  print('| | agreement with the true segments |\n|---|---|')
+  for name, values in scores.items():
+    print(f'| {name} | {np.mean(values):.3f} |')
+  if arguments.pictures:
+    Image.fromarray(np.concatenate(rows)).save(arguments.pictures)
+    print(f'{arguments.pictures}: photo, truth, {", ".join(scores)}')
+
+
+if __name__ == '__main__':
+  main()
