@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -124,6 +125,8 @@ def _on_ray(
     ) from None
   if not ray.is_initialized():
     ray.init(log_to_driver=False, logging_level='error')
+  # The progress is shown here, and Ray would warn that it shows none.
+  logging.getLogger('ray.data').setLevel(logging.ERROR)
   ray.data.DataContext.get_current().enable_progress_bars = False
   options: dict[str, Any] = {}
   if ray.cluster_resources().get('GPU'):

@@ -4,6 +4,7 @@
 is what Ray Data's `map_batches` and Beam's `Map` call.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import inspect
@@ -42,6 +43,8 @@ from maskclip_jax.text.vocabulary import Vocabulary
 Picture = UInt8[np.ndarray, 'h w 3']
 # Masks that are cut out at a time.
 _CUTS = 8
+# Threads that decode photos, and as many that write pictures of pairs.
+_THREADS = 4
 # A proposal network has to be shown words even where only its masks are used.
 _ANY_WORD = 'thing: object'
 NO_NOUN, NO_REGION = 'no noun', 'no region'
@@ -102,6 +105,10 @@ class Pair:
     return cls(**{name: rows[name][row] for name in _PAIR})
 
 
+# A pair on its way through a thread.
+Making = concurrent.futures.Future[Pair]
+
+
 def mask_of(pair: Pair) -> Bool[np.ndarray, 'h w']:
   """The region inside its box."""
   return read_label_map(pair.mask) != 0
@@ -121,6 +128,7 @@ class PairMiner:
   @jax_settings.own()
   def __init__(self, config: MiningConfig):
     self.config = config
+    self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS)
     self._tagger = config.nouns.tagger()
     self._vectors: dict[str, Float[np.ndarray, ' d']] = {}
     self._matcher = _load(config.model, config)
@@ -180,7 +188,7 @@ class PairMiner:
     Raises:
       ValueError: a photo cannot be read, unless `on_error` is 'skip'.
     """
-    found: dict[int, list[Pair] | str] = {}
+    found: dict[int, list[Making] | str] = {}
     for group in self._groups(batch, found):
       for photo, pairs in zip(group.photos, self._finish(group), strict=True):
         found[photo.position] = pairs or NO_REGION
@@ -189,7 +197,8 @@ class PairMiner:
       result = found[position]
       if isinstance(result, str):
         rows.append({'key': key, 'problem': result} | dict.fromkeys(_PAIR))
-      for pair in [] if isinstance(result, str) else result:
+      for making in [] if isinstance(result, str) else result:
+        pair = making.result()
         row = {field: getattr(pair, field) for field in _PAIR}
         rows.append({'key': key, 'problem': '', **row})
     return {
@@ -197,15 +206,15 @@ class PairMiner:
     }
 
   def _groups(
-    self, batch: Mapping[str, np.ndarray], found: dict[int, list[Pair] | str]
+    self, batch: Mapping[str, np.ndarray], found: dict[int, list[Making] | str]
   ) -> Iterator[_Group]:
     """Photos on their way through the networks, one group ahead; what has no nouns or
     cannot be read is found already."""
     items = enumerate(
       zip(*(batch[n] for n in ('key', 'image', 'captions')), strict=True)
     )
-    ahead = 2 * self.config.batch_size
-    readings = read_ahead(self._read, items, 2, ahead)
+    ahead = max(_THREADS, 2 * self.config.batch_size)
+    readings = read_ahead(self._read, items, _THREADS, ahead)
 
     def readable():
       for position, reading in enumerate(readings):
@@ -253,8 +262,9 @@ class PairMiner:
     outputs = self._forward(self._states, images, self._bank, self._scores)
     return _Group(group, images, *outputs)
 
-  def _finish(self, group: _Group) -> Iterator[list[Pair]]:
-    """The pairs of each photo, once the networks are done."""
+  def _finish(self, group: _Group) -> Iterator[list[Making]]:
+    """The pairs of each photo, once the networks are done; threads write their
+    pictures."""
     vectors, empty = (
       np.asarray(x) for x in (group.encoded.vectors, group.encoded.empty)
     )
@@ -272,7 +282,9 @@ class PairMiner:
         if score < self.config.min_score or mask.sum() < self.config.min_area:
           continue
         facts = noun.text, float(score), float(lead), int(query)
-        pairs.append(_pair(*facts, photo.pixels, mask, self.config.region))
+        pairs.append(
+          self._threads.submit(pair_of, *facts, photo.pixels, mask, self.config.region)
+        )
       yield pairs
 
   def _noun_vector(self, noun: str) -> Float[np.ndarray, ' d']:
@@ -346,7 +358,7 @@ def _covered(
   return resize(chosen, canvas, in_hw=mask_hw[row], out_hw=input_hw[row]) > 0
 
 
-def _pair(
+def pair_of(
   noun: str,
   score: float,
   lead: float,
@@ -355,6 +367,14 @@ def _pair(
   mask: Bool[np.ndarray, 'h w'],
   region: str,
 ) -> Pair:
+  """A pair with its pictures [ovseg 5.8].
+
+  Args:
+    noun, score, lead, query: as of `Pair`.
+    photo: as the network saw it.
+    mask: the region, with at least a pixel.
+    region: as of `MiningConfig`.
+  """
   rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
   top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
   inside, pixels = mask[top:bottom, left:right], photo[top:bottom, left:right]
