@@ -138,7 +138,7 @@ def _on_ray(
     fn_constructor_args=(job, setup),
     batch_size=1,
     batch_format='numpy',
-    concurrency=min(workers, len(shards)),
+    compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
     **options,
   )
   try:
