@@ -9,16 +9,22 @@ import json
 import math
 import os
 import pathlib
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from maskclip_jax import names
+from maskclip_jax.names import shown
 
 T = TypeVar('T')
 
 _FORMER = 'former name'
+# Whole numbers are sizes, counts and seeds; larger ones do not fit 64 bits.
+_NO_SIZE = 2**63
+# Characters beyond 16 bits are written as two escapes, of which one may be lost.
+_HALF = re.compile(r'\\u[dD][89a-fA-F]')
 
 
 def renamed(former: str, default: Any) -> Any:
@@ -30,10 +36,16 @@ def parse_json(text: str | bytes, name: str | os.PathLike) -> Any:
   """The value of a JSON text.
 
   Raises:
-    ValueError: the text is not JSON, or is nested too deeply; begins with `name`.
+    ValueError: the text is not JSON, is nested too deeply, or holds half a character,
+      which nothing can print; begins with `name`.
   """
   try:
-    return json.loads(text)
+    if isinstance(text, bytes):
+      text = text.decode(json.detect_encoding(text))
+    value = json.loads(text)
+    if _HALF.search(text):
+      json.dumps(value, ensure_ascii=False).encode()
+    return value
   except RecursionError:
     raise ValueError(f'{name} is not valid JSON: nested too deeply') from None
   except ValueError as error:
@@ -69,7 +81,7 @@ def read(cls: type[T], values: Mapping[str, Any], where: str) -> T:
       refuses.
   """
   if not isinstance(values, Mapping):
-    raise ValueError(f'{where} must be a table of fields, not {values!r}')
+    raise ValueError(f'{where} must be a table of fields, not {shown(values)}')
   values = _by_todays_names(cls, values)
   hints = _hints(cls, values, where)
   missing = [
@@ -135,21 +147,31 @@ def field_type(cls: type, path: Sequence[str]) -> Any:
 def at_least(instance: Any, least: float, *names: str) -> None:
   """Fails where a number of a dataclass is smaller, or not finite; None may stand.
 
+  Args:
+    instance: the dataclass.
+    least: the smallest number allowed.
+    *names: fields, of one number or of a tuple of them.
+
   Raises:
     ValueError: with the name of the field.
   """
-  for name in names:
-    value = getattr(instance, name)
-    if value is not None and not (math.isfinite(value) and value >= least):
-      raise ValueError(f'{name} must be at least {least}, not {value}')
+  _bounded(instance, names, lambda x: x >= least, f'at least {least}')
 
 
 def above(instance: Any, limit: float, *names: str) -> None:
   """The same where the limit itself is too small."""
+  _bounded(instance, names, lambda x: x > limit, f'above {limit}')
+
+
+def _bounded(
+  instance: Any, names: Sequence[str], allowed: Callable[[float], bool], what: str
+) -> None:
   for name in names:
     value = getattr(instance, name)
-    if value is not None and not (math.isfinite(value) and value > limit):
-      raise ValueError(f'{name} must be above {limit}, not {value}')
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+      if number is not None and not (math.isfinite(number) and allowed(number)):
+        raise ValueError(f'{name} must be {what}, not {value}')
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -167,7 +189,9 @@ def _hints(cls: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
   fields = [field.name for field in dataclasses.fields(cls)]
   for name in values:
     if name not in fields:
-      raise ValueError(f'{where}.{name} is not a field: {names.hint(name, fields)}')
+      raise ValueError(
+        f'{where}.{str(name)[:80]} is not a field: {names.hint(name, fields)}'
+      )
   return hints
 
 
@@ -192,13 +216,15 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
   if origin is Literal:
     if value not in arguments:
       choices = ', '.join(map(repr, arguments))
-      raise ValueError(f'{where} must be one of {choices}, not {value!r}')
+      raise ValueError(f'{where} must be one of {choices}, not {shown(value)}')
     return value
   if origin is not None and issubclass(origin, Mapping):
     if not isinstance(value, Mapping):
-      raise ValueError(f'{where} must be a table, not {value!r}')
+      raise ValueError(f'{where} must be a table, not {shown(value)}')
     inner = arguments[1]
-    return {name: _convert(inner, v, f'{where}.{name}') for name, v in value.items()}
+    return {
+      name: _convert(inner, v, f'{where}.{str(name)[:80]}') for name, v in value.items()
+    }
   if origin is not None or hint is Any:
     return value
   return _convert_scalar(hint, value, where)
@@ -222,7 +248,8 @@ def _accepts(hint: Any, value: Any) -> bool:
 
 def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
   if not isinstance(value, list | tuple):
-    raise ValueError(f'{where} must be a list such as [{value!r}], not {value!r}')
+    value = shown(value)
+    raise ValueError(f'{where} must be a list such as [{value}], not {value}')
   if len(arguments) == 2 and arguments[1] is Ellipsis:
     arguments = arguments[:1] * len(value)
   if len(arguments) != len(value):
@@ -234,9 +261,11 @@ def _convert_tuple(arguments: tuple, value: Any, where: str) -> tuple:
 
 
 def _convert_scalar(hint: type, value: Any, where: str) -> Any:
+  if isinstance(value, int) and abs(value) >= _NO_SIZE:
+    raise ValueError(f'{where} is {shown(value)}, which is no size of anything')
   # True is an int to Python, and a whole number is a fine float.
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
   if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-    raise ValueError(f'{where} must be {hint.__name__}, not {value!r}')
+    raise ValueError(f'{where} must be {hint.__name__}, not {shown(value)}')
   return value

@@ -18,6 +18,7 @@ import numpy as np
 from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
+from maskclip_jax.names import shown
 
 FORMAT_VERSION = 1
 CONFIG, TENSORS, CARD = 'config.json', 'model.safetensors', 'MODEL_CARD.md'
@@ -200,7 +201,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     )
   for name, kind in (_FIELDS | _OPTIONAL).items():
     if name in content and not isinstance(content[name], kind):
-      raise ValueError(f'{path}: {name} cannot be {content[name]!r}')
+      raise ValueError(f'{path}: {name} cannot be {shown(content[name])}')
   if content['format_version'] != FORMAT_VERSION:
     raise ValueError(
       f'{path} has format version {content["format_version"]}; maskclip_jax '

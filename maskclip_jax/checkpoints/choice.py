@@ -10,7 +10,7 @@ from typing import Any
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint
 from maskclip_jax.mapping.problems import NAMED
-from maskclip_jax.mapping.sizes import KnownSizes
+from maskclip_jax.mapping.sizes import KnownSizes, differences
 from maskclip_jax.systems.system import Preset, System, all_systems, find_system
 
 
@@ -117,13 +117,13 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
     if base.system != system.name:
       raise ValueError(f'{name} is a preset of {base.system}, not of {system.name}')
     chosen = sized(base)
-    if differences := _differences(base.config, chosen.config):
-      shown = ', '.join(differences[:NAMED])
+    if lines := differences(base.config, chosen.config):
+      shown = ', '.join(lines[:NAMED])
       raise ValueError(f'{path} does not fit {name}: {shown}')
     return name, chosen
   candidates = {name: (base, sized(base)) for name, base in system.presets.items()}
   for name, (base, chosen) in candidates.items():
-    if not _differences(base.config, chosen.config):
+    if not differences(base.config, chosen.config):
       return name, chosen
   for name, (base, chosen) in candidates.items():
     if _same_vocabulary(base, chosen) and _same_parts(base.config, chosen.config):
@@ -152,17 +152,3 @@ def _same_parts(base: Any, sized: Any) -> bool:
     if any(parts) and not (all(parts) and _same_parts(ours, theirs)):
       return False
   return True
-
-
-def _differences(base: Any, sized: Any) -> list[str]:
-  """Fields that differ, as 'patch_size is 14, not 16'; a class head may be extra."""
-  lines = []
-  for field in dataclasses.fields(base):
-    ours, theirs = getattr(base, field.name), getattr(sized, field.name)
-    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
-      lines += _differences(ours, theirs)
-    elif dataclasses.is_dataclass(ours) or dataclasses.is_dataclass(theirs):
-      lines.append(f'there is {"no" if theirs is None else "a"} {field.name}')
-    elif ours != theirs and (field.name, ours) != ('num_classes', None):
-      lines.append(f'{field.name} is {theirs}, not {ours}')
-  return lines

@@ -14,6 +14,7 @@ from maskclip_jax.checkpoints.files import (
   find_weights,
   read_checkpoint,
 )
+from maskclip_jax.checkpoints.restore import read_preset
 from maskclip_jax.checkpoints.tensor_file import shapes_of, without_prefix
 from maskclip_jax.mapping import resnet, rules
 from maskclip_jax.mapping.formats import Format
@@ -164,8 +165,8 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
 def _open_bundle(path: pathlib.Path) -> Checkpoint:
   opened = bundle.load(path)
   table = tuple(Rule(name, name) for name in opened.parameters)
-  kind = opened.config.get('system')
-  return Checkpoint(path, opened.parameters, kind, 'bundle', table)
+  preset = read_preset(opened)
+  return Checkpoint(path, opened.parameters, preset.system, 'bundle', table)
 
 
 def open_clip(path: str | os.PathLike, kind: str) -> Checkpoint:
@@ -194,12 +195,12 @@ def open_clip(path: str | os.PathLike, kind: str) -> Checkpoint:
   if f'{inside}logit_scale' not in checkpoint.tensors:
     raise ValueError(f'{path} is a bundle without a CLIP')
   _check_kind(path, system.parts.get(CLIP, system.name), kind)
-  config = bundle.load(path).config['config']
-  config = config[CLIP] if inside else config
+  config = read_preset(bundle.load(path)).config
+  config = getattr(config, CLIP) if inside else config
   return dataclasses.replace(
     checkpoint.as_part(inside, ''),
     kind=kind,
-    beside={name: config[name] for name in _UNTOLD if name in config},
+    beside={name: getattr(config, name) for name in _UNTOLD if hasattr(config, name)},
   )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from maskclip_jax import atomic
 from maskclip_jax.checkpoints import bundle
+from maskclip_jax.checkpoints.restore import read_preset
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.system import Preset, System, find_system
+from maskclip_jax.systems.system import System, find_system
 
 _TORCH = ('.pth', '.pt', '.bin')
 
@@ -47,7 +48,7 @@ def export_official(
   if to.is_dir():
     raise ValueError(f'{to} is a directory: name a file')
   opened = bundle.load(model)
-  preset = Preset.from_dict(opened.config)
+  preset = read_preset(opened)
   system = find_system(preset.system)
   table = _table(system, preset.config, layout, opened.source)
   left_out = (*system.format.left_out, *opened.source.get('left_out', ()))

@@ -8,7 +8,10 @@ from flax import nnx
 
 from maskclip_jax import jax_settings, zoo
 from maskclip_jax.checkpoints import bundle, params
-from maskclip_jax.systems.system import Preset
+from maskclip_jax.checkpoints.tensor_file import shapes_of
+from maskclip_jax.mapping.problems import NAMED
+from maskclip_jax.mapping.sizes import KnownSizes, differences
+from maskclip_jax.systems.system import Preset, find_system
 
 
 @jax_settings.own()
@@ -33,15 +36,14 @@ def load_model(
     The NNX module; its preset, which is everything but the weights; and the bundle.
 
   Raises:
-    FileNotFoundError, ValueError: see `find_bundle` and `bundle.load`; or the config
-      does not fit the tensors.
+    FileNotFoundError, ValueError: see `find_bundle`, `bundle.load` and `read_preset`.
   """
   opened, preset = open_bundle(find_bundle(model, cache_dir))
-  network = params.load_into(
-    params.abstract_model(preset.system, preset.config, dtype=dtype),
-    opened.parameters,
-    source=misfit(opened),
-  )
+  try:
+    shapes = params.abstract_model(preset.system, preset.config, dtype=dtype)
+  except ValueError as error:
+    raise ValueError(f'{opened.directory / bundle.CONFIG}: {error}') from error
+  network = params.load_into(shapes, opened.parameters, source=misfit(opened))
   return network, preset, opened
 
 
@@ -49,13 +51,35 @@ def open_bundle(directory: str | os.PathLike) -> tuple[bundle.Bundle, Preset]:
   """A bundle and its preset; no tensor is read yet.
 
   Raises:
-    FileNotFoundError, ValueError: see `bundle.load`; or it holds no valid preset.
+    FileNotFoundError, ValueError: see `bundle.load` and `read_preset`.
   """
   opened = bundle.load(directory)
+  return opened, read_preset(opened)
+
+
+def read_preset(opened: bundle.Bundle) -> Preset:
+  """The preset of a bundle, its sizes compared with the tensors.
+
+  Whatever a config says, building a network of it takes no longer than one of the sizes
+  that the tensors have.
+
+  Raises:
+    ValueError: a field that cannot be, or a size that the tensors do not have.
+  """
+  path = opened.directory / bundle.CONFIG
   try:
-    return opened, Preset.from_dict(opened.config)
-  except (ValueError, TypeError) as error:
-    raise ValueError(f'{opened.directory / bundle.CONFIG}: {error}') from error
+    preset = Preset.from_dict(opened.config)
+    shapes = shapes_of(opened.parameters)
+    known = KnownSizes(shapes, frozenset(shapes))
+    sizes = find_system(preset.system).sized(preset.config, known)
+  except (ValueError, TypeError, ArithmeticError) as error:
+    raise ValueError(f'{path}: {error}') from error
+  if lines := differences(preset.config, sizes):
+    raise ValueError(
+      f'{path} does not fit {bundle.TENSORS}, by whose tensors '
+      f'{"; ".join(lines[:NAMED])}'
+    )
+  return preset
 
 
 def as_dtype(name: str) -> jnp.dtype:

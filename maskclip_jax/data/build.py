@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from array_record.python import array_record_module
 
-from maskclip_jax import atomic, locks
+from maskclip_jax import atomic, locks, plain
 from maskclip_jax.data import records, registry
 from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
 from maskclip_jax.data.views import view_names
@@ -167,7 +167,7 @@ def build(
 
 def read_summary(folder: pathlib.Path) -> dict:
   """How a dataset was built: version, files, parts that were left out."""
-  return json.loads((folder / _SUMMARY).read_text())
+  return plain.read_json(folder / _SUMMARY)
 
 
 def _silent(split: str, done: int, total: int) -> None:

@@ -1,13 +1,48 @@
 """Masks of objects as COCO stores them: polygons or run lengths, as JSON text."""
 
-import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 from pycocotools import mask as coco_mask
 
+from maskclip_jax import plain
+from maskclip_jax.names import shown
+
 # What decoding raises where the stored value is not a mask of the photo.
-MASK_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+MASK_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+# Drawing takes memory by the length of an outline, outside the photo too.
+_FAR = 16
+
+
+def check_outlines(outlines: Sequence[Any], size: tuple[int, int]) -> None:
+  """Finds that outlines are numbers, and near their photo.
+
+  Args:
+    outlines: lists of x, y, x, y, ... in pixels.
+    size: height and width of the photo.
+
+  Raises:
+    ValueError: they are not.
+  """
+  limit = _FAR * max(size)
+  for outline in outlines:
+    for value in outline if isinstance(outline, list) else [outline]:
+      if not isinstance(value, int | float) or not abs(value) <= limit:
+        raise ValueError(
+          f'an outline has a point at {shown(value)}, and the photo is {size[1]} x '
+          f'{size[0]}'
+        )
+
+
+def check_mask(text: str, size: tuple[int, int]) -> None:
+  """The errors of `decode_mask` that show without drawing: it is not of this photo."""
+  value = plain.parse_json(text, 'the mask')
+  if isinstance(value, list):
+    check_outlines(value, size)
+  elif tuple(value['size']) != tuple(size):
+    raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
 
 
 def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
@@ -22,8 +57,9 @@ def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
   Raises:
     MASK_ERRORS: the value is neither, or of another size.
   """
-  value = json.loads(text)
+  value = plain.parse_json(text, 'the mask')
   if isinstance(value, list):
+    check_outlines(value, size)
     outlines = [outline for outline in value if len(outline) >= 6]
     if not outlines:
       return np.zeros(size, bool)

@@ -7,8 +7,8 @@ such files is the ledger of a project; `compare.py` prints it.
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
-import json
 import math
 import os
 import pathlib
@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.eval.runner import Evaluation
+from maskclip_jax.names import shown
 from maskclip_jax.results import files as result_files
 
 FORMAT = 1
@@ -105,10 +106,22 @@ def versions() -> dict[str, str]:
 
 
 # What tables are made of.
-_READ = (
-  *('evaluation', 'headline', 'numbers', 'model', 'examples', 'settings'),
-  'finished',
-)
+_READ = {
+  'evaluation': str,
+  'headline': list,
+  'numbers': dict,
+  'model': dict,
+  'model.name': str,
+  'model.fingerprint': str | None,
+  'model.seed': int | None,
+  'examples': int,
+  'settings': dict,
+  'settings.data': dict | None,
+  'settings.data.photos': int | None,
+  'settings.data.published_photos': int | None,
+  'finished': str,
+}
+_MAY_LACK = {name for name in _READ if name.startswith('settings.')}
 
 
 def write(directory: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
@@ -135,14 +148,21 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
   path = path / RESULTS if path.is_dir() else path
   if not path.is_file():
     raise FileNotFoundError(f'{path} does not exist: evaluate first')
-  try:
-    content = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{path} is not valid JSON: {error}') from None
+  content = plain.read_json(path)
   if not isinstance(content, dict) or content.get('format') != FORMAT:
     raise ValueError(f'{path} is not a result of an evaluation of format {FORMAT}')
-  if missing := [name for name in _READ if name not in content]:
-    raise ValueError(f'{path} has no {missing[0]!r}: evaluate again')
+  for name, kind in _READ.items():
+    *inside, last = name.split('.')
+    holder = functools.reduce(lambda table, key: table.get(key) or {}, inside, content)
+    if last not in holder and name not in _MAY_LACK:
+      raise ValueError(f'{path} has no {name!r}: evaluate again')
+    if not isinstance(value := holder.get(last), kind):
+      raise ValueError(f'{path}: {name!r} cannot be {shown(value)}: evaluate again')
+  numbers = content['numbers'].values()
+  if not all(value is None or isinstance(value, int | float) for value in numbers):
+    raise ValueError(f"{path}: 'numbers' are not all numbers: evaluate again")
+  if not all(isinstance(name, str) for name in content['headline']):
+    raise ValueError(f"{path}: 'headline' is not names: evaluate again")
   return content
 
 

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax.eval.metrics.metric import State
 
 _KEY = 'key'
+# What reading raises where a file was cut or changed.
+_ERRORS = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def save(path: pathlib.Path, key: Mapping[str, Any], state: State) -> None:
@@ -42,8 +44,8 @@ def load(path: pathlib.Path, key: Mapping[str, Any]) -> State | None:
   try:
     with np.load(path, allow_pickle=False) as file:
       state = {name: file[name] for name in file.files}
-    found = json.loads(str(state.pop(_KEY)))
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    found = dict(plain.parse_json(str(state.pop(_KEY)), 'its key'))
+  except _ERRORS as error:
     raise ValueError(f'{path} is damaged ({error}): delete it') from None
   wanted = json.loads(json.dumps(key))
   if differ := sorted(

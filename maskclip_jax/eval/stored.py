@@ -6,9 +6,10 @@ and `<image id>.semantic.png` with class indices. Ids are the dataset's own.
 """
 
 import json
+import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from jaxtyping import Int
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from maskclip_jax import plain
+from maskclip_jax.data.masks import MASK_ERRORS, check_outlines
 from maskclip_jax.eval.examples import EvalExample, ProtocolSource
 from maskclip_jax.eval.judge import Judge, Predicted
 from maskclip_jax.eval.metrics.instance import Detections, Rle
@@ -23,9 +26,29 @@ from maskclip_jax.eval.metrics.metric import Metrics
 from maskclip_jax.eval.metrics.panoptic import Segments
 from maskclip_jax.eval.protocols import ProtocolRun
 from maskclip_jax.eval.runner import Progress
+from maskclip_jax.names import shown
 from maskclip_jax.postprocess import OutputKind
 
 INSTANCES, PANOPTIC, SEMANTIC = 'instances.json', 'panoptic.json', '.semantic.png'
+
+
+def _is_whole(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+# What the columns of a row may hold; ids of segments are colours.
+_COLUMNS: dict[str, tuple[Callable[[Any], bool], str]] = {
+  'image_id': (lambda x: isinstance(x, str) or _is_whole(x), 'a number or a name'),
+  'category_id': (_is_whole, 'a whole number'),
+  'id': (lambda x: _is_whole(x) and 0 < x < 1 << 24, 'a number from 1 to 2^24 - 1'),
+  'file_name': (lambda x: isinstance(x, str), 'a name'),
+  'score': (
+    lambda x: (
+      (isinstance(x, float) and math.isfinite(x)) or (_is_whole(x) and abs(x) < 1 << 53)
+    ),
+    'a number',
+  ),
+}
 
 
 class StoredPredictions:
@@ -85,10 +108,7 @@ class StoredPredictions:
       raise FileNotFoundError(
         f'{path} does not exist: choose --tasks without it, or write the predictions'
       )
-    try:
-      return json.loads(path.read_text('utf-8'))
-    except (ValueError, RecursionError) as error:
-      raise ValueError(f'{path} is not valid JSON: {error}') from None
+    return plain.read_json(path)
 
   def _rows(self, name: str, rows: Any, columns: Sequence[str]) -> list[dict]:
     """The rows of a file, each with the columns that are needed."""
@@ -99,6 +119,11 @@ class StoredPredictions:
       for column in columns:
         if not isinstance(row, dict) or column not in row:
           raise ValueError(f'{path}: row {position} has no {column!r}')
+        allowed, what = _COLUMNS.get(column, (None, ''))
+        if allowed is not None and not allowed(row[column]):
+          raise ValueError(
+            f'{path}: {column!r} of row {position} is {shown(row[column])}, not {what}'
+          )
     return rows
 
   def _check_known(self, name: str, found: Mapping[str, Any], known: set[str]) -> None:
@@ -106,7 +131,7 @@ class StoredPredictions:
       more = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
       raise ValueError(
         f'{self._directory}: {name} holds photos that are not evaluated on: '
-        f'{unknown[0]}{more}; are they of another dataset or split?'
+        f'{unknown[0][:80]}{more}; are they of another dataset or split?'
       )
 
   def found(self, example: EvalExample) -> Predicted:
@@ -127,7 +152,7 @@ class StoredPredictions:
   def _class(self, category: int) -> int:
     if category not in self._classes:
       raise ValueError(
-        f'category {category} is not in the vocabulary of the protocol; do the '
+        f'category {shown(category)} is not in the vocabulary of the protocol; do the '
         'predictions belong to another one?'
       )
     return self._classes[category]
@@ -144,8 +169,8 @@ class StoredPredictions:
     path = self._directory / str(entry['file_name'])
     if not path.resolve().is_relative_to(self._directory.resolve()):
       raise ValueError(
-        f'{PANOPTIC} names {entry["file_name"]} for this photo, which is outside '
-        f'{self._directory}'
+        f'{PANOPTIC} names {shown(entry["file_name"])} for this photo, which is '
+        f'outside {self._directory}'
       )
     if not path.is_file():
       raise FileNotFoundError(f'{path} does not exist, but {PANOPTIC} names it')
@@ -173,14 +198,8 @@ class StoredPredictions:
     return Detections(
       [_run_lengths(row['segmentation'], size) for row in rows],
       np.array([self._class(row['category_id']) for row in rows], np.int32),
-      np.array([_score(row['score']) for row in rows], np.float64),
+      np.array([row['score'] for row in rows], np.float64),
     )
-
-
-def _score(value: Any) -> float:
-  if not isinstance(value, int | float) or isinstance(value, bool):
-    raise ValueError(f'a score is {value!r} and not a number')
-  return float(value)
 
 
 def _run_lengths(value: Any, size: tuple[int, int]) -> Rle:
@@ -191,16 +210,21 @@ def _run_lengths(value: Any, size: tuple[int, int]) -> Rle:
   """
   try:
     if isinstance(value, list):
+      check_outlines(value, size)
       rle = coco_mask.merge(coco_mask.frPyObjects(value, *size))
     elif isinstance(value['counts'], list):
       rle = coco_mask.frPyObjects(value, *value['size'])
     else:
       rle = value
     found = tuple(rle['size'])
-  except (ValueError, TypeError, KeyError, IndexError) as error:
+    if found == tuple(size):
+      coco_mask.area([rle])  # Fails where the lengths are not text.
+  except MASK_ERRORS as error:
     raise ValueError(
-      f'a segmentation is neither polygons nor run lengths: {str(value)[:60]}'
+      f'a segmentation is neither polygons nor run lengths: {shown(value)} ({error})'
     ) from error
+  if len(found) != 2 or not all(map(_is_whole, found)):
+    raise ValueError(f'the size of a mask is {shown(list(found))}')
   if found != tuple(size):
     raise ValueError(
       f'a mask is {found[0]} x {found[1]} (height x width) and the photo {size[0]} x '

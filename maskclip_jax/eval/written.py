@@ -5,12 +5,11 @@ category ids; for all photos together COCO's two formats of results, `instances.
 (for pycocotools) and, beside the PNG, `panoptic.json` (for panopticapi).
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.results import files as result_files
@@ -87,7 +86,7 @@ class PredictionWriter:
     atomic.write_together(self._directory, files)
 
   def _annotations(self, name: str) -> list[dict]:
-    return json.loads((self._directory / name).read_text('utf-8'))['annotations']
+    return plain.read_json(self._directory / name)['annotations']
 
 
 def _picked(rows: Sequence[Mapping], keys: Sequence[str]) -> list[dict]:

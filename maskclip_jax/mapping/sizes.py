@@ -53,3 +53,17 @@ def resized(config: T, **sizes: Any) -> T:
   """A config with some fields changed; a size that is None keeps the config's."""
   known = {name: size for name, size in sizes.items() if size is not None}
   return dataclasses.replace(config, **known)
+
+
+def differences(base: Any, sized: Any) -> list[str]:
+  """Fields that differ, as 'patch_size is 14, not 16'; a class head may be extra."""
+  lines = []
+  for field in dataclasses.fields(base):
+    ours, theirs = getattr(base, field.name), getattr(sized, field.name)
+    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
+      lines += differences(ours, theirs)
+    elif dataclasses.is_dataclass(ours) or dataclasses.is_dataclass(theirs):
+      lines.append(f'there is {"no" if theirs is None else "a"} {field.name}')
+    elif ours != theirs and (field.name, ours) != ('num_classes', None):
+      lines.append(f'{field.name} is {theirs}, not {ours}')
+  return lines

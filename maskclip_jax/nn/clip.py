@@ -19,6 +19,7 @@ from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
   attend,
+  check_heads,
   check_pixels,
   exact_gelu,
   quick_gelu,
@@ -82,9 +83,8 @@ class CLIPConfig:
       if isinstance(size, int | float) and not size > 0 and field.default != 0:
         raise ValueError(f'{field.name} must be positive, not {size}')
     for tower in ('vision', 'text'):
-      width, heads = getattr(self, f'{tower}_width'), getattr(self, f'{tower}_heads')
-      if width % heads:
-        raise ValueError(f'{tower}_width {width} is not a multiple of {heads} heads')
+      width, heads = f'{tower}_width', getattr(self, f'{tower}_heads')
+      check_heads(width, getattr(self, width), heads)
     if self.image_size % self.patch_size:
       raise ValueError(
         f'image_size {self.image_size} is not a multiple of patch_size '

@@ -14,11 +14,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from maskclip_jax import plain
 from maskclip_jax.nn.clip import ACTIVATIONS, Activation, TextTower
 from maskclip_jax.nn.layers import (
   NORM_EPS,
   LayerNorm,
   ValidHW,
+  check_heads,
   check_pixels,
   exact_gelu,
   in_turn,
@@ -71,6 +73,10 @@ class ConvNeXtCLIPConfig:
     for name in ('depths', 'widths'):
       if len(getattr(self, name)) != len(STAGES):
         raise ValueError(f'{name} must be four numbers, not {getattr(self, name)}')
+    sizes = 'embed_dim', 'text_width', 'text_layers', 'text_heads', 'context_length'
+    plain.at_least(self, 1, 'depths', 'widths', *sizes, 'vocab_size', 'text_mlp_width')
+    plain.above(self, 0, 'norm_eps', 'text_norm_eps')
+    check_heads('text_width', self.text_width, self.text_heads)
     if self.head not in ('linear', 'mlp'):
       raise ValueError(f"head must be 'linear' or 'mlp', not {self.head!r}")
     if self.activation not in ACTIVATIONS:

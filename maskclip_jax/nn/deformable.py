@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from maskclip_jax.nn.layers import check_heads
 from maskclip_jax.ops.deformable import AUTO, sample_pyramid
 
 Shapes = Sequence[tuple[int, int]]
@@ -70,8 +71,7 @@ class DeformableAttention(nnx.Module):
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
-    if width % heads:
-      raise ValueError(f'width {width} is not a multiple of {heads} heads')
+    check_heads('width', width, heads)
     self.shape = (heads, levels, points)
     samples = heads * levels * points
     ring = _ring_of_offsets(heads, levels, points)

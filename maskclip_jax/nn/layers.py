@@ -35,6 +35,18 @@ T = TypeVar('T')
 P = TypeVar('P')
 C = TypeVar('C')
 ValidHW = Int[Array, 'b 2'] | None
+
+
+def check_heads(name: str, width: int, heads: int) -> None:
+  """Fails where attention heads do not share channels equally.
+
+  Raises:
+    ValueError: with the name of the width.
+  """
+  if heads < 1 or width % heads:
+    raise ValueError(f'{name} {width} is not a multiple of {heads} heads')
+
+
 # Of the sine encodings of positions.
 _TEMPERATURE = 10000.0
 
@@ -229,8 +241,7 @@ class MultiHeadAttention(nnx.Module):
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
-    if width % heads:
-      raise ValueError(f'width {width} is not a multiple of {heads} heads')
+    check_heads('width', width, heads)
     shape: Sequence[int] = (heads, width // heads)
     common = {'kernel_init': kernel_init, 'dtype': dtype, 'rngs': rngs}
     self.query = nnx.LinearGeneral(width, shape, **common)

@@ -16,12 +16,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from maskclip_jax import plain
 from maskclip_jax.nn.dropout import Drops, drop_branch
 from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
   ValidHW,
   attend,
+  check_heads,
   exact_gelu,
   in_turn,
   recompute,
@@ -56,9 +58,9 @@ class SwinConfig:
       raise ValueError(
         f'a Swin has four stages, not depths {self.depths} and heads {self.heads}'
       )
-    for channels, heads in zip(self.channels.values(), self.heads, strict=True):
-      if channels % heads:
-        raise ValueError(f'{channels} channels do not divide into {heads} heads')
+    plain.at_least(self, 1, 'width', 'depths', 'heads', 'window')
+    for (name, channels), heads in zip(self.channels.items(), self.heads, strict=True):
+      check_heads(name, channels, heads)
 
   @property
   def channels(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ photo, and the files beside it. So a run that is started again makes only what i
 missing, results are not taken for photos, and no file of anybody else is overwritten.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,7 +13,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.postprocess import OutputKind
 from maskclip_jax.results.page import MARK, PageRow, index_page
@@ -110,10 +111,14 @@ def read_entry(path: pathlib.Path, stem: str) -> Entry | None:
     if not text.startswith(_BEGINNING):
       return None
     head = _Head(text, file)
-    info, images = head.value('info'), head.value('images')
-  if name + _OVERLAY not in info['files']:
-    return None  # The panoptic form of another stem, or a merged file.
-  return Entry(stem, tuple(info['files']), info['settings'], info['photo'], images[0])
+    try:
+      info, (image, *_) = head.value('info'), head.value('images')
+      files, settings, photo = (info[key] for key in ('files', 'settings', 'photo'))
+      if name + _OVERLAY not in files:
+        return None  # The panoptic form of another stem, or a merged file.
+      return Entry(stem, tuple(files), settings, photo, dict(image))
+    except (ValueError, KeyError, TypeError, RecursionError):
+      return None  # Somebody changed it, so it is theirs.
 
 
 def is_result(path: pathlib.Path) -> bool:
@@ -141,11 +146,18 @@ def entries(folder: pathlib.Path, stems: Sequence[str]) -> dict[str, Entry]:
   return {stem: entry for stem, entry in read if entry is not None}
 
 
-def _listed(folder: pathlib.Path) -> Iterator[str]:
+def _listed(folder: pathlib.Path) -> tuple[str, ...]:
   path = folder / f'{PREDICTIONS}{_JSON}'
-  if is_ours(path):
-    with path.open(encoding='utf-8') as file:
-      yield from _Head(file.read(_HEAD), file).value('info')['results']
+  if not is_ours(path):
+    return ()
+  # What was changed lists nothing, and the results beside the photos are found.
+  with (
+    contextlib.suppress(ValueError, KeyError, TypeError, RecursionError),
+    path.open(encoding='utf-8', errors='replace') as file,
+  ):
+    info = _Head(file.read(_HEAD), file).value('info')
+    return tuple(map(str, info['results']))
+  return ()
 
 
 def is_ours(path: pathlib.Path) -> bool:
@@ -231,7 +243,7 @@ def _write_one(
 
   def contents() -> Iterator[tuple[Entry, dict[str, Any]]]:
     for entry in found:
-      yield entry, json.loads((folder / f'{entry.stem}{ending}').read_text('utf-8'))
+      yield entry, plain.read_json(folder / f'{entry.stem}{ending}')
 
   first = next(contents())[1]
   images = [entry.image for entry in found]

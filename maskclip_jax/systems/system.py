@@ -170,12 +170,9 @@ def find_system(name: str) -> System:
   Raises:
     ValueError: there is none.
   """
-  try:
-    return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
-  except (ModuleNotFoundError, AttributeError):
-    if name in system_names():
-      raise
-    raise names.unknown('system', name, system_names()) from None
+  if name not in system_names():
+    raise names.unknown('system', name, system_names())
+  return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
 
 
 def all_systems() -> tuple[System, ...]:

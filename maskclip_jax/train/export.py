@@ -1,6 +1,5 @@
 """From a run to a bundle."""
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -98,7 +97,7 @@ def export_checkpoint(
   if step not in (None, 'best') and not step.isdigit():
     raise ValueError(f"--step is a number or 'best', not {step!r}")
   bundle.check_target(to)
-  config = read(json.loads((workdir / CONFIG).read_text()))
+  config = read(plain.read_json(workdir / CONFIG))
   mesh = make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
   program = make_program(config, mesh)
   starting = starting_values(program.task, tuple(config.start.values()), config.seed)

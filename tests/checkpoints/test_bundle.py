@@ -1,5 +1,6 @@
 """Bundles: written whole or not at all, read with numpy alone, damage in one line."""
 
+import functools
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints.detect import open_clip
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
 from maskclip_jax.systems.clip.checkpoint import OPENAI
@@ -220,12 +222,8 @@ def test_a_model_comes_back_from_its_bundle(clip_bundle):
 @pytest.mark.parametrize(
   ('field', 'value', 'words'),
   [
-    (
-      'vision_layers',
-      4,
-      r'config\.json does not fit model\.safetensors:\n  16 missing',
-    ),
-    ('text_width', 128, r'does not fit model\.safetensors:\n  \d+ misshapen'),
+    ('vision_layers', 4, r'config\.json does not fit model\.saf.* is 3, not 4'),
+    ('text_width', 128, r'does not fit model\.saf.*text_width is 64, not 128'),
     ('colour', 'red', r'config\.json: preset\.config\.colour is not a field'),
     (
       'image_size',
@@ -241,6 +239,64 @@ def test_a_config_that_does_not_fit(clip_bundle, tmp_path, field, value, words):
   (directory / 'config.json').write_text(json.dumps(content))
   with pytest.raises(ValueError, match=words):
     restore.load_model(directory)
+
+
+@pytest.fixture(scope='module')
+def baseline(tmp_path_factory):
+  """A bundle of two parts; its tensors are zeros."""
+  preset = zoo.find_preset('clip_baseline_tiny')
+  shapes = params.flatten(params.abstract_model(preset.system, preset.config))
+  flat = {path: np.zeros(x.shape, np.float32) for path, x in shapes.items()}
+  directory = tmp_path_factory.mktemp('baseline') / 'b'
+  bundle.save(directory, preset.to_dict(), flat)
+  return directory
+
+
+@pytest.mark.parametrize(
+  ('where', 'value', 'words'),
+  [
+    (
+      'config.proposals.queries',
+      None,
+      'config.proposals.queries must be int, not None',
+    ),
+    ('config.proposals.queries', 10**9, 'queries is 10, not 1000000000'),
+    ('config.proposals.decoder_layers', 10**9, 'decoder_layers is .*, not 1000000000'),
+    ('config.proposals.hidden', 10**30, 'hidden is 1000.*, which is no size'),
+    ('config.proposals.heads', 0, 'heads must be at least 1, not 0'),
+    ('config.clip.vision_layers', 10**9, 'vision_layers is 3, not 1000000000'),
+    ('config.clip.context_length', 'x' * 10**6, r"must be int, not 'x+\.\.\.'$"),
+    ('config', None, 'preset.config must be a table of fields, not None'),
+    ('postprocessing', None, 'postprocessing must be a table of fields, not None'),
+    ('postprocessing.top_k', float('nan'), 'top_k must be int, not nan'),
+    ('preprocessing.short_edge', 10**9, 'and that at most 16384'),
+    ('system', 'y' * 10**6, r"no system is called 'y+\.\.\.': known"),
+    ('system', ['clip'], r"preset.system must be str, not \['clip'\]"),
+    ('system', 'maskclip', 'config'),
+    ('z' * 10**6, 1, r'preset\.z{80} is not a field'),
+  ],
+)
+def test_a_config_that_cannot_be_is_refused_at_the_door(
+  baseline, tmp_path, where, value, words
+):
+  directory = shutil.copytree(baseline, tmp_path / 'b')
+  content = json.loads((directory / 'config.json').read_text())
+  *inside, last = where.split('.')
+  functools.reduce(dict.__getitem__, inside, content['preset'])[last] = value
+  (directory / 'config.json').write_text(json.dumps(content))
+  for reader in (restore.load_model, lambda path: open_clip(path, 'clip')):
+    with pytest.raises(ValueError, match=words) as refused:
+      reader(directory)
+    assert 'config.json' in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+def test_a_config_nested_too_deep_is_one_line(saved):
+  deep = '[' * 5_000 + ']' * 5_000
+  text = (saved / 'config.json').read_text().replace('"clip"', deep, 1)
+  (saved / 'config.json').write_text(text)
+  with pytest.raises(ValueError, match=r'config\.json is not valid JSON: nested too'):
+    bundle.load(saved)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads the peak as Linux counts it')

@@ -134,7 +134,10 @@ def turn_first(rows):
   [
     (turn_first, r'photo ADE_val_0.*: a mask is \d+ x \d+ .* sides exchanged'),
     (lambda rows: rows.append(dict(rows[0])), 'a detection of category .* twice'),
-    (lambda rows: rows[0].update(score='0.5'), "a score is '0.5' and not a number"),
+    (
+      lambda rows: rows[0].update(score='0.5'),
+      "'score' of row 0 is '0.5', not a number",
+    ),
     (lambda rows: rows[0].pop('score'), "row 0 has no 'score'"),
     (lambda rows: rows[0].update(segmentation=7), 'neither polygons nor run lengths'),
     (lambda rows: rows.insert(0, None), "row 0 has no 'image_id'"),
@@ -170,5 +173,5 @@ def test_files_outside_the_folder_and_cut_pictures_are_named(copy, tmp_path):
   content = json.loads(path.read_text())
   content['annotations'][0]['file_name'] = '../elsewhere.png'
   path.write_text(json.dumps(content))
-  with pytest.raises(ValueError, match=r'names ../elsewhere.png .* is outside'):
+  with pytest.raises(ValueError, match=r"names '../elsewhere.png' .* is outside"):
     judged(copy, tmp_path, tasks='panoptic')

@@ -137,5 +137,5 @@ def test_odd_maps_are_padded_before_merging():
 def test_bad_sizes_are_named():
   with pytest.raises(ValueError, match='four stages'):
     SwinConfig(depths=(2, 2, 6))
-  with pytest.raises(ValueError, match='96 channels do not divide into 5 heads'):
+  with pytest.raises(ValueError, match='res2 96 is not a multiple of 5 heads'):
     SwinConfig(96, heads=(5, 6, 12, 24))

@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from maskclip_jax import plain
 from maskclip_jax.data.builders.raw import RawFile
+from maskclip_jax.names import shown
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Rows = dict[int, list[dict[str, Any]]]
@@ -29,11 +30,9 @@ def load(file: RawFile, *keys: str) -> dict[str, Any]:
     ValueError: it is not JSON, or of another kind; or one of the rows is not an object.
   """
   try:
-    data = json.loads(file.read())
-  except (ValueError, RecursionError) as error:
-    raise ValueError(
-      f'{file.path} is not a complete JSON ({error}): download its archive again'
-    ) from error
+    data = plain.parse_json(file.read(), file.path)
+  except ValueError as error:
+    raise ValueError(f'{error}: download its archive again') from error
   for key in keys:
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
       raise ValueError(
@@ -42,8 +41,8 @@ def load(file: RawFile, *keys: str) -> dict[str, Any]:
     for position, row in enumerate(data[key]):
       if not isinstance(row, dict):
         raise ValueError(
-          f"{file.path}: row {position} of '{key}' is {row!r} and not an object: the "
-          "file was changed, use the owners' one"
+          f"{file.path}: row {position} of '{key}' is {shown(row)} and not an object: "
+          "the file was changed, use the owners' one"
         )
   return data
 
@@ -69,8 +68,8 @@ def _number(file: RawFile, row: Mapping[str, Any], name: str) -> int:
     number = int(value)
   if number is None or not 0 <= number < 2**63:
     raise ValueError(
-      f'{file.path}: {name!r} is {value!r} in a row, and not a whole number from 0 to '
-      '2^63 - 1: number the rows'
+      f'{file.path}: {name!r} is {shown(value)} in a row, and not a whole number from '
+      '0 to 2^63 - 1: number the rows'
     )
   return number
 
@@ -162,7 +161,7 @@ def _segmentation(file: RawFile, row: Mapping[str, Any], number: int) -> Any:
 
 def _is_numbers(values: Any) -> bool:
   return isinstance(values, list) and all(
-    isinstance(value, int | float) and math.isfinite(value) for value in values
+    isinstance(value, int | float) and abs(value) < 2**53 for value in values
   )
 
 
@@ -237,11 +236,11 @@ def _row(
   bbox, area = row.get('bbox'), row.get('area')
   if bbox is not None and not (_is_numbers(bbox) and len(bbox) == 4):
     raise ValueError(
-      f'{file.path}: a bbox of image {image_id} is {bbox!r}, and not [x, y, width, '
-      'height]'
+      f'{file.path}: a bbox of image {image_id} is {shown(bbox)}, and not [x, y, '
+      'width, height]'
     )
   if area is not None and not _is_numbers([area]):
-    raise ValueError(f'{file.path}: an area of image {image_id} is {area!r}')
+    raise ValueError(f'{file.path}: an area of image {image_id} is {shown(area)}')
   return {
     'id': position if row.get('id') is None else _number(file, row, 'id'),
     'class': classes[category],
@@ -285,6 +284,6 @@ def _classes(
 def _refuse(file: RawFile, entry: Mapping[str, Any], why: str) -> None:
   kind = {0: ', stuff', 1: ', a thing'}.get(entry.get('isthing'), '')
   raise ValueError(
-    f'{file.path} lists category {entry["id"]} as {entry["name"]!r}{kind}, but {why}: '
-    "ids were swapped or the file is not COCO 2017's, use the owners' file"
+    f'{file.path} lists category {entry["id"]} as {shown(entry["name"])}{kind}, but '
+    f"{why}: ids were swapped or the file is not COCO 2017's, use the owners' file"
   )

@@ -6,13 +6,15 @@ through all geometry and are drawn once, at the end, as COCO's tools draw them
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from pycocotools import mask as coco_mask
+
+from maskclip_jax import plain
+from maskclip_jax.data.masks import check_outlines
 
 if TYPE_CHECKING:
   from maskclip_jax.data.transforms.geometric import Window
@@ -42,8 +44,9 @@ def read_region(text: str, size: tuple[int, int]) -> Region:
   Polygons of whole numbers stay integers: the official mappers then round every point
   down after resizing, since they write the results into the array they came from.
   """
-  value = json.loads(text)
+  value = plain.parse_json(text, 'the mask')
   if isinstance(value, list):
+    check_outlines(value, size)
     return Region(
       tuple(
         np.array(polygon).reshape(-1, 2)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from maskclip_jax import plain
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
-from maskclip_jax.nn.layers import inside
+from maskclip_jax.nn.layers import check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
@@ -67,6 +68,12 @@ class FCCLIPConfig:
   transfer: Form | None = None
   transfer_heads: int = 8
   remat: bool = False
+
+  def __post_init__(self):
+    sizes = 'hidden', 'heads', 'encoder_ffn', 'decoder_ffn', 'queries', 'transfer_heads'
+    plain.at_least(self, 1, *sizes, 'decoder_layers')
+    plain.at_least(self, 0, 'encoder_layers')
+    check_heads('hidden', self.hidden, self.heads)
 
 
 class FCCLIP(nnx.Module):

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from maskclip_jax import plain
+from maskclip_jax.nn.layers import check_heads
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction, MaskedDecoder
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
-from maskclip_jax.ops.deformable import AUTO
+from maskclip_jax.ops.deformable import AUTO, check_form
 from maskclip_jax.systems.contract import Images, Outputs, TextBank, check_inputs
 
 
@@ -59,6 +61,14 @@ class Mask2FormerConfig:
   sampling: str = AUTO
   pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
   pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+  def __post_init__(self):
+    sizes = 'stem', 'width', 'hidden', 'mask_dim', 'heads', 'encoder_ffn', 'decoder_ffn'
+    plain.at_least(self, 1, *sizes, 'num_classes', 'queries', 'decoder_layers')
+    plain.at_least(self, 0, 'encoder_layers', 'pixel_mean')
+    plain.above(self, 0, 'pixel_std')
+    check_heads('hidden', self.hidden, self.heads)
+    check_form(self.sampling)
 
 
 class Mask2Former(nnx.Module):

@@ -24,7 +24,7 @@ _TRANSFORMER = 'maskclip.visual.transformer.'
 
 
 def rma_blocks(keys: Iterable[str]) -> tuple[int, ...]:
-  """The blocks that have relative mask attention in a file."""
+  """The blocks that have relative mask attention in an official file."""
   pattern = re.compile(
     re.escape(_TRANSFORMER) + r'resblocks\.(\d+)\.attn\.q_prime_norm_added_params\.bias'
   )
@@ -70,12 +70,15 @@ def rules(blocks: Sequence[int] = (5, 11, 17, 23), classes: int = 133) -> Rules:
 
 def sized(config: MaskCLIPConfig, found: KnownSizes) -> MaskCLIPConfig:
   """A MaskCLIP of the sizes found; a config without relative mask attention asks to
-  leave it out."""
+  leave it out. A bundle tells how many blocks have it, and not which."""
+  blocks = rma_blocks(found.keys)
+  if len(config.rma_blocks) == found.layers('rma/{i}/conv1/bias'):
+    blocks = blocks or config.rma_blocks
   return dataclasses.replace(
     config,
     proposals=mask2former.sized(config.proposals, found.below('proposals')),
     clip=clip.sized(config.clip, found.below('clip')),
-    rma_blocks=rma_blocks(found.keys) if config.rma_blocks else (),
+    rma_blocks=blocks if config.rma_blocks else (),
   )
 
 

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from maskclip_jax import plain
 from maskclip_jax.nn.detr_decoder import DETRDecoder
 from maskclip_jax.nn.dropout import Drops
 from maskclip_jax.nn.fpn import FPN
-from maskclip_jax.nn.layers import ValidHW
+from maskclip_jax.nn.layers import ValidHW, check_heads
 from maskclip_jax.nn.mask_decoder import LayerPrediction
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
@@ -32,6 +33,9 @@ class DeepLabConfig:
   depth: int = 101
   stem: int = 64
   width: int = 256
+
+  def __post_init__(self):
+    plain.at_least(self, 1, 'stem', 'width')
 
   @property
   def channels(self) -> dict[str, int]:
@@ -77,6 +81,11 @@ class MaskFormerConfig:
   def __post_init__(self):
     if (self.swin is None) == (self.deeplab is None):
       raise ValueError('a MaskFormer has one backbone: give either swin or deeplab')
+    sizes = 'hidden', 'mask_dim', 'heads', 'decoder_ffn', 'class_hidden', 'queries'
+    plain.at_least(self, 1, *sizes, 'decoder_layers')
+    plain.at_least(self, 0, 'pixel_mean')
+    plain.above(self, 0, 'pixel_std')
+    check_heads('hidden', self.hidden, self.heads)
 
   @property
   def channels(self) -> dict[str, int]:

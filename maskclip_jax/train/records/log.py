@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from maskclip_jax import atomic
+from maskclip_jax import atomic, plain
 from maskclip_jax.train.records.events import EventFile
 
 METRICS = 'metrics.jsonl'
@@ -25,9 +25,9 @@ def trim(path: pathlib.Path, step: int) -> None:
   kept = []
   for line in path.read_text().splitlines():
     try:
-      if json.loads(line)['step'] <= step:
+      if plain.parse_json(line, path)['step'] <= step:
         kept.append(line + '\n')
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
       continue  # Cut short by a kill.
   atomic.write(path, ''.join(kept))
 

@@ -64,7 +64,7 @@ def check(workdir: pathlib.Path, config: TrainConfig) -> None:
   path = workdir / CONFIG
   if path.exists():
     if _begun(workdir):
-      _compare(path, _todays(json.loads(path.read_text())), _values(config))
+      _compare(path, _todays(plain.read_json(path)), _values(config))
   elif workdir.exists() and (not workdir.is_dir() or _holds_files(workdir)):
     raise ValueError(
       f'{workdir} exists and holds no run: choose an empty or a new --workdir'
@@ -121,9 +121,15 @@ def claim(
 
 
 def _check_start(workdir: pathlib.Path, record: Sequence[Mapping[str, str]]) -> None:
-  recorded = json.loads((workdir / START).read_text())
-  for before, now in zip(recorded, record, strict=False):
-    if before['fingerprint'] != now['fingerprint']:
+  recorded = plain.read_json(workdir / START)
+  try:
+    fingerprints = [before['fingerprint'] for before in recorded]
+  except (KeyError, TypeError):
+    raise ValueError(
+      f'{workdir / START} was changed: choose another --workdir'
+    ) from None
+  for before, now in zip(fingerprints, record, strict=False):
+    if before != now['fingerprint']:
       raise ValueError(
         f'{now["source"]} has changed since the run in {workdir} started from it: put '
         'the old one back, or choose another --workdir'
