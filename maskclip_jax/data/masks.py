@@ -36,13 +36,11 @@ def check_outlines(outlines: Sequence[Any], size: tuple[int, int]) -> None:
         )
 
 
-def check_mask(text: str, size: tuple[int, int]) -> None:
-  """The errors of `decode_mask` that show without drawing: it is not of this photo."""
+def check_near(text: str, size: tuple[int, int]) -> None:
+  """Fails where a stored mask has outlines far from its photo; see `check_outlines`."""
   value = plain.parse_json(text, 'the mask')
   if isinstance(value, list):
     check_outlines(value, size)
-  elif tuple(value['size']) != tuple(size):
-    raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
 
 
 def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:

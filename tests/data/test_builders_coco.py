@@ -301,7 +301,7 @@ _FAULTS = {
   ),
   'nested too deeply': (
     lambda raw: (raw / f'annotations/{_TRAIN}').write_text('[' * 100_000),
-    'is not a complete JSON',
+    'is not valid JSON',
   ),
   'panoptic map as grey': (
     _recoloured(lambda rgb: rgb[..., 0]),
@@ -319,7 +319,7 @@ _FAULTS = {
     ),
     "'train2017.zip.part' is there: finish or rename it",
   ),
-  'cut JSON': (_cut(f'annotations/{_TRAIN}'), 'train2017.json is not a complete JSON'),
+  'cut JSON': (_cut(f'annotations/{_TRAIN}'), 'train2017.json is not valid JSON'),
   'another JSON': (
     lambda raw: (raw / f'annotations/{_TRAIN}').write_text('{"images": []}'),
     "has no 'annotations'",

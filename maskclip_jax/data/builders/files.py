@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from maskclip_jax.data import records
 from maskclip_jax.data.builders.raw import RawFile
-from maskclip_jax.data.masks import MASK_ERRORS, check_mask, decode_mask
+from maskclip_jax.data.masks import MASK_ERRORS, check_near, decode_mask
 from maskclip_jax.data.records import Record
 
 _END_OF_JPEG = b'\xff\xd9'
@@ -143,7 +143,7 @@ def measured_objects(
         ys, xs = np.nonzero(decode_mask(row['segmentation'], size))
         row = _completed(row, float(ys.size), _box(xs, ys))
       else:
-        check_mask(row['segmentation'], size)
+        check_near(row['segmentation'], size)
     except MASK_ERRORS as error:
       raise ValueError(
         f'{file.path}: the mask of object {row["id"]} cannot be decoded ({error})'
