@@ -5,8 +5,9 @@
     python benchmarks/pods.py --again v5e:16x16            # all of a slice anew
 
 The papers' sizes: photos of 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one
-photo per chip. Writes benchmarks/results/pods.json and benchmarks/pods.md after every
-stage, which takes some minutes on two cores. Fails where a step does not fit.
+photo per chip; of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all. Writes
+benchmarks/results/pods.json and benchmarks/pods.md after every stage, which takes some
+minutes on two cores. Fails where a step does not fit.
 """
 
 import argparse
@@ -26,7 +27,10 @@ STAGES = {
   'student': 'masqclip:stage=student',
   'MasQ-tuning': 'masqclip:stage=masq',
   'MaskCLIP': 'maskclip:stage=rma',
+  'SegCLIP': 'segclip:stage=pretrain',
 }
+# Photos of a step, where it is not one per chip.
+BATCHES = {'SegCLIP': 768}
 
 
 HEAD = """# Training steps on TPU slices
@@ -34,22 +38,28 @@ HEAD = """# Training steps on TPU slices
 `python benchmarks/pods.py` compiles the real step of every stage for a slice, with the
 compiler that the slice would run, and no TPU ({versions}). Photos of
 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one photo per chip, every chip with
-the whole model (mesh `data`). Memory is per chip: state, batch and temporaries. A
+the whole model (mesh `data`); SegCLIP: 224 x 224, ViT-B/16, float32, 768 photos in all,
+the published batch. Memory is per chip: state, batch and temporaries. A
 collective in a loop counts once.
 
 """
 
 
-def compiled(config: str, topology: str) -> dict:
+def chips_of(topology: str) -> int:
+  """How many chips a slice has."""
+  return math.prod(int(side) for side in topology.partition(':')[2].split('x'))
+
+
+def compiled(stage: str, topology: str) -> dict:
   """The report of one stage on one slice."""
-  chips = math.prod(int(side) for side in topology.partition(':')[2].split('x'))
+  config, batch = STAGES[stage], BATCHES.get(stage, chips_of(topology))
   with tempfile.TemporaryDirectory() as directory:
     report = pathlib.Path(directory) / 'report.json'
     done = subprocess.run(
       [
         *(sys.executable, '-m', 'maskclip_jax', 'train', '--compile_only'),
         *('--config', config, '--topology', topology, '--json', str(report)),
-        f'--config.data.batch_size={chips}',
+        f'--config.data.batch_size={batch}',
       ],
       cwd=ROOT.parent,
     )
@@ -76,7 +86,7 @@ def table(results: dict[str, dict]) -> str:
     if not report['fits']:
       memory += ' (does not fit)'
     lines.append(
-      f'| {stage} | {topology} | {report["batch"]} | {memory} | '
+      f'| {stage} | {topology} | {chips_of(topology)} | {memory} | '
       f'{report["capacity"] / 2**30:.0f} | {report["flops"] / 1e12:.2f} | {traffic} |'
     )
   return '\n'.join(lines) + '\n'
@@ -100,11 +110,11 @@ def main() -> None:
   options = parser.parse_args()
   results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   for topology in options.topologies:
-    for stage, config in STAGES.items():
+    for stage in STAGES:
       name = f'{stage} on {topology}'
       if name in results and not options.again:
         continue
-      results[name] = compiled(config, topology)
+      results[name] = compiled(stage, topology)
       record(results)
   record(results)
   print(table(results))
