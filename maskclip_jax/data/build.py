@@ -132,10 +132,7 @@ def build(
   final = dataset_path(name, data_dir)
   builder = card.builder_class()(data_dir=final.parent.parent, parts=parts, **options)
   if final.exists():
-    counts = {key: split.num_examples for key, split in builder.info.splits.items()}
-    summary = read_summary(final)
-    left_out = tuple(summary['left_out'])
-    return Built(final, counts, True, 0, left_out, summary.get('refused', 0))
+    return _existing(builder, final, extras)
   files = builder.open_raw(raw)
   samples = builder.splits(files)
   _check_keys(samples)
@@ -168,6 +165,25 @@ def build(
 def read_summary(folder: pathlib.Path) -> dict:
   """How a dataset was built: version, files, parts that were left out."""
   return plain.read_json(folder / _SUMMARY)
+
+
+def _existing(
+  builder: 'SegmentationBuilder', final: pathlib.Path, extras: 'Extras | None'
+) -> Built:
+  """What an earlier build made.
+
+  Raises:
+    BuildError: it was made without what is now to be added.
+  """
+  summary = read_summary(final)
+  if extras is not None and summary.get('extras') != repr(extras):
+    raise BuildError(
+      f'{final} was built with other superpixels or sizes of photos, or without: '
+      'delete it, or choose another --data_dir'
+    )
+  counts = {key: split.num_examples for key, split in builder.info.splits.items()}
+  left_out, refused = tuple(summary['left_out']), summary.get('refused', 0)
+  return Built(final, counts, True, 0, left_out, refused)
 
 
 def _silent(split: str, done: int, total: int) -> None:

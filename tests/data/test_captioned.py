@@ -78,6 +78,7 @@ def _broken(whole: bytes) -> bytes:
     ({'a.tsv': b'http://x/1.jpg\ta cat'}, 'addresses and not files'),
     ({'a.csv': b'path,caption\nno.jpg,a cat'}, 'lists no.jpg, which is not there'),
     ({'a.csv': b'one,two\n'}, 'names no photo'),
+    ({'a.csv': b'path,caption\n\na.jpg'}, 'line 3 lacks a column'),
     ({'a.parquet': b'PAR1'}, 'no parquet file'),
     ({'a.txt': b'text'}, 'no pairs under'),
   ],

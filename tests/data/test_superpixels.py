@@ -11,7 +11,7 @@ from PIL import Image
 from raw_files import png, write
 from toy_records import jpeg, record
 
-from maskclip_jax.data.build import build
+from maskclip_jax.data.build import BuildError, build
 from maskclip_jax.data.builders.extras import Extras
 from maskclip_jax.data.examples import RecordError, decode
 from maskclip_jax.data.pipeline import DataConfig, DatasetConfig, train_stream
@@ -112,6 +112,9 @@ def test_builds_cut_the_photo_as_it_is_stored_and_train_on_it(tmp_path):
   rule = SuperpixelRule(scale=50, min_size=20)
   options = {'read_as': 'captions', 'extras': Extras(24, rule)}
   build('cut', raw, tmp_path / 'data', **options)
+  assert build('cut', raw, tmp_path / 'data', **options).existed
+  with pytest.raises(BuildError, match='built with other superpixels'):
+    build('cut', raw, tmp_path / 'data', read_as='captions', extras=Extras(24))
   source = open_source('cut/captions', 'train', tmp_path / 'data')
   for stored in source:
     photo = np.asarray(Image.open(io.BytesIO(stored['image'])))

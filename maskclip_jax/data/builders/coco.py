@@ -212,7 +212,11 @@ def _note_sizes(
     listed = row.get('height'), row.get('width')
     if photo is None or None in listed:
       continue
-    size = read_photo(photo)[1]
+    try:
+      size = read_photo(photo)[1]
+    except ValueError:
+      # The build stops there, and keeps what was before it.
+      continue
     exchanged = listed == size[::-1] and is_turned(photo)
     if listed != size and not exchanged:
       warnings.warn(

@@ -111,13 +111,17 @@ def _open_list(path: pathlib.Path) -> Opened:
   if where is None or what is None:
     where, what, body = *_columns(path, rows), rows
   found: dict[str, tuple[pathlib.Path | None, list[str]]] = {}
-  for row in body:
+  short = []
+  for number, row in enumerate(body, 1 + len(rows) - len(body)):
     if len(row) <= max(where, what):
+      # An empty line is nothing that is missing.
+      short += [f'{path}: line {number} lacks a column: complete it'] if row else []
       continue
     file = path.parent / row[where].strip()
     known = found.setdefault(row[where].strip(), (file if file.is_file() else None, []))
     known[1].append(row[what])
-  return _listed(path, found)
+  part, problems = _listed(path, found)
+  return Opened(part, (*short, *problems))
 
 
 def _columns(path: pathlib.Path, rows: Sequence[Sequence[str]]) -> tuple[int, int]:
