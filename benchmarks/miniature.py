@@ -49,8 +49,12 @@ SYSTEMS = {
   'segclip_no_contrastive': 'SegCLIP without the contrastive loss',
   'segclip_no_superpixel': 'SegCLIP without superpixels',
   'segclip_no_reconstruction': 'SegCLIP without reconstruction',
+  'ovseg_proposals': 'OVSeg, its CLIP not adapted',
+  'ovseg_prompts': 'OVSeg, mask prompts only',
+  'ovseg_pairs': 'OVSeg, its CLIP tuned',
+  'ovseg': 'OVSeg, both',
 }
-PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer')
+PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer', 'ovseg_proposals')
 NUMBERS = (
   *('PQ[base]', 'PQ[base_things]', 'PQst', 'PQ[novel]'),
   *('AP50[base]', 'AP50[novel]', 'mIoU_gt[base]', 'mIoU_gt[novel]'),

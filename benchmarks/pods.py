@@ -5,7 +5,8 @@
     python benchmarks/pods.py --again v5e:16x16            # all of a slice anew
 
 The papers' sizes: photos of 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one
-photo per chip; of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all. Writes
+photo per chip; of OVSeg 640 x 640 with Swin-B, and regions of 224 x 224 with ViT-L/14;
+of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all. Writes
 benchmarks/results/pods.json and benchmarks/pods.md after every stage, which takes some
 minutes on two cores. Fails where a step does not fit.
 """
@@ -28,6 +29,9 @@ STAGES = {
   'MasQ-tuning': 'masqclip:stage=masq',
   'MaskCLIP': 'maskclip:stage=rma',
   'SegCLIP': 'segclip:stage=pretrain',
+  'OVSeg: proposals': 'ovseg:stage=proposals,profile=paper',
+  'OVSeg: tuned CLIP': 'ovseg:stage=pairs,profile=paper',
+  'OVSeg: mask prompts': 'ovseg:stage=prompts,profile=paper',
 }
 # Photos of a step, where it is not one per chip.
 BATCHES = {'SegCLIP': 768}
@@ -38,9 +42,9 @@ HEAD = """# Training steps on TPU slices
 `python benchmarks/pods.py` compiles the real step of every stage for a slice, with the
 compiler that the slice would run, and no TPU ({versions}). Photos of
 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one photo per chip, every chip with
-the whole model (mesh `data`); SegCLIP: 224 x 224, ViT-B/16, float32, 768 photos in all,
-the published batch. Memory is per chip: state, batch and temporaries. A
-collective in a loop counts once.
+the whole model (mesh `data`); OVSeg: 640 x 640, Swin-B, then regions of 224 x 224,
+ViT-L/14; SegCLIP: 224 x 224, ViT-B/16, float32, 768 photos in all, the published batch.
+Memory is per chip: state, batch and temporaries. A collective in a loop counts once.
 
 """
 

@@ -26,7 +26,10 @@ the scenes, in which base things and stuff are annotated and novel things are no
 students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
 CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
 attention; `segclip`, SegCLIP, from captions and superpixels and no mask: for it the
-world is built with `--superpixels 224,0.9,60`. `seed` is of all that is drawn; `scale`
+world is built with `--superpixels 224,0.9,60`; `ovseg_proposals`, OVSeg's proposals
+from scratch, named by the words of a CLIP; `ovseg_pairs`, its CLIP tuned on regions and
+nouns that `mine` found with them; `ovseg_prompts`, mask prompts for a CLIP tuned or not
+(their `data_dir` is the folder of the pairs). `seed` is of all that is drawn; `scale`
 multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries a stage
 out.
 
@@ -40,6 +43,7 @@ _STAGES = (
   *('teacher', 'student', 'longer'),
   *('masq', 'tune_all', 'rma'),
   'segclip',
+  *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
 )
 _POINTS = {'points': 512}
 
@@ -249,6 +253,63 @@ def _segclip():
   }
 
 
+def _ovseg(task: str, **changes) -> dict:
+  start = {
+    'model': {
+      'keep_random': ['clip/visual/mask_prompts'],
+      'hint': 'the stage before, of OVSeg',
+    }
+  }
+  return {'task': task, 'preset': 'ovseg_miniature', 'start': start, **changes}
+
+
+def _ovseg_proposals():
+  clip = {'target_prefix': 'clip', 'hint': 'the miniature CLIP'}
+  return _ovseg(
+    'text_proposals',
+    model={'clip': {'prompt_depth': 0}},
+    # From scratch and short: nothing is left out at random.
+    settings={'dropout': 0.0, 'depth': 0.0},
+    start={'clip': clip},
+    data=_scenes(8),
+    total_steps=3_000,
+    optim=_cosine(1e-3, clip_norm=0.1),
+  )
+
+
+def _regions() -> dict:
+  return {
+    'datasets': [{'view': 'pairs/nouns', 'split': 'train'}],
+    'mapper': 'ovseg_clip',
+    'canvas': 96,
+    'caption_tokens': 16,
+    'regions': True,
+    'batch_size': 64,
+  }
+
+
+def _ovseg_pairs():
+  return _ovseg(
+    'crop_tuning',
+    model={'clip': {'prompt_depth': 0}},
+    # There are fewer words than regions in two batches.
+    settings={'equal_texts_match': True},
+    data=_regions(),
+    total_steps=1_000,
+    optim=_cosine(2e-4, betas=(0.9, 0.98), weight_decay=0.1, clip_norm=1.0),
+  )
+
+
+def _ovseg_prompts():
+  return _ovseg(
+    'mask_prompts',
+    settings={'equal_texts_match': True},
+    data=_regions(),
+    total_steps=600,
+    optim=_cosine(0.02, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=None),
+  )
+
+
 def _for_trying_out(config):
   """The same networks for two steps, on a few generated pictures."""
   data = {
@@ -258,6 +319,7 @@ def _for_trying_out(config):
       name: config['data'].get(name, 0)
       for name in ('caption_tokens', 'superpixel_patch')
     },
+    'regions': config['data'].get('regions', False),
     'mapper': config['data']['mapper'],
     'batch_size': 2,
     'max_segments': 8,

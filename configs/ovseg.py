@@ -104,6 +104,8 @@ def _proposals(a):
       'backbone': {
         'target_prefix': 'proposals/backbone',
         'source_prefix': 'backbone',
+        # The norms of the four stages are new [ovseg 1.7].
+        'keep_random': [r'proposals/backbone/norm\d/.*'] if swin else [],
         'hint': "Swin-B's ImageNet-22k weights of 384 pixels"
         if swin
         else 'the weights R-103 of DeepLab',

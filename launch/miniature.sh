@@ -8,6 +8,10 @@
 #                                              SegCLIP in place of both papers' systems:
 #                                              from captions and superpixels, no masks,
 #                                              and with each of its losses left out
+#   launch/miniature.sh --systems ovseg [--out DIR ...]
+#                                              OVSeg in their place: proposals, pairs
+#                                              mined from the scenes' captions, prompts
+#                                              only, a tuned CLIP, and both
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
 # --scale trains every stage that many times as long as what the tables show, 0.4 by
 # default; --teacher_steps is for the first proposals alone.
@@ -19,8 +23,8 @@ cd "$(dirname "$0")/.."
 . launch/commands.sh
 parse_flags '' 'seed scale teacher_steps out clips data until systems' "$@"
 case ${flags[systems]:-both} in
-  both | segclip) ;;
-  *) echo "$0: --systems is segclip, not ${flags[systems]}" >&2; exit 2 ;;
+  both | segclip | ovseg) ;;
+  *) echo "$0: --systems is segclip or ovseg, not ${flags[systems]}" >&2; exit 2 ;;
 esac
 $dry_run || prepare
 
@@ -88,6 +92,29 @@ fi
 run python -m maskclip_jax data build miniature --data_dir "$data"
 clip clip
 clip clip_anywhere "--config.start.clip.source=$out/clip"
+
+# of_ovseg NAME STAGE BEFORE: a stage that shows mined regions to CLIP, judged.
+of_ovseg() {
+  trained "$1" "$2" "--config.start.model.source=$out/$3" \
+    "--config.data.data_dir=$out/mined"
+  judged "$1"
+}
+
+if [ "${flags[systems]:-}" = ovseg ]; then
+  clip clip_photos "--config.start.clip.source=$out/clip_anywhere"
+  trained ovseg_proposals ovseg_proposals \
+    "--config.start.clip.source=$clips/clip_photos"
+  judged ovseg_proposals
+  run python -m maskclip_jax mine miniature/captions --data_dir "$data" \
+    --model "$out/ovseg_proposals" --nouns miniature-116 --form name \
+    --words clean --out "$out/mined"
+  of_ovseg ovseg_prompts ovseg_prompts ovseg_proposals
+  of_ovseg ovseg_pairs ovseg_pairs ovseg_proposals
+  of_ovseg ovseg ovseg_prompts ovseg_pairs
+  run python benchmarks/miniature.py --data_dir "$data" "$out"
+  exit
+fi
+
 clip clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
 trained teacher teacher \
   ${flags[teacher_steps]:+"--config.total_steps=${flags[teacher_steps]}"}

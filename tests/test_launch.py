@@ -100,20 +100,26 @@ def test_mistakes(script, arguments, message):
   assert message in done.stderr
 
 
-def test_the_miniature_makes_what_it_starts_from():
+@pytest.mark.parametrize('more', [[], ['--systems', 'ovseg']])
+def test_the_miniature_makes_what_it_starts_from(more):
   """Every directory that a command reads was made by a command before it."""
-  lines = dry('miniature.sh', '--out', 'OUT', '--seed', '3')
+  lines = dry('miniature.sh', '--out', 'OUT', '--seed', '3', *more)
+  assert any('ovseg' in line for line in lines) == bool(more)
   made = set()
   for line in lines:
     words = shlex.split(line)
     places = [word for word in words if 'OUT/' in word and 'OUT/judged' not in word]
-    place = {'train': '--workdir', 'convert': '--to'}.get(words[3])
+    place = {'train': '--workdir', 'convert': '--to', 'mine': '--out'}.get(words[3])
     new = words[words.index(place) + 1] if place else None
-    read = {word.partition('source=')[2] or word for word in places} - {new}
+    read = {re.sub('.*(source|data_dir)=', '', word) for word in places} - {new}
+    read.discard('OUT/data')
     assert read <= made, line
     made.add(new)
     if words[3] == 'train':
       assert 'seed=3' in line
+  if more:
+    assert {'OUT/mined', 'OUT/ovseg'} <= made
+    return
   assert len(made) > 12
   shorter = dry(
     'miniature.sh', '--out', 'OUT', '--seed', '3', '--until', 'clip_baseline_close_ups'

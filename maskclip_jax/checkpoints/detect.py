@@ -16,7 +16,7 @@ from maskclip_jax.checkpoints.files import (
 )
 from maskclip_jax.checkpoints.restore import read_preset
 from maskclip_jax.checkpoints.tensor_file import shapes_of, without_prefix
-from maskclip_jax.mapping import resnet, rules
+from maskclip_jax.mapping import resnet, rules, swin
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
 from maskclip_jax.systems.clip.checkpoint import WITHOUT_SHAPE
@@ -88,7 +88,7 @@ class Checkpoint:
   Attributes:
     path: the file, or the directory of a bundle.
     tensors: official key -> array.
-    kind: the system it belongs to, or 'resnet' for a backbone alone.
+    kind: the system it belongs to, or 'resnet' or 'swin' for a backbone alone.
     layout: which of the format's layouts; 'bundle' for a bundle.
     rules: from its keys to the paths of its own network.
     beside: fields of its config that are known without its tensors.
@@ -130,7 +130,7 @@ class Checkpoint:
 def formats() -> dict[str, Format]:
   """Every kind of official file: those of the systems, and backbones alone."""
   own = {system.name: system.format for system in all_systems() if system.format}
-  return {**own, 'resnet': resnet.FORMAT}
+  return {**own, 'resnet': resnet.FORMAT, 'swin': swin.FORMAT}
 
 
 def title_of(kind: str) -> str:

@@ -1,11 +1,16 @@
 """Swin Transformers in the names of their authors, which detectron2's Mask2Formers and
-OVSeg keep [ovseg 1.8].
+OVSeg keep [ovseg 1.8], and sizes of such files.
 
 Our paths are those of `nn.swin.Swin`: `res4/5/attn/query/kernel`.
 """
 
+import math
+from typing import Any
+
+from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import conv, dense, norm, packed_attention
-from maskclip_jax.mapping.rules import Ignore, Rule, Rules
+from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
+from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import LINEAR
 
 
@@ -32,7 +37,7 @@ def _merging(official: str, ours: str) -> Rules:
   )
 
 
-DETECTRON2 = (
+_NETWORK = (
   *conv('patch_embed.proj', 'patch_embed/proj'),
   *norm('patch_embed.norm', 'patch_embed/norm'),
   *(
@@ -41,7 +46,48 @@ DETECTRON2 = (
     for rule in (
       *_blocks(f'layers.{stage}', f'res{stage + 2}'),
       *_merging(f'layers.{stage}.downsample', f'merge{stage + 2}'),
-      *norm(f'norm{stage}', f'norm{stage + 2}'),
     )
   ),
 )
+
+DETECTRON2 = (
+  *_NETWORK,
+  *(rule for stage in range(4) for rule in norm(f'norm{stage}', f'norm{stage + 2}')),
+)
+
+# ImageNet's weights: the norm of every stage is not among them.
+CLASSIFIER = (
+  *_NETWORK,
+  *(
+    Ignore(f'layers.{stage}.blocks.{{b}}.attn_mask', 'a constant of the window')
+    for stage in range(4)
+  ),
+  *(
+    Ignore(f'{part}.{name}', 'the ImageNet classifier')
+    for part in ('norm', 'head')
+    for name in ('weight', 'bias')
+  ),
+)
+
+# Weights of a backbone alone, by paths below `backbone/`.
+FORMAT = Format(
+  title='Swin',
+  signatures={'official': ('layers.0.blocks.0.attn.relative_position_bias_table',)},
+  read=lambda layout, keys: prefixed(CLASSIFIER, ours='backbone/'),
+  wrapper='model',
+)
+
+
+def sizes(found: KnownSizes) -> dict[str, Any]:
+  """The fields of a `SwinConfig`; empty where there is no Swin."""
+  width = found.size('patch_embed/proj/kernel', -1)
+  if width is None:
+    return {}
+  table = 'res{level}/0/attn/relative_position_bias_table'
+  levels = (2, 3, 4, 5)
+  return {
+    'width': width,
+    'depths': tuple(found.layers(f'res{n}/{{i}}/norm1/scale') for n in levels),
+    'heads': tuple(found.size(table.format(level=n), 1) for n in levels),
+    'window': (math.isqrt(found.size(table.format(level=2), 0)) + 1) // 2,
+  }

@@ -1,15 +1,19 @@
 """ImageNet backbones under the names of torchvision and of detectron2."""
 
 import json
+import re
 
 import golden
 import inventory
 import numpy as np
 import pytest
 
+from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.backbone import read_backbone
 from maskclip_jax.checkpoints.tensor_file import write_tensors
-from maskclip_jax.mapping import resnet, rules
+from maskclip_jax.mapping import resnet, rules, swin
+from maskclip_jax.nn.resnet import ResNet
+from maskclip_jax.nn.swin import Swin, SwinConfig
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +53,9 @@ def test_torchvision_files_have_counters_too(tmp_path):
 
 def test_other_checkpoints_and_depths_are_refused(tmp_path):
   write_tensors(tmp_path / 'x.safetensors', golden.weights('mask2former'))
-  with pytest.raises(ValueError, match='is a Mask2Former checkpoint, not a ResNet'):
+  with pytest.raises(
+    ValueError, match='is a Mask2Former checkpoint, not a ResNet or Swin'
+  ):
     read_backbone(tmp_path / 'x.safetensors')
   names = ['layer1.0.conv1.weight', 'layer3.0.conv1.weight', 'layer3.1.conv1.weight']
   state = {name: np.zeros((1, 1, 1, 1), np.float32) for name in names}
@@ -58,3 +64,42 @@ def test_other_checkpoints_and_depths_are_refused(tmp_path):
     ValueError, match=r'has 2 blocks in its third stage: .* 50 or 101'
   ):
     read_backbone(tmp_path / 'r18.safetensors')
+
+
+def test_a_swin_classifier_gives_all_but_the_norms_of_the_stages(tmp_path):
+  config = SwinConfig(16, (2, 2, 2, 2), (1, 2, 4, 8), 5)
+  model = params.abstract(lambda: Swin(config, rngs=params.ConstantRngs()))
+  rng = np.random.default_rng(0)
+  expected = {
+    f'backbone/{path}': rng.random(leaf.shape, np.float32)
+    for path, leaf in params.flatten(model).items()
+    if not re.match(r'norm\d/', path)
+  }
+  official = rules.invert(expected, rules.prefixed(swin.CLASSIFIER, ours='backbone/'))
+  index = np.zeros((25, 25), np.int64)
+  official |= {
+    'layers.0.blocks.0.attn.relative_position_index': index,
+    'layers.0.blocks.1.attn_mask': np.zeros((4, 25, 25), np.float32),
+    'norm.weight': np.zeros(128, np.float32),
+    'head.bias': np.zeros(21841, np.float32),
+  }
+  write_tensors(tmp_path / 'swin.safetensors', official)
+  read = read_backbone(tmp_path / 'swin.safetensors')
+  assert read.keys() == expected.keys()
+  for path, array in expected.items():
+    np.testing.assert_array_equal(read[path], array)
+  del official['layers.2.downsample.norm.bias']
+  write_tensors(tmp_path / 'cut.safetensors', official)
+  with pytest.raises(ValueError, match=r'layers\.2\.downsample\.norm\.bias'):
+    read_backbone(tmp_path / 'cut.safetensors')
+
+
+def test_the_stem_of_deeplab(tmp_path):
+  model = params.abstract(lambda: ResNet(101, deeplab=True, rngs=params.ConstantRngs()))
+  expected = {
+    f'backbone/{path}': np.ones(leaf.shape, np.float32)
+    for path, leaf in params.flatten(model).items()
+  }
+  table = rules.prefixed(resnet.DETECTRON2, ours='backbone/')
+  write_tensors(tmp_path / 'r103.safetensors', rules.invert(expected, table))
+  assert read_backbone(tmp_path / 'r103.safetensors').keys() == expected.keys()

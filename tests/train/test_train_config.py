@@ -194,6 +194,7 @@ def shipped() -> list[str]:
       *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
       *('teacher', 'student', 'longer'),
       *('masq', 'tune_all', 'rma'),
+      *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
     )
   ]
   return [*masqclip, *maskclip, *ovseg, *miniature, 'mask2former.py:']

@@ -6,7 +6,6 @@ mask prompts where it has them, and the vector of 'no object'. Our paths are tho
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -105,17 +104,8 @@ _HEAD_WIDTH = 32
 
 def _swin(config: SwinConfig | None, found: KnownSizes) -> SwinConfig | None:
   """A Swin of the sizes found; None if there is none."""
-  if found.size('patch_embed/proj/kernel', -1) is None:
-    return None
-  table = 'res{level}/0/attn/relative_position_bias_table'
-  levels = (2, 3, 4, 5)
-  return resized(
-    config or SwinConfig(),
-    width=found.size('patch_embed/proj/kernel', -1),
-    depths=tuple(found.layers(f'res{n}/{{i}}/norm1/scale') for n in levels),
-    heads=tuple(found.size(table.format(level=n), 1) for n in levels),
-    window=(math.isqrt(found.size(table.format(level=2), 0)) + 1) // 2,
-  )
+  known = swin.sizes(found)
+  return resized(config or SwinConfig(), **known) if known else None
 
 
 def _deeplab(config: DeepLabConfig | None, found: KnownSizes) -> DeepLabConfig | None:

@@ -6,7 +6,7 @@ from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.nn.swin import SWIN_SIZES, SwinConfig
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
-from maskclip_jax.systems.mask2former.presets import SMALL_PHOTOS
+from maskclip_jax.systems.mask2former.presets import SMALL_PHOTOS, SMALL_SCENES
 from maskclip_jax.systems.ovseg.maskformer import DeepLabConfig, MaskFormerConfig
 from maskclip_jax.systems.ovseg.model import SCORES, OVSegConfig
 from maskclip_jax.systems.system import ModelCard, Preprocessing, Preset
@@ -26,6 +26,19 @@ TINY = MaskFormerConfig(
   decoder_ffn=128,
   class_hidden=64,
   queries=10,
+)
+
+# Trained from nothing on the generated world (`configs/miniature.py`).
+MINIATURE = MaskFormerConfig(
+  swin=None,
+  deeplab=DeepLabConfig(26, 32, 64),
+  hidden=64,
+  mask_dim=64,
+  heads=4,
+  decoder_layers=3,
+  decoder_ffn=128,
+  class_hidden=128,
+  queries=20,
 )
 
 
@@ -52,6 +65,9 @@ PRESETS = {
     'vit_b16',
     Preprocessing(512, 2048),
     threshold=0.5,
+  ),
+  'ovseg_miniature': dataclasses.replace(
+    _preset(MINIATURE, 'vit_miniature', SMALL_SCENES), training='miniature-base'
   ),
   'ovseg_tiny': _preset(TINY, 'vit_tiny', SMALL_PHOTOS),
 }
