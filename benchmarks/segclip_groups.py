@@ -96,6 +96,13 @@ def agreements(
   return found
 
 
+def flat(groups: Int[np.ndarray, 't h w']) -> Int[np.ndarray, 'h w']:
+  """One map: of the windows that cover a pixel, the first."""
+  first = (groups >= 0).argmax(0)
+  own = np.take_along_axis(groups.astype(int), first[None], axis=0)[0]
+  return own + (groups.max() + 1) * first
+
+
 def picture(
   photo: UInt8[np.ndarray, 'h w 3'], maps: Sequence[Int[np.ndarray, 'h w']]
 ) -> UInt8[np.ndarray, 'h all 3']:
@@ -133,9 +140,7 @@ def main() -> None:
     for name, groups in found.items():
       scores[name] += agreements(groups, truth)
     if len(rows) < 6:
-      # Of the windows of a picture, the last one that covers a pixel.
-      maps = [groups.max(0) for groups in found.values()]
-      rows.append(picture(photo, [truth, *maps]))
+      rows.append(picture(photo, [truth, *map(flat, found.values())]))
   print('| | agreement with the true segments |\n|---|---|')
   for name, values in scores.items():
     print(f'| {name} | {np.mean(values):.3f} |')
