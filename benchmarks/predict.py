@@ -2,13 +2,16 @@
 
   python benchmarks/predict.py                         full-size MasQCLIP
   python benchmarks/predict.py --model DIR --size 640  a bundle of yours
+  python benchmarks/predict.py --model ovseg_swin_b_vit_l14 --size 640x960 --parts \
+    --output benchmarks/results/predict_ovseg.json     its proposals, and eight crops
 
 Without a bundle the weights are random, which costs the same time.
 
 Runs `predict` twice in processes of their own, with an empty cache and with the cache
 that the first run left: seconds by the clock, peak memory, programs compiled. Then
-times the stages of the model in this process. Writes `results/predict.json` with the
-machine and its load: on a busy one the seconds say little.
+times the stages of the model in this process, by the clock and by the processor. Writes
+`results/predict.json` with the machine and its load: on a busy one the clock says
+little.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import skimage.data
 from flax import nnx
@@ -34,8 +38,11 @@ from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.segmenter import load
 from maskclip_jax.systems.contract import Images
+from maskclip_jax.systems.crops import Crop
 
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'predict.json'
+# Crops that go through OVSeg's CLIP at a time in this measurement.
+CROPS = 8
 WORDS = 'cup; spoon; saucer, plate; stuff:wooden table'
 
 
@@ -47,11 +54,11 @@ def random_bundle(name: str, directory: pathlib.Path) -> pathlib.Path:
   return directory
 
 
-def start(model, photo, size: int, cache: pathlib.Path, out: pathlib.Path) -> dict:
+def start(model, photo, size: str, cache: pathlib.Path, out: pathlib.Path) -> dict:
   """One run of the command line in a process of its own."""
   command = [sys.executable, '-m', 'maskclip_jax', 'predict', str(photo)]
   command += ['--model', str(model), '--vocabulary', WORDS, '--task', 'panoptic']
-  command += ['--short_edge', str(size), '--long_edge', str(size)]
+  command += [f'--{name}={side}' for name, side in edges(size).items()]
   command += ['--cache_dir', str(cache), '--out', str(out)]
   begin = time.perf_counter()
   done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -67,40 +74,82 @@ def start(model, photo, size: int, cache: pathlib.Path, out: pathlib.Path) -> di
   }
 
 
-def stages(model: pathlib.Path, photo, size: int, dtype: str, repeats: int) -> dict:
+def stages(
+  model: pathlib.Path, photo, size: str, dtype: str, repeats: int, parts: bool
+) -> dict:
   """Median seconds of the parts of the model, compiled, and of the whole call."""
   segmenter = load(model, dtype=dtype)
   graphdef, state = nnx.split(segmenter.model)
   pixels = np.asarray(Image.open(photo))
   images = Images.from_arrays([pixels])
   bank = segmenter.text_bank(segmenter.vocabulary(WORDS))
-  proposals = jax.jit(lambda s, i: nnx.merge(graphdef, s).proposals(i))
-  whole = jax.jit(lambda s, i, t: nnx.merge(graphdef, s)(i, t))
-  edges = {'short_edge': size, 'long_edge': size}
-  programs = {
-    'proposals': lambda: proposals(state, images),
-    'proposals and classification': lambda: whole(state, images, bank),
-    'photo to prediction': lambda: segmenter(pixels, WORDS, **edges),
-  }
+  if segmenter.preset.system == 'ovseg':
+    programs = ovseg_parts(graphdef, state, images, bank)
+  else:
+    proposals = jax.jit(lambda s, i: nnx.merge(graphdef, s).proposals(i))
+    programs = {'proposals': lambda: proposals(state, images)}
+  if not parts:
+    whole = jax.jit(lambda s, i, t: nnx.merge(graphdef, s)(i, t))
+    programs |= {
+      'proposals and classification': lambda: whole(state, images, bank),
+      'photo to prediction': lambda: segmenter(pixels, WORDS, **edges(size)),
+    }
   rows = {}
   for name, program in programs.items():
-    times = []
+    times, busy = [], []
     for _ in range(1 + repeats):
-      begin = time.perf_counter()
+      begin, used = time.perf_counter(), time.process_time()
       jax.block_until_ready(program())
       times.append(time.perf_counter() - begin)
+      busy.append(time.process_time() - used)
     rows[name] = {
       'first_s': round(times[0], 2),
       'median_s': round(statistics.median(times[1:]), 2),
+      'median_processor_s': round(statistics.median(busy[1:]), 2),
     }
-    print(f'{name:32} first {rows[name]["first_s"]} s, then {rows[name]["median_s"]} s')
-  return rows
+    print(f'{name:32} {rows[name]}')
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return rows | {'peak_gb': round(peak / 2**20, 2)}
+
+
+def ovseg_parts(graphdef, state, images: Images, bank) -> dict:
+  """OVSeg's proposals, and its CLIP on some crops."""
+  side = nnx.merge(graphdef, state).config.clip.image_size
+  crops = Crop(
+    jnp.zeros((CROPS, side, side, 3)),
+    jnp.ones((CROPS, side, side), bool),
+  )
+
+  @jax.jit
+  def propose(state):
+    found = nnx.merge(graphdef, state).propose(images, bank)
+    return found.mask_logits, found.class_logits
+
+  encode = jax.jit(lambda s, c: nnx.merge(graphdef, s).encode_crop(c))
+  return {
+    'proposals': lambda: propose(state),
+    f'{CROPS} crops': lambda: encode(state, crops),
+  }
+
+
+def sides(size: str) -> tuple[int, int]:
+  """Height and width of '640' or '640x960'."""
+  height, _, width = size.partition('x')
+  return int(height), int(width or height)
+
+
+def edges(size: str) -> dict[str, int]:
+  """How large `predict` makes a photo of this size: as it is."""
+  return {'short_edge': min(sides(size)), 'long_edge': max(sides(size))}
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--model', default='masqclip_r50_vit_l14_336')
-  parser.add_argument('--size', type=int, default=1024, help='side of the photo')
+  parser.add_argument('--size', default='1024', help='of the photo: 1024, 640x960')
+  parser.add_argument(
+    '--parts', action='store_true', help='time the parts of the model alone'
+  )
   parser.add_argument('--dtype', default='float32')
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
@@ -109,20 +158,28 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     photo = folder / 'coffee.png'
-    side = (arguments.size, arguments.size)
-    Image.fromarray(skimage.data.coffee()).resize(side).save(photo)
+    height, width = sides(arguments.size)
+    Image.fromarray(skimage.data.coffee()).resize((width, height)).save(photo)
     model = pathlib.Path(arguments.model)
     if not model.is_dir():
       model = random_bundle(arguments.model, folder / 'model')
     runs = {}
-    for name in ('first start', 'second start'):
+    starts = () if arguments.parts else ('first start', 'second start')
+    for name in starts:
       runs[name] = start(model, photo, arguments.size, folder / 'cache', folder / 'out')
       print(f'{name:32} {runs[name]}')
-    timed = stages(model, photo, arguments.size, arguments.dtype, arguments.repeats)
+    timed = stages(
+      model,
+      photo,
+      arguments.size,
+      arguments.dtype,
+      arguments.repeats,
+      arguments.parts,
+    )
   content = {
     'machine': described,
     'model': arguments.model,
-    'photo': f'{arguments.size} x {arguments.size}',
+    'photo': '{} x {}'.format(*sides(arguments.size)),
     'dtype': arguments.dtype,
     'command_line': runs,
     'stages': timed,
