@@ -54,6 +54,7 @@ ALLOWED = {
     'mining',
     'ops',
     'photos',
+    'postprocess',
     'results',
     'segmenter',
     'systems',

@@ -48,6 +48,11 @@ class Photos(Sequence[Record]):
       raise IndexError(f'there are {self._length} photos, so no number {index}')
     return self._source[index]
 
+  @property
+  def refused(self) -> tuple[str, ...]:
+    """What of the source cannot be used, a line each."""
+    return getattr(self._source, 'refused', ())
+
   def fingerprint(self) -> str:
     """Tells other photos apart: by names and sizes of files, or the first and the last
     name."""

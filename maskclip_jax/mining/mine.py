@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 
 from maskclip_jax.mining import engines
@@ -86,11 +87,18 @@ def mine(
 
 
 def _check(job: MiningJob, photos: Photos) -> None:
-  """Finds out before anything is loaded that there are no nouns.
+  """Finds out before anything is loaded that there are no nouns; tells what is left
+  out.
 
   Raises:
     ValueError, ImportError, FileNotFoundError: as `check_captions`.
   """
+  if photos.refused:
+    warnings.warn(
+      f'{len(photos.refused)} photos of {job.source} cannot be used and are left out, '
+      f'such as: {photos.refused[0]}',
+      stacklevel=2,
+    )
   captions = []
   for index in range(min(len(photos), _LOOKED_AT)):
     try:

@@ -28,6 +28,7 @@ from maskclip_jax.eval.predictor import PLAIN, by_canvas, canvas_of, read_ahead
 from maskclip_jax.mining.nouns import Noun, nouns_of
 from maskclip_jax.mining.recipe import MiningConfig
 from maskclip_jax.ops.resize import resize
+from maskclip_jax.postprocess.partition import Partition
 from maskclip_jax.segmenter import Segmenter, load
 from maskclip_jax.systems.contract import (
   STRIDE,
@@ -162,6 +163,11 @@ class PairMiner:
 
     def forward(states, images, bank, scores):
       found = propose(states[0], images, bank, scores)
+      if isinstance(found.mask_logits, Partition):
+        raise ValueError(
+          f'{self.config.proposals} divides photos among words and proposes no masks: '
+          'name a proposal network with --proposals'
+        )
       # Masks are cut at zero from here on, whatever the threshold is.
       threshold = jnp.asarray(scores.mask_threshold, jnp.float32)
       logits = found.mask_logits - (jnp.log(threshold) - jnp.log1p(-threshold))
@@ -210,11 +216,8 @@ class PairMiner:
   ) -> Iterator[_Group]:
     """Photos on their way through the networks, one group ahead; what has no nouns or
     cannot be read is found already."""
-    items = enumerate(
-      zip(*(batch[n] for n in ('key', 'image', 'captions')), strict=True)
-    )
     ahead = max(_THREADS, 2 * self.config.batch_size)
-    readings = read_ahead(self._read, items, _THREADS, ahead)
+    readings = read_ahead(self._read, self._with_nouns(batch), _THREADS, ahead)
 
     def readable():
       for position, reading in enumerate(readings):
@@ -235,11 +238,18 @@ class PairMiner:
     if pending is not None:
       yield pending
 
-  def _read(self, item: tuple[int, tuple[str, bytes, Sequence[str]]]) -> _Photo | str:
-    """A photo and its nouns, or why it has no pairs."""
-    position, (key, image, captions) = item
+  def _with_nouns(
+    self, batch: Mapping[str, np.ndarray]
+  ) -> Iterator[tuple[int, str, bytes, list[Noun]]]:
+    """Position, key, file and nouns of each photo; taggers work in one thread."""
+    columns = (batch[name] for name in ('key', 'image', 'captions'))
     limit = self.config.captions or None
-    nouns = nouns_of(list(captions)[:limit], self._tagger)
+    for position, (key, image, captions) in enumerate(zip(*columns, strict=True)):
+      yield position, key, image, nouns_of(list(captions)[:limit], self._tagger)
+
+  def _read(self, item: tuple[int, str, bytes, list[Noun]]) -> _Photo | str:
+    """A photo with its nouns, or why it has no pairs."""
+    position, key, image, nouns = item
     if not nouns:
       return NO_NOUN
     try:

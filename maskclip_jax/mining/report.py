@@ -18,6 +18,8 @@ from maskclip_jax.results.lettering import drawable
 from maskclip_jax.results.report_page import figure, page, table
 
 _SHOWN, _NOUNS, _WIDTH = 6, 20, 420
+# Pairs of a photo from which on photos are counted together.
+_MOST = 12
 # Rare in photos, so that a region is seen on whatever it covers.
 _COLOR = (235, 0, 170)
 # Of a region that shows what its noun says.
@@ -141,7 +143,9 @@ def _settings(job: MiningJob) -> str:
 
 
 def _counts(s: Statistics) -> list[str]:
-  rows = [(f'{number} pairs', float(count)) for number, count in enumerate(s.per_photo)]
+  rows = [(f'{n} pairs', float(count)) for n, count in enumerate(s.per_photo[:_MOST])]
+  if many := sum(s.per_photo[_MOST:]):
+    rows.append((f'{_MOST} or more', float(many)))
   parts = [
     '<h2>Pairs a photo</h2>',
     charts.bars(rows, name='photos by pairs', digits=0),

@@ -205,11 +205,17 @@ def test_photos_beside_texts_and_a_damaged_one(tmp_path, mined, data_dir, capsys
   for name, caption in (('a', 'a star'), ('b', 'nothing'), ('c', 'two stars')):
     (photos / f'{name}.jpg').write_bytes(whole[: 900 if name == 'c' else None])
     (photos / f'{name}.txt').write_text(caption)
+  (photos / 'd.jpg').write_bytes(whole)
   command = ['mine', str(photos), f'--model={MODEL}', '--nouns=star', '--no_cache']
   assert main([*command, f'--out={tmp_path / "stopped"}']) == 2
+  assert 'd.jpg has no caption' in capsys.readouterr().err
+  (photos / 'd.jpg').rename(tmp_path / 'd.jpg')
+  assert main([*command, f'--out={tmp_path / "stopped"}']) == 2
   assert '--on_error skip' in capsys.readouterr().err
+  (tmp_path / 'd.jpg').rename(photos / 'd.jpg')
   out = tmp_path / 'out'
   assert main([*command, f'--out={out}', '--on_error=skip']) == 0
+  assert '1 photos of' in capsys.readouterr().err
   first, second, third = notes(out)
   assert first['pairs'][0]['noun'] == 'star'
   assert second['problem'] == 'no noun'
