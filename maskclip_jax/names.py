@@ -12,10 +12,15 @@ _LONGEST = 100
 _SHOWN = 80
 
 
+def cut(text: str, longest: int = _SHOWN) -> str:
+  """The beginning of a text, for a message."""
+  return text if len(text) <= longest else text[:longest] + '...'
+
+
 def shown(value: Any) -> str:
   """A value in quotes for a message, cut where it is long."""
   if isinstance(value, str):
-    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + '...')
+    return repr(cut(value))
   # Of lists and tables the first entries: they may be long and deep.
   return reprlib.repr(value)
 

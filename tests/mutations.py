@@ -71,7 +71,8 @@ def _changed(rng: np.random.Generator, value: Any) -> Any:
     case 1 if isinstance(holder, list):
       holder.append(copy.deepcopy(holder[key]))
     case 1:
-      holder[f'{key}2'] = holder.pop(key)
+      name = [f'{key}2', 'x' * 10**6, ''][rng.integers(3)]
+      holder[name] = holder.pop(key)
     case 2:
       there, other = places[rng.integers(len(places))]
       holder[key] = copy.deepcopy(there[other])

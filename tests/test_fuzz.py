@@ -29,6 +29,7 @@ from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.restore import load_model, read_preset
 from maskclip_jax.checkpoints.tensor_file import write_tensors
+from maskclip_jax.cli.messages import one_line
 from maskclip_jax.data import records
 from maskclip_jax.data.build import build
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
@@ -206,7 +207,7 @@ class Vocabularies(Target):
 
     def use():
       words = Vocabulary.parse(str(path)).for_system('masqclip')
-      words.check()
+      assert all(len(note) < LONGEST_LINE for note in words.check())
       words.save(place / 'saved.json')
       assert Vocabulary.load(place / 'saved.json').classes == words.classes
 
@@ -377,7 +378,7 @@ def try_one(target: Target, seed: int, place: pathlib.Path) -> None:
       warnings.simplefilter('ignore')
       use()
   except CLEAR as error:
-    if isinstance(error, UnicodeError) or not 0 < len(str(error)) <= LONGEST_LINE:
+    if isinstance(error, UnicodeError) or not 0 < len(one_line(error)) <= LONGEST_LINE:
       raise AssertionError(f'not one clear line: {error!r:.300}') from error
     # What a build has read is kept for the next one, and is no dataset yet.
     made = [path.relative_to(place) for path in place.glob('made*/**/*.json')]

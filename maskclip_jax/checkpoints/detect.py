@@ -19,6 +19,7 @@ from maskclip_jax.checkpoints.tensor_file import shapes_of, without_prefix
 from maskclip_jax.mapping import resnet, rules, swin
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
+from maskclip_jax.names import cut, shown
 from maskclip_jax.systems.clip.checkpoint import WITHOUT_SHAPE
 from maskclip_jax.systems.system import all_systems, find_system
 
@@ -264,12 +265,12 @@ def detect(keys: Iterable[str], path: str | os.PathLike) -> tuple[str, str]:
       return kind, layout
   if prefixes := _prefixes(keys):
     raise ValueError(
-      f'{path} holds a network we know below {prefixes[0]!r}, and others beside it: '
-      'save its tensors alone'
+      f'{path} holds a network we know below {shown(prefixes[0])}, and others '
+      'beside it: save its tensors alone'
     )
-  shown = ', '.join(sorted(keys)[:3]) or 'nothing'
+  held = ', '.join(map(cut, sorted(keys)[:3])) or 'nothing'
   titles = ', '.join(form.title for form in known.values())
   raise ValueError(
-    f'{path} is the checkpoint of a network we do not know: it holds {shown}, ...; '
+    f'{path} is the checkpoint of a network we do not know: it holds {held}, ...; '
     f'known are {titles}'
   )

@@ -21,6 +21,7 @@ from maskclip_jax.checkpoints.tensor_file import (
   is_header_length,
   without_prefix,
 )
+from maskclip_jax.names import shown
 
 # Where OpenAI's weights are published as safetensors [masqclip 1.6].
 OPENAI_CLIP_REPOSITORIES = {
@@ -269,7 +270,7 @@ def _array(key: str, tensor: Any, path: pathlib.Path) -> np.ndarray:
     return tensor.numpy()
   except (TypeError, RuntimeError) as error:
     reason = str(error).splitlines()[0]
-    raise ValueError(f'{path}: {key!r} is not a plain tensor: {reason}') from None
+    raise ValueError(f'{path}: {shown(key)} is not a plain tensor: {reason}') from None
 
 
 def _state_dict(content: Any, path: pathlib.Path, tensor_type: type) -> dict:
@@ -287,8 +288,9 @@ def _state_dict(content: Any, path: pathlib.Path, tensor_type: type) -> dict:
   others = [k for k, v in state.items() if not isinstance(v, tensor_type)]
   if others := others or [k for k in state if not isinstance(k, str)]:
     raise ValueError(
-      f'{path} holds no state dict: {others[0]!r} is not a tensor with a name; the '
-      f'tensors are expected at the top or below {" or ".join(map(repr, _WRAPPERS))}'
+      f'{path} holds no state dict: {shown(others[0])} is not a tensor with a name; '
+      'the tensors are expected at the top or below '
+      + ' or '.join(map(repr, _WRAPPERS))
     )
   if not state:
     raise ValueError(f'{path} holds no tensors, only {", ".join(map(str, content))}')

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from maskclip_jax import plain
+from maskclip_jax.names import shown
 
 DTYPES = {
   'F64': np.dtype('<f8'),
@@ -60,7 +61,9 @@ class TensorFile(Mapping[str, np.ndarray]):
       raise ValueError(f'{self.path}: __metadata__ of the header is not a table')
     self._entries = {name: _parse(entry) for name, entry in header.items()}
     if bad := [name for name, entry in self._entries.items() if entry is None]:
-      raise ValueError(f'{self.path}: the header describes {bad[0]!r} in a wrong way')
+      raise ValueError(
+        f'{self.path}: the header describes {shown(bad[0])} in a wrong way'
+      )
     needed = self._start + max((e[2] for e in self._entries.values()), default=0)
     if size < needed:
       raise ValueError(

@@ -2,7 +2,11 @@
 
 import sys
 
+from maskclip_jax.names import cut
+
 PROGRAM = 'maskclip_jax'
+# Longer ones are no paths, but text that was taken for one.
+_LONGEST_PATH = 1000
 
 
 def note(text: str) -> None:
@@ -18,6 +22,6 @@ def show_warning(message: Warning, *where) -> None:
 def one_line(error: Exception) -> str:
   """The text of an error in one line; for errors of the system, with the path."""
   if isinstance(error, OSError) and error.strerror:
-    where = f'{error.filename}: ' if error.filename else ''
+    where = f'{cut(str(error.filename), _LONGEST_PATH)}: ' if error.filename else ''
     return f'{where}{error.strerror.lower()}'
   return ' '.join(str(error).split())

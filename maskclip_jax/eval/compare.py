@@ -104,13 +104,15 @@ def _notes(entries) -> list[str]:
         notes.append(f'Note: the evaluations of {name} differ in their {what}.')
   for one in entries:
     data = one['settings'].get('data') or {}
-    photos, published = data.get('photos'), data.get('published_photos')
+    published = data.get('published_photos')
+    photos = one['examples'] if data.get('photos') is None else data['photos']
     # Entries of version 0.1.0 have the name of the whole protocol.
     if _SHARE.search(one['evaluation']) or (published and photos < published):
       name = f'{one["evaluation"]} of {one["model"]["name"]}'
+      whole = f' of {published:,}' if published else ''
       notes.append(
-        f'Note: {name} is over {one["examples"]:,} of {published:,} photos: it does '
-        'not compare with published numbers.'
+        f'Note: {name} is over {one["examples"]:,}{whole} photos: it does not compare '
+        'with published numbers.'
       )
   seeds = [one['model']['name'] for one in entries if one['model']['seed'] is not None]
   if seeds:

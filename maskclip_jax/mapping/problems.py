@@ -2,8 +2,12 @@
 
 from collections import defaultdict
 
+from maskclip_jax.names import cut
+
 # How many names an error spells out per kind of problem.
 NAMED = 4
+# Names of tensors are shorter, and a file may hold any.
+_LONGEST = 240
 
 
 class Problems(defaultdict):
@@ -22,8 +26,9 @@ class Problems(defaultdict):
     lines = []
     for kind, names in self.items():
       if names:
-        shown = ', '.join(names[:NAMED]) + (', ...' if len(names) > NAMED else '')
-        lines.append(f'{len(names)} {kind}: {shown}')
+        more = ', ...' if len(names) > NAMED else ''
+        first = ', '.join(cut(name, _LONGEST) for name in names[:NAMED])
+        lines.append(f'{len(names)} {kind}: {first}{more}')
     if lines:
       raise ValueError('\n  '.join([f'{source}:', *lines, *([hint] if hint else [])]))
 

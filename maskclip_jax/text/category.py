@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from maskclip_jax.names import shown
 
+# Letters of a word: encoding longer ones in all templates takes minutes.
+_LONGEST_WORD = 200_000
+
 
 def normal(word: str) -> str:
   """The form in which two words are the same to CLIP, and mostly to the eye: lower
@@ -81,6 +84,11 @@ class Category:
       raise ValueError(
         f'class {shown(self.name)} has an empty word among its {what}: remove it, or '
         'the comma too many'
+      )
+    if (longest := max(map(len, words))) > _LONGEST_WORD:
+      raise ValueError(
+        f'class {shown(self.name)} has a word of {longest:,} letters, and a text tower '
+        'reads 77 tokens: shorten it'
       )
     seen = set()
     for word in words:

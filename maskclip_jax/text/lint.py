@@ -99,8 +99,8 @@ def _equal_to_void(classes: Sequence[Category], void: str | None) -> Iterator[st
   for category in classes:
     if void is not None and normal(void) in map(normal, category.words):
       yield (
-        f'class {shown(category.name)} has the void word {void!r}, which wins every '
-        'such region for no class: drop the class, or the void word'
+        f'class {shown(category.name)} has the void word {shown(void)}, which wins '
+        'every such region for no class: drop the class, or the void word'
       )
 
 
@@ -116,7 +116,7 @@ def _owners(classes: Sequence[Category]) -> dict[str, list[int]]:
 def _shared(classes: Sequence[Category]) -> Iterator[str]:
   for word, indices in _owners(classes).items():
     if len(indices) > 1:
-      listed = ', '.join(repr(classes[i].name) for i in indices)
+      listed = ', '.join(shown(classes[i].name) for i in indices)
       yield f'the word {shown(word)} is in several classes: {listed}'
 
 
@@ -143,8 +143,9 @@ def _alike(classes: Sequence[Category]) -> Iterator[str]:
           continue
         reported.add((one, two))
         yield (
-          f'{one!r} (class {classes[owners[one][0]].name!r}) and {two!r} (class '
-          f'{classes[owners[two][0]].name!r}) are nearly the same word'
+          f'{shown(one)} (class {shown(classes[owners[one][0]].name)}) and '
+          f'{shown(two)} (class {shown(classes[owners[two][0]].name)}) are nearly '
+          'the same word'
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from maskclip_jax import plain
-from maskclip_jax.names import unknown
+from maskclip_jax.names import shown, unknown
 
 
 @functools.cache
@@ -73,20 +73,20 @@ class Treatment:
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     for template in templates:
       if not isinstance(template, str):
-        raise ValueError(f'the template {template!r} must be a text')
+        raise ValueError(f'the template {shown(template)} must be a text')
       if template.count('{}') != 1:
         raise ValueError(
-          f"the template {template!r} must hold '{{}}' once, in the word's place"
+          f"the template {shown(template)} must hold '{{}}' once, in the word's place"
         )
     if not templates:
       raise ValueError("no templates: give at least '{}'")
     if self.void is not None and not self.void.strip():
       raise ValueError('the void word is empty: give a word, or None for no column')
     if self.void is not None and self.learned_void:
-      raise ValueError(f'the void column is {self.void!r} or learned, not both')
+      raise ValueError(f'the void column is {shown(self.void)} or learned, not both')
     if self.synonyms not in get_args(Synonyms):
       raise ValueError(
-        f'synonyms must be one of {get_args(Synonyms)}, not {self.synonyms!r}'
+        f'synonyms must be one of {get_args(Synonyms)}, not {shown(self.synonyms)}'
       )
     object.__setattr__(self, 'templates', templates)
 
@@ -114,7 +114,7 @@ class Treatment:
       return cls.of(data)
     fields = [field.name for field in dataclasses.fields(cls)]
     if not isinstance(data, Mapping):
-      raise ValueError(f'a treatment is a name or an object, not {data!r}')
+      raise ValueError(f'a treatment is a name or an object, not {shown(data)}')
     for key in data:
       if key not in fields:
         raise unknown('part of a treatment', key, fields)

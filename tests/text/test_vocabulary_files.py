@@ -227,6 +227,12 @@ def test_a_word_of_a_megabyte_takes_seconds(tmp_path, letters):
     assert any('tokens' in note for note in notes)
   # A quadratic time would be a hundred times as long.
   assert times[1] < 30 * times[0] + 1
+  (tmp_path / 'x.txt').write_text('cat\n' + letters * 500_000)
+  with pytest.raises(
+    ValueError, match=r'has a word of [\d,]+00,000 letters'
+  ) as refused:
+    Vocabulary.parse(tmp_path / 'x.txt')
+  assert len(str(refused.value)) < 400
 
 
 def test_merging_gives_the_same_tokens_in_any_order():

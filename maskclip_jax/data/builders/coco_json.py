@@ -49,8 +49,7 @@ def load(file: RawFile, *keys: str) -> dict[str, Any]:
 
 def _field(file: RawFile, row: Mapping[str, Any], name: str) -> Any:
   if name not in row:
-    shown = json.dumps(row)[:60]
-    raise ValueError(f'{file.path}: a row lacks {name!r}: {shown}')
+    raise ValueError(f'{file.path}: a row lacks {name!r}: {shown(row)}')
   return row[name]
 
 

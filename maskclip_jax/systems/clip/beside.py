@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskclip_jax import plain
+from maskclip_jax.names import shown
 from maskclip_jax.nn.clip import ACTIVATIONS, PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.layers import NORM_EPS
 
@@ -66,14 +67,16 @@ class _Table:
     if isinstance(value, list) and len(value) and value.count(value[0]) == len(value):
       value = value[0]
     if value is not None and (type(value) is not int or value < 1):
-      raise ValueError(f'{self.name}: {field} is {value!r}: expected a size')
+      raise ValueError(f'{self.name}: {field} is {shown(value)}: expected a size')
     return value
 
   def number(self, field: str, default: float) -> float:
     """A positive number."""
     value = self.content.get(field, default)
     if type(value) not in (int, float) or not value > 0:
-      raise ValueError(f'{self.name}: {field} is {value!r}: expected a positive number')
+      raise ValueError(
+        f'{self.name}: {field} is {shown(value)}: expected a positive number'
+      )
     return float(value)
 
   def check_statistics(self, mean: str, std: str) -> None:
@@ -95,7 +98,7 @@ class _Table:
     for field, value in self.content.items():
       if field in known or not value or value in _VALUES.get(field, ()):
         continue
-      raise ValueError(f'{self.name}: {field} = {value!r} is not supported')
+      raise ValueError(f'{self.name}: {field} = {shown(value)} is not supported')
 
 
 def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
@@ -161,7 +164,9 @@ def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
   kind = whole.content.get('model_type')
   if kind != 'clip':
     if layout == 'hugging_face' and kind is not None:
-      raise ValueError(f'{file}: a model of type {kind!r} is not supported, only clip')
+      raise ValueError(
+        f'{file}: a model of type {shown(kind)} is not supported, only clip'
+      )
     return {}
   # Old files have the tables under other names, and those win.
   vision, text = (
