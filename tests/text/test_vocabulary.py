@@ -162,7 +162,7 @@ def test_errors_in_typed_text(spec, message):
     ('[{"name": "cat", "color": 7}]', "colour of class 'cat' is 7"),
     ('[{"name": "cat", "id": "7"}]', "id of class 'cat' is '7': give an integer"),
     ('[{"name": "cat", "thing": 1}]', "'thing' of class 'cat' is 1"),
-    ('[{"name": "cat", "words": "kitten"}]', "words of class 'cat' are no list"),
+    ('[{"name": "cat", "words": "kitten"}]', "words of class 'cat' are not a list"),
     ('[{"name": "cat", "words": [3]}]', "class 'cat' has an empty word"),
     ('[{"name": "cat", "prompts": ["a"]}]', "prompts of class 'cat' are not an object"),
     ('[{"name": "cat", "prompts": {"ovseg": []}}]', 'among its prompts for ovseg'),
