@@ -125,7 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
       engine=arguments.engine,
       workers=arguments.workers,
       setup=functools.partial(_get_ready, job.config.cache_dir),
-      progress=lambda done, _, total: advance('photos', done, total),
+      progress=functools.partial(advance, 'photos'),
     )
   speed = f', {mined.fresh / mined.seconds:.1f} a second' if mined.fresh else ''
   console.print(

@@ -14,8 +14,8 @@ from maskclip_jax.mining.report import write_report
 # Photos whose captions are looked at before anything is loaded.
 _LOOKED_AT = 100
 
-# Photos that are done, pairs so far, and all photos.
-Progress = Callable[[int, int, int], None]
+# Photos that are done, and all photos.
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,24 +63,26 @@ def mine(
   shards = job.places(len(photos))
   missing = [shard.number for shard in shards if not shard.done()]
   done = len(photos) - sum(len(shards[number].photos) for number in missing)
-  found = sum(shard.head()['pairs'] for shard in shards if shard.number not in missing)
   progress = progress or (lambda *_: None)
-  progress(done, found, len(photos))
-  fresh, elsewhere, start = 0, 0, time.perf_counter()
+  progress(done, len(photos))
+  fresh, start = 0, time.perf_counter()
   for row in engines.run(job, missing, engine=engine, workers=workers, setup=setup):
-    if row['pairs'] < 0:
-      elsewhere += 1
-      continue
-    fresh += row['mined'] * row['photos']
-    done, found = done + row['photos'], found + row['pairs']
-    progress(done, found, len(photos))
+    if row['pairs'] >= 0:
+      fresh += row['mined'] * row['photos']
+      done += row['photos']
+      progress(done, len(photos))
   seconds = time.perf_counter() - start
+  # What others were busy with may be there by now.
+  there = [shard for shard in shards if shard.done()]
+  found = sum(shard.head()['pairs'] for shard in there)
+  elsewhere = len(shards) - len(there)
   if elsewhere:
     return Mined(len(photos), found, fresh, seconds, elsewhere, None)
   if not found:
     raise ValueError(
-      f'{len(photos)} photos gave no pair: {shards[0].notes} says why for each; read '
-      'other captions (--captions 0), name other --nouns, or demand less'
+      f'{len(photos)} photos gave no pair: {shards[0].notes} says why for each; into '
+      'another --out, read all captions (--captions 0), name other --nouns, or demand '
+      'less'
     )
   report = write_report(job, photos, shards)
   return Mined(len(photos), found, fresh, seconds, 0, report)

@@ -35,7 +35,6 @@ from maskclip_jax.systems.contract import (
   Images,
   RegionVectors,
   Scores,
-  parse_scores,
 )
 from maskclip_jax.text.bank import class_vectors
 from maskclip_jax.text.category import Category
@@ -145,7 +144,7 @@ class PairMiner:
   def _choose_scores(self) -> Scores:
     """The proposal model's own scores, CLIP without prompts, and the user's changes
     [ovseg 5.8]."""
-    changes = {'mask_prompts': False, **parse_scores(self.config.scores or 'coat=0')}
+    changes = {'mask_prompts': False, **self.config.score_changes()}
     return dataclasses.replace(self._proposer.preset.scores, **changes)
 
   def _program(self):

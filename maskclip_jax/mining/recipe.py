@@ -56,5 +56,10 @@ class MiningConfig:
     for name, least in (('captions', 0), ('min_area', 1), ('batch_size', 1)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} must be {least} or more, not {getattr(self, name)}')
-    if self.scores:
-      parse_scores(self.scores)
+    threshold = self.score_changes().get('mask_threshold', 0.5)
+    if not 0 < threshold < 1:
+      raise ValueError(f'mask_threshold must be between 0 and 1, not {threshold}')
+
+  def score_changes(self) -> dict[str, float | bool]:
+    """What `scores` changes."""
+    return parse_scores(self.scores) if self.scores else {}

@@ -21,8 +21,9 @@ from maskclip_jax.mining.job import MiningJob, Shard
 from maskclip_jax.mining.miner import Pair, PairMiner, column
 from maskclip_jax.mining.recipe import MiningConfig
 
-# Photos that are read, mined and judged before the next are read.
-_PHOTOS = 64
+# Photos that are read, mined and judged before the next are read: these, or so many
+# batches.
+_PHOTOS, _BATCHES = 64, 4
 # Places after the point of what the notes hold.
 _DIGITS = 6
 # Of a pair in a tar.
@@ -89,9 +90,10 @@ class ShardMiner:
   def _pairs(self, shard: Shard, lines: list[dict[str, Any]]) -> Iterator[pairs.Pair]:
     """The pairs of a shard; a line for each photo is added to `lines`."""
     skip = shard.job.config.on_error == 'skip'
-    for start in range(0, len(shard.photos), _PHOTOS):
+    step = max(_PHOTOS, _BATCHES * shard.job.config.batch_size)
+    for start in range(0, len(shard.photos), step):
       records, refused = {}, {}
-      for index in shard.photos[start : start + _PHOTOS]:
+      for index in shard.photos[start : start + step]:
         try:
           records[index] = self._photos[index]
         except ValueError as error:
@@ -99,7 +101,7 @@ class ShardMiner:
             raise ValueError(f'{error}; --on_error skip goes on') from error
           refused[index] = str(error)
       found = self._mined(records)
-      for index in shard.photos[start : start + _PHOTOS]:
+      for index in shard.photos[start : start + step]:
         if index in refused:
           lines.append({'index': index, 'key': '', 'problem': refused[index]})
           continue

@@ -233,6 +233,10 @@ def test_what_cannot_be_mined_is_one_line(tmp_path, data_dir, capsys):
     ([f'--model={MODEL}', '--nouns=elephant; zebra'], 'has a caption with a word of'),
     ([f'--model={MODEL}', '--nouns=star', '--min_score=7'], 'min_score is a cosine'),
     (['--model=nowhere', '--nouns=star'], "no model 'nowhere'"),
+    (
+      [f'--model={MODEL}', '--nouns=star', '--scores=mask_threshold=1'],
+      'mask_threshold',
+    ),
     ([f'--model={MODEL}', '--nouns=star', '--workers=0'], 'workers must be 1 or more'),
   ):
     assert main([*command, *flags]) == 2
