@@ -75,6 +75,13 @@ of_segclip() {
   judged "$name"
 }
 
+# of_ovseg NAME STAGE BEFORE: a stage that shows mined regions to CLIP, judged.
+of_ovseg() {
+  trained "$1" "$2" "--config.start.model.source=$out/$3" \
+    "--config.data.data_dir=$out/mined"
+  judged "$1"
+}
+
 if [ "${flags[systems]:-}" = segclip ]; then
   run python -m maskclip_jax data build miniature --data_dir "$data" \
     --superpixels 224,0.9,60
@@ -92,13 +99,6 @@ fi
 run python -m maskclip_jax data build miniature --data_dir "$data"
 clip clip
 clip clip_anywhere "--config.start.clip.source=$out/clip"
-
-# of_ovseg NAME STAGE BEFORE: a stage that shows mined regions to CLIP, judged.
-of_ovseg() {
-  trained "$1" "$2" "--config.start.model.source=$out/$3" \
-    "--config.data.data_dir=$out/mined"
-  judged "$1"
-}
 
 if [ "${flags[systems]:-}" = ovseg ]; then
   clip clip_photos "--config.start.clip.source=$out/clip_anywhere"
