@@ -76,9 +76,8 @@ class Judge:
       return 0.0
     top, left, bottom, right = pair.box
     inside = ids[top:bottom, left:right][mask_of(pair)]
-    best = 0.0
-    for values in [[value] for value in segments] + [segments]:
-      common = np.isin(inside, values).sum()
-      either = pair.area + np.isin(ids, values).sum() - common
-      best = max(best, float(common / either))
-    return best
+    common = [np.count_nonzero(inside == value) for value in segments]
+    total = [np.count_nonzero(ids == value) for value in segments]
+    # Segments are disjoint, so all of them together have the sums.
+    choices = [*zip(common, total, strict=True), (sum(common), sum(total))]
+    return max(both / (pair.area + size - both) for both, size in choices)

@@ -245,6 +245,14 @@ def test_what_cannot_be_mined_is_one_line(tmp_path, data_dir, capsys):
     assert error.count('\n') == 1
 
 
+def test_ray_that_is_not_installed(tmp_path, data_dir, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'ray', None)
+  command = ['mine', 'miniature/captions', f'--data_dir={data_dir}', '--engine=ray']
+  flags = [f'--model={MODEL}', '--nouns=star', f'--out={tmp_path}']
+  assert main([*command, *flags]) == 2
+  assert "pip install 'maskclip_jax[ray]'" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_killed_and_started_again_leave_the_same(
   mined, data_dir, tmp_path
