@@ -80,10 +80,6 @@ def place(tmp_path_factory) -> pathlib.Path:
     place / 'MODEL',
     clip=place / 'open_clip_model.safetensors',
   )
-  # Small photos: of large ones most of the time would be theirs.
-  config = json.loads((place / 'MODEL' / 'config.json').read_text())
-  config['preset']['preprocessing'] |= {'short_edge': 128, 'long_edge': 256}
-  (place / 'MODEL' / 'config.json').write_text(json.dumps(config))
   return place
 
 
@@ -91,6 +87,10 @@ def place(tmp_path_factory) -> pathlib.Path:
 def in_place(place, monkeypatch):
   """The working directory is the place, and nothing is kept at home."""
   monkeypatch.chdir(place)
+  # Of large photos most of the time would be theirs; `convert` makes MODEL anew.
+  config = json.loads((place / 'MODEL' / 'config.json').read_text())
+  config['preset']['preprocessing'] |= {'short_edge': 128, 'long_edge': 256}
+  (place / 'MODEL' / 'config.json').write_text(json.dumps(config))
   monkeypatch.setenv('HOME', str(place))
   # Training is tested where it is; here configurations and overrides are read.
   monkeypatch.setattr(train, 'run', read_configuration)
