@@ -8,6 +8,8 @@ import urllib.parse
 import pytest
 import yaml
 
+import maskclip_jax
+
 ROOT = pathlib.Path(__file__).parents[1]
 # [text](target), ![text](target), and the attributes of HTML.
 MARKDOWN = re.compile(r'!?\[(?P<text>[^\]]*)\]\((?P<target>[^)]*)\)')
@@ -95,3 +97,15 @@ def test_the_architecture_is_what_its_script_draws(theme, tmp_path):
   name = f'architecture.{theme}.svg'
   subprocess.run(['python', script, '--out', tmp_path], check=True)
   assert (tmp_path / name).read_text() == script.with_name(name).read_text()
+
+
+def test_the_citation_names_the_papers_of_the_readme():
+  """And the version that the package has."""
+  text = (ROOT / 'README.md').read_text()
+  cited = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+  assert cited['version'] == maskclip_jax.__version__
+  titles = re.findall(r'^  title += \{(.*?)\},$', text, re.M | re.S)
+  plain = [
+    ' '.join(title.replace('{', '').replace('}', '').split()) for title in titles
+  ]
+  assert [paper['title'] for paper in cited['references']] == plain
