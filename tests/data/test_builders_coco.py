@@ -12,6 +12,7 @@ from PIL import Image
 from raw_files import zipped
 
 from maskclip_jax.data.build import build
+from maskclip_jax.data.doctor import check
 from maskclip_jax.data.records import read_label_map
 
 
@@ -424,6 +425,8 @@ def test_objects_without_an_outline_are_kept_as_such(tmp_path):
   edit = _edit_rows(_TRAIN, 'annotations', lambda row: row.update(segmentation=None))
   record = built('coco', _edited(tmp_path, edit), tmp_path / 'data')['train']['9']
   assert list(record['instances']['segmentation']) == ['[]'] * 3
+  # One object never ends a check.
+  assert dict(check('coco', tmp_path / 'data').sizes)['train'][:2] == (6, 6)
 
 
 def test_validation_alone_with_photos_of_other_endings(tmp_path):
@@ -467,3 +470,28 @@ def test_exchanged_sizes_are_told_and_those_of_the_photos_count(tmp_path):
   with pytest.warns(UserWarning, match=r'\.jpg as 24 x 32 and it is 32 x 24'):
     records = built('coco', raw, tmp_path / 'data')
   assert (records['train']['9']['height'], records['train']['9']['width']) == (24, 32)
+
+
+def test_own_categories_are_refused_with_what_that_means(tmp_path):
+  raw = raw_coco.write_coco(tmp_path / 'raw')
+  path = raw / 'annotations/instances_train2017.json'
+  content = json.loads(path.read_text())
+  content['categories'] = [{'id': 0, 'name': 'soil'}, {'id': 7, 'name': 'weed'}]
+  path.write_text(json.dumps(content))
+  message = "category 0 as 'soil', but COCO has none: .* of your own cannot be built"
+  with pytest.raises(ValueError, match=message):
+    build('coco', raw, tmp_path / 'data')
+
+
+def test_outlines_far_from_their_photo_are_refused(tmp_path):
+  """Drawing them would take all memory."""
+  raw = raw_coco.write_coco(tmp_path / 'raw')
+  path = raw / 'annotations/instances_train2017.json'
+  content = json.loads(path.read_text())
+  polygons = [r for r in content['annotations'] if isinstance(r['segmentation'], list)]
+  polygons[0]['segmentation'][0][1] = 1e9
+  path.write_text(json.dumps(content))
+  with pytest.raises(
+    ValueError, match=r'a point at 1000000000.0, and the photo is 32 x'
+  ):
+    build('coco', raw, tmp_path / 'data')

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import raw_pascal
 from built import built, plain
+from PIL import Image
 
 from maskclip_jax.data.build import build
 from maskclip_jax.data.records import read_label_map
@@ -159,3 +160,12 @@ def test_voc_map_values_survive_as_int32(voc):
   values = read_label_map(voc['val']['2007_000042']['semantic'])
   assert values.dtype == np.int32
   assert set(np.unique(values)) == {0, raw_pascal.TV, raw_pascal.PERSON, 255}
+
+
+def test_labels_saved_as_colours_are_refused(tmp_path):
+  raw = raw_pascal.write_voc(tmp_path / 'raw', aug=False)
+  for path in raw.glob('**/SegmentationClass/*.png'):
+    Image.open(path).convert('RGB').save(path)
+  with pytest.raises(ValueError, match=r'Class/.*png holds .* was saved as colours'):
+    build('voc2012', raw, tmp_path / 'data')
+  assert not (tmp_path / 'data/voc2012/1.0.0').exists()

@@ -284,5 +284,6 @@ def _refuse(file: RawFile, entry: Mapping[str, Any], why: str) -> None:
   kind = {0: ', stuff', 1: ', a thing'}.get(entry.get('isthing'), '')
   raise ValueError(
     f'{file.path} lists category {entry["id"]} as {shown(entry["name"])}{kind}, but '
-    f"{why}: ids were swapped or the file is not COCO 2017's, use the owners' file"
+    f"{why}: ids were swapped or the file is not COCO 2017's; use the owners' file, "
+    'classes of your own cannot be built'
   )

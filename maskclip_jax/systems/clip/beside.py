@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskclip_jax import plain
-from maskclip_jax.names import shown
+from maskclip_jax.names import cut, shown
 from maskclip_jax.nn.clip import ACTIVATIONS, PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.layers import NORM_EPS
 
@@ -89,8 +89,8 @@ class _Table:
         same = False
       if not same:
         raise ValueError(
-          f"{self.name}: {field} is {value}, and only CLIP's own, {list(ours)}, is "
-          'supported'
+          f"{self.name}: {field} is {shown(value)}, and only CLIP's own, "
+          f'{list(ours)}, is supported'
         )
 
   def check_supported(self, known: set[str]) -> None:
@@ -98,7 +98,7 @@ class _Table:
     for field, value in self.content.items():
       if field in known or not value or value in _VALUES.get(field, ()):
         continue
-      raise ValueError(f'{self.name}: {field} = {shown(value)} is not supported')
+      raise ValueError(f'{self.name}: {cut(field)} = {shown(value)} is not supported')
 
 
 def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
