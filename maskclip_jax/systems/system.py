@@ -170,9 +170,14 @@ def find_system(name: str) -> System:
   Raises:
     ValueError: there is none.
   """
-  if name not in system_names():
-    raise names.unknown('system', name, system_names())
-  return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
+  try:
+    # A file of anybody's may hold any name.
+    if isinstance(name, str) and name.isidentifier():
+      return importlib.import_module(f'{systems.__name__}.{name}').SYSTEM
+  except (ModuleNotFoundError, AttributeError):
+    if name in system_names():
+      raise
+  raise names.unknown('system', name, system_names())
 
 
 def all_systems() -> tuple[System, ...]:
