@@ -6,7 +6,8 @@ import os
 import pathlib
 
 # Most of the time of these tests is XLA's. Programs are keyed by their content, so a
-# second run, another worker and a child process, which inherits these, reuse them.
+# second run, another worker and a child process, which inherits these, reuse them, as
+# do commands that are told of no cache of their own.
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR',
   str(pathlib.Path(__file__).parent.parent / '.pytest_cache' / 'jax'),

@@ -93,7 +93,11 @@ class Compilation:
 
 
 def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
-  """Counts compilations from now on; keeps their results in the cache directory."""
+  """Counts compilations from now on; keeps their results in the cache directory.
+
+  What the environment says of JAX's cache (`JAX_COMPILATION_CACHE_DIR`) comes before
+  the user's cache, and after a directory that a flag names.
+  """
   import jax
 
   counter = Compilation()
@@ -101,7 +105,11 @@ def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
   jax.monitoring.register_event_listener(counter.on_event)
   if cache_dir is not None:
     # The defaults keep only programs that took a second or more to compile.
-    jax.config.update('jax_compilation_cache_dir', str(cache_dir / 'compiled'))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+    for name, value in (
+      ('jax_compilation_cache_dir', str(cache_dir / 'compiled')),
+      ('jax_persistent_cache_min_compile_time_secs', 0.0),
+      ('jax_persistent_cache_min_entry_size_bytes', -1),
+    ):
+      if cache_dir != default_cache() or name.upper() not in os.environ:
+        jax.config.update(name, value)
   return counter

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -16,6 +17,7 @@ from maskclip_jax import zoo
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.cli.model import default_cache, watch_compilation
 
 WORDS = 'cat; sofa, couch; stuff:floor'
 
@@ -326,6 +328,19 @@ def test_a_second_start_compiles_nothing(model, tmp_path):
   ]
   assert 'compiling 0 programs' not in outputs[0]
   assert 'compiling 0 programs' in outputs[1]
+
+
+def test_the_environment_names_the_cache_unless_a_flag_does(tmp_path, monkeypatch):
+  told = {}
+  monkeypatch.setattr(jax.config, 'update', told.__setitem__)
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'theirs')
+  watch_compilation(default_cache())
+  assert 'jax_compilation_cache_dir' not in told
+  watch_compilation(tmp_path)
+  assert told['jax_compilation_cache_dir'] == str(tmp_path / 'compiled')
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
+  watch_compilation(default_cache())
+  assert told['jax_compilation_cache_dir'] == str(default_cache() / 'compiled')
 
 
 @pytest.mark.parametrize('mode', ['true', 'false'])
