@@ -26,6 +26,8 @@ _DEPTHS = (8, 10, 12, 14, 16)
 _ROUNDING = 1e-3
 
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 0x0102
+# Tags of TIFF: 0 in the first is white; 2 in the second is colours in planes.
+_PHOTOMETRIC, _PLANAR = 0x0106, 0x011C
 # What turns a photo upright, by its EXIF orientation; 1 is upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -140,7 +142,8 @@ def _decode(path: pathlib.Path):
     # Of odd EXIF, and from 89 megapixels on; Pillow's hard limit (twice that) is ours.
     warnings.filterwarnings('ignore', module=r'PIL\.')
     try:
-      with Image.open(path) as image:
+      # Of a name Pillow would map grey TIFF into memory, and mix up turned ones.
+      with path.open('rb') as file, Image.open(file) as image:
         return _pixels(image)
     except ValueError:
       content = path.read_bytes()
@@ -174,12 +177,17 @@ def _pixels(
 ) -> tuple[Num[np.ndarray, '...'], int | None, Image.Transpose | None]:
   """The pixels of an image, what is white where the file says it, and how to turn."""
   deep = _deep_pixels(image)  # Before EXIF: looking for it decodes a PNG.
+  image.load()  # Before EXIF: Pillow turns a TIFF, and then says so.
   turn = _turn(image)
   if deep is not None:
     return deep, None, turn
   if image.mode.startswith('I') or image.mode == 'F':
-    bits = getattr(image, 'tag_v2', {}).get(_BITS_PER_SAMPLE, (0,))[0]
-    return np.asarray(image), 2**bits - 1 if 8 < bits < 16 else None, turn
+    tags = getattr(image, 'tag_v2', {})
+    bits = tags.get(_BITS_PER_SAMPLE, (0,))[0]
+    pixels = np.asarray(image)
+    if tags.get(_PHOTOMETRIC) == 0 and image.mode.startswith('I'):
+      pixels = 2**bits - 1 - pixels.astype(np.int64)
+    return pixels, 2**bits - 1 if 8 < bits < 16 else None, turn
   if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
     image = image.convert('RGBA')
     canvas = Image.new('RGBA', image.size, 'white')
@@ -209,6 +217,10 @@ def _deep_pixels(image: Image.Image) -> Num[np.ndarray, 'h w c'] | None:
   """Colours of 16 bits, of which Pillow would keep the upper 8; None for others."""
   if image.mode not in ('RGB', 'RGBA') or getattr(image, 'fp', None) is None:
     return None
+  tags = getattr(image, 'tag_v2', {})
+  if tags.get(_PLANAR) == 2 and max(tags.get(_BITS_PER_SAMPLE, (0,))) > 8:
+    # Both Pillow and OpenCV mix the planes up.
+    raise UnidentifiedImageError('a TIFF with 16-bit colours in planes is not read')
   if not any('16' in str(part.args) for part in image.tile) or image.tell():
     return None
   image.fp.seek(0)
@@ -254,7 +266,8 @@ def photo_from_array(
     if array.shape[2:] == (4,):
       with warnings.catch_warnings():
         warnings.simplefilter('ignore', PhotoWarning)
-        scaled = np.concatenate([scaled, _scaled(alpha, None, name)], -1)
+        opaque = white if alpha.dtype.kind == 'f' and alpha.max() > 1 else None
+        scaled = np.concatenate([scaled, _scaled(alpha, opaque, name)], -1)
     array = scaled
   if array.ndim == 2:
     return np.repeat(array[..., None], 3, axis=-1)
@@ -266,8 +279,14 @@ def photo_from_array(
 
 def _numbers(array: Num[np.ndarray, '...'], name: str) -> Num[np.ndarray, '...']:
   """Real numbers in the shape of a photo: (h, w), (h, w, 3) or (h, w, 4)."""
+  if isinstance(array, bytes | bytearray | memoryview) or hasattr(array, 'read'):
+    raise ValueError(
+      f'{name} is a {type(array).__name__}: give a path, an array, or what '
+      'PIL.Image.open makes of it'
+    )
   if hasattr(array, 'detach'):
     array = array.detach().cpu()
+    array = array.float() if str(array.dtype) == 'torch.bfloat16' else array
   try:
     array = np.asarray(array)
   except (TypeError, ValueError, RuntimeError) as error:

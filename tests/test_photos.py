@@ -33,6 +33,40 @@ def jpeg_with_exif(entries, extra=b''):
   return data[:2] + marker + exif + data[2:]
 
 
+def tiff(pixels, tags):
+  """An uncompressed little-endian TIFF with other tags than Pillow would write.
+
+  Args:
+    pixels: (h, w, c); or (c, h, w) where tag 284 says so.
+    tags: short values by number.
+  """
+  planar = tags.get(284) == 2
+  height, width, channels = np.moveaxis(pixels, 0, -1).shape if planar else pixels.shape
+  bits, strips = pixels.itemsize * 8, channels if planar else 1
+  size = pixels.nbytes // strips
+  values = {
+    256: [width],
+    257: [height],
+    258: [bits] * channels,
+    259: [1],
+    262: [2 if channels == 3 else 1],
+    273: [8 + size * i for i in range(strips)],
+    277: [channels],
+    278: [height],
+    279: [size] * strips,
+  } | {number: [value] for number, value in tags.items()}
+  after = 8 + pixels.nbytes + 2 + 12 * len(values) + 4
+  entries, extra = b'', b''
+  for number, numbers in sorted(values.items()):
+    packed = struct.pack(f'<{len(numbers)}I', *numbers)
+    if len(numbers) > 1:
+      extra, packed = extra + packed, struct.pack('<I', after + len(extra))
+    entries += struct.pack('<HHI', number, 4, len(numbers)) + packed
+  head = b'II*\0' + struct.pack('<I', 8 + pixels.nbytes)
+  directory = struct.pack('<H', len(values)) + entries + b'\0' * 4
+  return head + pixels.tobytes() + directory + extra
+
+
 QUARTER = (0x112, 3, 1, struct.pack('<HH', 6, 0))
 
 
@@ -55,6 +89,28 @@ QUARTER = (0x112, 3, 1, struct.pack('<HH', 6, 0))
 @pytest.mark.filterwarnings('ignore::maskclip_jax.photos.PhotoWarning')
 def test_an_array_of_any_type_is_the_same_photo(form):
   np.testing.assert_array_equal(photo_from_array(form(picture())), picture())
+
+
+def test_bfloat16_of_torch_is_read_as_floats():
+  halves = pytest.importorskip('torch').tensor(picture() / 255).bfloat16()
+  np.testing.assert_allclose(photo_from_array(halves), picture(), atol=1)
+
+
+def test_alpha_has_the_white_of_float_colours():
+  colours = picture().astype(np.float32)
+  for opaque in (1, 255):
+    alpha = np.full((*colours.shape[:2], 1), opaque, np.float32)
+    photo = np.concatenate([colours, alpha], -1)
+    np.testing.assert_array_equal(photo_from_array(photo, 255), picture())
+
+
+@pytest.mark.parametrize('content', [b'abc', bytearray(3), io.BytesIO(b'abc')])
+def test_an_open_file_is_refused_and_left_open(content):
+  with pytest.raises(ValueError, match='give a path, an array, or what PIL'):
+    photo_from_array(content)
+  assert not getattr(content, 'closed', False)
+  if isinstance(content, io.BytesIO):
+    assert content.read() == b'abc'
 
 
 def test_bfloat16_is_read_as_floats():
@@ -133,6 +189,39 @@ def test_files_of_sixteen_bits_keep_them(tmp_path, ending, channels):
     np.testing.assert_array_equal(
       photo_from_pil(image, 4095), photo_from_array(expected, 4095)
     )
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_tiff_is_turned_once(tmp_path, orientation, dtype, channels):
+  """Pillow turns TIFF by itself when it decodes it."""
+  pixels = picture().astype(dtype) * (257 if dtype == np.uint16 else 1)
+  path = tmp_path / 'photo.tif'
+  path.write_bytes(tiff(pixels[..., :channels], {274: orientation}))
+  exif = Image.Exif()
+  exif[274] = orientation
+  Image.fromarray(picture()).save(tmp_path / 'photo.png', exif=exif)
+  expected = read(tmp_path / 'photo.png')[..., [0, 1, 2] if channels == 3 else [0] * 3]
+  np.testing.assert_array_equal(read(path), expected)
+  with path.open('rb') as file, Image.open(file) as image:
+    np.testing.assert_array_equal(photo_from_pil(image), expected)
+
+
+def test_deep_grey_where_zero_is_white(tmp_path):
+  pixels = 65535 - picture()[..., :1].astype(np.uint16) * 257
+  path = tmp_path / 'photo.tif'
+  path.write_bytes(tiff(pixels, {262: 0}))
+  np.testing.assert_array_equal(read(path), picture()[..., [0] * 3])
+
+
+def test_deep_colours_in_planes_are_refused(tmp_path):
+  """Pillow and OpenCV both mix them up."""
+  planes = np.moveaxis(picture().astype(np.uint16) * 257, -1, 0)
+  path = tmp_path / 'photo.tif'
+  path.write_bytes(tiff(np.ascontiguousarray(planes), {284: 2}))
+  with pytest.raises(ValueError, match=r'photo\.tif is not an image that can be read'):
+    read(path)
 
 
 def test_grey_with_alpha_of_sixteen_bits(tmp_path):

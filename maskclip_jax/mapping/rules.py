@@ -190,8 +190,9 @@ def convert(
     Path -> array of the expected shape and dtype, mostly views of the input.
 
   Raises:
-    ValueError: keys are unknown, missing or given twice, or a tensor has another shape
-      or a dtype that would lose precision; all of it in one message.
+    ValueError: keys are unknown, missing or given twice, or a tensor has another shape,
+      a dtype that would lose precision, integers in place of floats, or NaN; all of it
+      in one message.
   """
   plan = _plan(rules, expected)
   problems = Problems()
@@ -209,6 +210,12 @@ def convert(
     dtypes = [expected[path].dtype for path in entry.paths]
     if not all(np.can_cast(array.dtype, dtype, 'safe') for dtype in dtypes):
       problems['of a wrong type'].append(f'{name} is {array.dtype}, not {dtypes[0]}')
+      continue
+    if array.dtype.kind in 'iu' and any(dtype.kind == 'f' for dtype in dtypes):
+      problems['quantised'].append(f'{name} is {array.dtype}, not {dtypes[0]}')
+      continue
+    if not np.isfinite(array).all():
+      problems['with numbers that are not finite'].append(name)
       continue
     shapes = tuple(tuple(expected[path].shape) for path in entry.paths)
     arrays = entry.transform.forward(array, shapes)

@@ -4,6 +4,8 @@ import dataclasses
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from maskclip_jax.names import shown
 
 # Letters of a word: encoding longer ones in all templates takes minutes.
@@ -51,7 +53,11 @@ class Category:
   )
 
   def __post_init__(self):
-    if not isinstance(self.name, str) or not visible(self.name).strip():
+    if not isinstance(self.name, str) and self.name is not None:
+      raise ValueError(
+        f'a class is called {shown(self.name)}, which is not a text: put it in quotes'
+      )
+    if self.name is None or not visible(self.name).strip():
       raise ValueError('a class has no name: give it a word')
     if not isinstance(self.thing, bool):
       raise ValueError(
@@ -104,6 +110,8 @@ class Category:
     number = self.id
     if isinstance(number, float) and number.is_integer():
       number = int(number)  # As spreadsheets export it.
+    if isinstance(number, np.integer):
+      number = int(number)
     if number is not None and (isinstance(number, bool) or not isinstance(number, int)):
       raise ValueError(
         f'the id of class {shown(self.name)} is {shown(number)}: give an integer'

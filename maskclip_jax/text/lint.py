@@ -5,6 +5,7 @@ poor masks without any error.
 """
 
 import collections
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -25,6 +26,10 @@ _VAGUE = frozenset((
 _SHORTEST_TYPO, _LONGEST_TYPO = 7, 40
 # Letters that spellings of one word exchange (grey and gray, -ise and -ize).
 _SPELLED_ALIKE = ('aeiouy', 'sz')
+# What separates or quotes elsewhere, beside what `NFKC` makes , ; : " of.
+_SIGNS = ',;:"|[]{}<>=@#*\\\u201c\u201d\u00ab\u00bb\u060c\u061b'
+# Names of files and of ImageNet's classes, which are not words.
+_FILE, _SYNSET = re.compile(r'\S*\w\.[a-z]\w{1,4}'), re.compile(r'n\d{8}\b.*')
 # The last letter of the Latin alphabets, for which CLIP has seen at least some text.
 _LAST_LATIN = 'ɏ'
 
@@ -182,10 +187,24 @@ def _signs(classes: Sequence[Category]) -> Iterator[str]:
       if '_' in word:
         yield f'the word {shown(word)} has underscores, which CLIP reads: write blanks'
       narrow = unicodedata.normalize('NFKC', word)
-      if found := [sign for sign in ',;:"' if sign in narrow]:
+      found = [c for c in narrow if c in _SIGNS or unicodedata.category(c) == 'Cc']
+      if found or word.startswith('- '):
+        sign = (
+          found[0] if found and found[0].isprintable() else shown((found or '-')[0])
+        )
         yield (
-          f'the word {shown(word)} of class {shown(category.name)} has a {found[0]} in '
-          'it, which is read as a part of it'
+          f'the word {shown(word)} of class {shown(category.name)} has a {sign} in it, '
+          'which is read as a part of it'
+        )
+      elif word.isdecimal() and len(category.words) > 1:
+        yield (
+          f'the word {shown(word)} of class {shown(category.name)} is a number: remove '
+          "it, or write the class's own number in front"
+        )
+      elif _FILE.fullmatch(word) or _SYNSET.fullmatch(word):
+        yield (
+          f'the word {shown(word)} looks like the name of a file, or a number of '
+          'WordNet, and is read as a word'
         )
 
 

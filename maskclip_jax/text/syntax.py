@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from maskclip_jax.names import hint, shown
 from maskclip_jax.text import library
 from maskclip_jax.text.category import Category, normal, visible
@@ -183,7 +185,7 @@ def from_json(data: Any) -> tuple[Category, ...]:
 def _from_table(data: Mapping) -> list:
   """A list of classes, from names by number or words by name."""
   if data and all(_is_number(key) for key in data):
-    return [{'id': int(key), 'name': name} for key, name in data.items()]
+    return [{'id': int(key), **_named(words)} for key, words in data.items()]
   if not data or not all(
     isinstance(words, str | list | tuple) for words in data.values()
   ):
@@ -194,6 +196,13 @@ def _from_table(data: Mapping) -> list:
   ]
 
 
+def _named(words: Any) -> dict[str, Any]:
+  """The fields of a class that has a name, or a list of words with the name first."""
+  if isinstance(words, list | tuple) and words:
+    return {'name': words[0], 'words': words}
+  return {'name': words}
+
+
 def _split(words: str) -> list[str]:
   return [word.strip() for word in words.split(',')]
 
@@ -201,7 +210,7 @@ def _split(words: str) -> list[str]:
 def _is_number(key: Any) -> bool:
   if isinstance(key, str):
     return key.isdecimal()
-  return isinstance(key, int) and not isinstance(key, bool)
+  return isinstance(key, int | np.integer) and not isinstance(key, bool)
 
 
 def _from_any(entry: Any, treatments: Mapping[str, str]) -> Category:
@@ -210,7 +219,7 @@ def _from_any(entry: Any, treatments: Mapping[str, str]) -> Category:
   if isinstance(entry, str):
     return _from_entry(entry)
   if isinstance(entry, list | tuple) and entry and isinstance(entry[0], str):
-    entry = {'name': entry[0], 'words': entry}
+    entry = _named(entry)
   return _from_object(entry, treatments)
 
 
@@ -218,6 +227,8 @@ def _from_coco(entry: Any) -> Any:
   if not isinstance(entry, Mapping):
     return entry
   kept = {key: entry[key] for key in ('name', 'id', 'color') if key in entry}
+  if words := _synonyms(entry.get('name'), entry.get('synonyms')):
+    kept['words'] = words
   # Instance annotations carry no flag: all their categories are things.
   thing = entry.get('isthing', True)
   if thing not in (0, 1):
@@ -225,6 +236,15 @@ def _from_coco(entry: Any) -> Any:
       f'isthing of category {shown(entry.get("name"))} is {shown(thing)}: write 0 or 1'
     )
   return kept | {'thing': bool(thing)}
+
+
+def _synonyms(name: Any, synonyms: Any) -> list[str]:
+  """The words of a category that lists synonyms, as LVIS has them, its name first."""
+  listed = [name, *synonyms] if isinstance(synonyms, list) else []
+  if not all(isinstance(word, str) for word in listed):
+    return []
+  words = {normal(word): word for word in reversed(listed) if normal(word)}
+  return list(reversed(words.values()))
 
 
 def _from_object(entry: Any, treatments: Mapping[str, str]) -> Category:

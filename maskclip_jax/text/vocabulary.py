@@ -332,7 +332,8 @@ def _is_file(text: str) -> bool:
   """Whether a text means a file: by its ending, or because there is one."""
   if '\n' in text or not text or syntax.is_marked(text):
     return False
-  return text.lower().endswith(vocabulary_files.ENDINGS) or os.path.isfile(text)
+  named = text.lower().endswith(vocabulary_files.ENDINGS)
+  return named or text.startswith(('/', './', '../', '~/')) or os.path.isfile(text)
 
 
 def _is_name(text: str) -> bool:

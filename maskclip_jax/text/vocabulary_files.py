@@ -6,6 +6,7 @@ one class a line. `.yaml` holds `names`, as object detectors have them.
 
 import csv
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -68,9 +69,9 @@ def _from_yaml(text: str) -> Any:
 
 def _from_table(text: str, delimiter: str) -> tuple[Category, ...]:
   """Classes of a table: a column of names, and perhaps one of numbers."""
-  lines = text.splitlines()
-  if delimiter == ',' and lines and all(line.count(';') == 1 for line in lines):
-    delimiter = ';'  # As spreadsheets write it where the comma is in numbers.
+  lines = [line for line in text.splitlines() if line.strip()]
+  if delimiter == ',' and lines:
+    delimiter = _delimiter(lines)
   try:
     rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
   except csv.Error as error:
@@ -78,12 +79,14 @@ def _from_table(text: str, delimiter: str) -> tuple[Category, ...]:
   rows = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
   if not rows:
     return ()
-  heading = [cell.lower().replace(' ', '_') for cell in rows[0]]
+  heading = _heading(rows[0])
   name, number = (
     next((heading.index(column) for column in columns if column in heading), None)
     for columns in (_NAME_COLUMNS, _ID_COLUMNS)
   )
   if name is None:
+    if len(set(map(len, rows))) > 1:
+      raise ValueError('the rows of the table differ in length, and it has no heading')
     name, number = _columns(rows)
   else:
     rows = rows[1:]
@@ -91,6 +94,28 @@ def _from_table(text: str, delimiter: str) -> tuple[Category, ...]:
     raise ValueError('the rows of the table differ in length')
   numbers = None if number is None else [row[number] for row in rows]
   return syntax.numbered([row[name] for row in rows], numbers)
+
+
+def _heading(cells: Sequence[str]) -> list[str]:
+  """Headings in the spelling of the lists above."""
+  return [cell.strip(' "').lower().replace(' ', '_') for cell in cells]
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+  """What separates the columns of a .csv: what its heading says, or all lines have.
+
+  Spreadsheets write a semicolon where the comma is in numbers.
+  """
+  others = (';', '\t', '|')
+  for delimiter in (',', *others):
+    cells = _heading(lines[0].split(delimiter))
+    if len(cells) > 1 and not set(cells).isdisjoint(_NAME_COLUMNS):
+      return delimiter
+  for delimiter in others:
+    counts = {line.count(delimiter) for line in lines}
+    if len(counts) == 1 and counts != {0}:
+      return delimiter
+  return ','
 
 
 def _columns(rows: list[list[str]]) -> tuple[int, int | None]:

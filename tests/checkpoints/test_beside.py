@@ -145,6 +145,9 @@ def test_an_epsilon_reaches_the_network(convert, tmp_path):
     ('model_cfg.text_cfg.hf_tokenizer_name', 'x', 'hf_tokenizer_name .* not supported'),
     ('model_cfg.embed_dim', 64, 'says embed_dim 64, and they have 32'),
     ('model_cfg.vision_cfg', 5, 'vision_cfg is not a table'),
+    ('model_cfg.vision_cfg.head_width', 256, 'heads of 256 in a tower of 128'),
+    ('model_cfg.vision_cfg.mlp_ratio', float('inf'), 'mlp_ratio is inf'),
+    ('model_cfg.quick_gelu', 'false', "quick_gelu is 'false': expected true or false"),
     ('preprocess_cfg.mean', [0.5, 0.5, 0.5], 'mean is .* only CLIP'),
     ('preprocess_cfg.std', 0.5, 'std is 0.5, and only CLIP'),
     ('preprocess_cfg.std', ['a'], 'std is .* only CLIP'),
@@ -185,6 +188,8 @@ def test_statistics_of_a_preprocessor(tmp_path):
   file.write_text(json.dumps({'image_mean': [0.4815, 0.4578, 0.4082]}))
   assert beside(tmp_path / 'model.safetensors', 'hugging_face')
   file.write_text(json.dumps({'image_mean': [0.5, 0.5, 0.5]}))
+  with pytest.raises(ValueError, match=r'preprocessor_config\.json: image_mean'):
+    beside(tmp_path / 'clip.safetensors', 'openai')
   with pytest.raises(ValueError, match=r'preprocessor_config\.json: image_mean'):
     beside(tmp_path / 'model.safetensors', 'hugging_face')
 
@@ -239,6 +244,21 @@ def test_a_wrapper_around_the_network_is_taken_off(weights, tmp_path):
   write_tensors(file, prefixed | {'loss.scale': np.zeros(1, np.float32)})
   with pytest.raises(ValueError, match=r"we know below 'model\.', and others"):
     convert_checkpoint(file, tmp_path / 'bundle2')
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (lambda a: a * np.float16('nan'), 'not finite: visual.proj'),
+    (lambda a: a.astype(np.int8), 'quantised: visual.proj is int8, not float32'),
+  ],
+)
+def test_weights_that_compute_nothing_are_refused(weights, tmp_path, spoil, message):
+  spoilt = weights | {'visual.proj': spoil(np.asarray(weights['visual.proj']))}
+  write_tensors(tmp_path / 'clip.safetensors', spoilt)
+  with pytest.raises(ValueError, match=message):
+    convert_checkpoint(tmp_path / 'clip.safetensors', tmp_path / 'bundle')
+  assert not (tmp_path / 'bundle').exists()
 
 
 def test_a_scalar_stored_as_a_vector_of_one(weights, tmp_path):

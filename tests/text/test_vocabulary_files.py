@@ -1,8 +1,10 @@
 """Lists of words as people have them: files of every ending, numbers, odd letters."""
 
 import json
+import re
 import time
 
+import numpy as np
 import pytest
 
 from maskclip_jax.text import tokenizer
@@ -89,6 +91,10 @@ CAT_AND_DOG = [('cat', ('cat',), 1), ('dog', ('dog', 'puppy'), 18)]
     '\ufeff1,cat\r\n18,"dog, puppy"\r\n',
     'cat,1\n"dog, puppy",18\n',
     '1;cat\n18;dog, puppy\n',
+    'id;name;stuff\n1;cat;0\n18;dog, puppy;0\n',
+    'id\tname\n1\tcat\n18\tdog, puppy\n',
+    'id|name\n1|cat\n18|dog, puppy\n',
+    '"id";"name"\n1;cat\n\n18;"dog, puppy"\n',
   ],
 )
 def test_tables(tmp_path, text):
@@ -101,6 +107,7 @@ def test_tables(tmp_path, text):
   [
     ('cat,animal\ndog,animal\n', "2 columns without a heading: write one with 'name'"),
     ('id,name\n1,cat\n2\n', 'differ in length'),
+    ('# classes\nid,name\n1,cat\n', 'differ in length'),
     ('id,name\nx,cat\n', "the number of a class is 'x'"),
     ('id,name\n1,cat\n1,dog\n', 'two classes have the number 1'),
     ('1,2\n3,4\n', 'without a heading'),
@@ -185,6 +192,45 @@ def test_names_with_commas_are_words(tmp_path):
 def test_underscores_are_noted():
   notes = Vocabulary.parse('traffic_light; fire_hydrant').check()
   assert sum('underscores' in note for note in notes) == 2
+
+
+@pytest.mark.parametrize(
+  ('word', 'note'),
+  [
+    ('cat|dog', r'has a \| in it'),
+    ('- cat', "has a '-' in it"),
+    ('cat\x1bdog', r"has a '\\x1b' in it"),
+    ('\u201cdog\u201d', 'has a \u201c in it'),
+    ('classes.docx', 'looks like the name of a file'),
+    ('n02124075 Egyptian cat', 'WordNet'),
+    ('cat, 255, 128', "'255' of class 'cat' is a number"),
+  ],
+)
+def test_what_is_hardly_a_word_is_noted(word, note):
+  notes = Vocabulary.parse(f'{word}; tree').check()
+  assert any(re.search(note, text) for text in notes), notes
+
+
+@pytest.mark.parametrize('text', ['/no/such', './names', '~/classes'])
+def test_a_path_that_is_not_there_is_no_word(text):
+  with pytest.raises(FileNotFoundError, match='no vocabulary file'):
+    Vocabulary.parse(text)
+
+
+def test_numbers_may_have_words():
+  assert classes({3: ['cat', 'kitten']}) == [('cat', ('cat', 'kitten'), 3)]
+  assert classes({np.int64(3): 'cat'}) == [('cat', ('cat',), 3)]
+
+
+def test_a_yes_of_yaml_is_no_name(tmp_path):
+  (tmp_path / 'data.yaml').write_text('names: {0: cat, 1: yes}')
+  with pytest.raises(ValueError, match='is called True, which is not a text: put it'):
+    Vocabulary.parse(tmp_path / 'data.yaml')
+
+
+def test_synonyms_of_lvis_are_words():
+  rows = [{'id': 2, 'name': 'cab', 'synonyms': ['taxi', 'cab', 'Taxi']}]
+  assert classes({'categories': rows}) == [('cab', ('cab', 'taxi'), 2)]
 
 
 def test_dictionaries_keep_their_words():

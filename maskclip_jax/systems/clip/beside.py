@@ -5,6 +5,7 @@ ones a CLIP works badly without failing [masqclip 1.6]. So all of it is read: wh
 says is taken, and what is not supported is refused.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -73,11 +74,29 @@ class _Table:
   def number(self, field: str, default: float) -> float:
     """A positive number."""
     value = self.content.get(field, default)
-    if type(value) not in (int, float) or not value > 0:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
       raise ValueError(
         f'{self.name}: {field} is {shown(value)}: expected a positive number'
       )
     return float(value)
+
+  def flag(self, field: str) -> bool:
+    """Whether a field is true; it is not where it is absent."""
+    value = self.content.get(field)
+    if value is not None and type(value) is not bool:
+      raise ValueError(
+        f'{self.name}: {field} is {shown(value)}: expected true or false'
+      )
+    return bool(value)
+
+  def heads(self, width: int | None) -> int | None:
+    """How many heads an image tower has, which open_clip tells by their width."""
+    if width is None:
+      return None
+    channels = self.size('head_width', 64 if width >= 64 else width)
+    if channels > width:
+      raise ValueError(f'{self.name}: heads of {channels} in a tower of {width}')
+    return self.size('heads', width // channels)
 
   def check_statistics(self, mean: str, std: str) -> None:
     """Refuses pixel statistics other than CLIP's."""
@@ -114,7 +133,11 @@ def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
   readers = [_open_clip, _hugging_face]
   if layout == 'hugging_face':
     readers.reverse()
-  return next(filter(None, (read(path.parent, layout) for read in readers)), {})
+  told = next(filter(None, (read(path.parent, layout) for read in readers)), {})
+  file = path.parent / _PREPROCESSOR
+  if file.is_file():
+    _Table(plain.read_json(file), str(file)).check_statistics('image_mean', 'image_std')
+  return told
 
 
 def convnext_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
@@ -138,12 +161,12 @@ def _open_clip(
   width, text_width = vision.size('width'), text.size('width')
   return _told(
     embed_dim=model.size('embed_dim'),
-    activation='quick_gelu' if model.content.get('quick_gelu') else 'gelu',
+    activation='quick_gelu' if model.flag('quick_gelu') else 'gelu',
     image_size=vision.size('image_size'),
     patch_size=vision.size('patch_size'),
     vision_width=width,
     vision_layers=vision.size('layers'),
-    vision_heads=width and width // vision.size('head_width', 64),
+    vision_heads=vision.heads(width),
     vision_mlp_width=width and int(width * vision.number('mlp_ratio', 4.0)),
     vision_norm_eps=width and vision.table('norm_kwargs').number('eps', NORM_EPS),
     text_width=text_width,
@@ -177,9 +200,6 @@ def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
     )
     for tower in ('vision', 'text')
   )
-  if (folder / _PREPROCESSOR).is_file():
-    file = folder / _PREPROCESSOR
-    _Table(plain.read_json(file), str(file)).check_statistics('image_mean', 'image_std')
   return _told(
     embed_dim=whole.size('projection_dim'),
     activation=_activation(vision, text),
