@@ -311,10 +311,14 @@ def test_the_wrong_clip_is_noticed(files, tmp_path):
   """Same sizes, other weights: the result would look right and be nonsense."""
   other = dict(golden.weights('clip'))
   proj = other['visual.proj']
-  for wrong in (proj[::-1], proj * np.float32(np.nan)):
+  another = (
+    r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained'
+  )
+  broken = r'other\.safetensors:\n  1 with numbers that are not finite: visual\.proj'
+  for wrong, text in ((proj[::-1], another), (proj * np.float32(np.nan), broken)):
     write_tensors(tmp_path / 'other.safetensors', other | {'visual.proj': wrong})
     refused(
-      r'other\.safetensors is not the CLIP that .*masqclip\.safetensors was trained',
+      text,
       files['masqclip'],
       tmp_path / 'b',
       clip=tmp_path / 'other.safetensors',

@@ -401,11 +401,25 @@ def _as_other_tools_write(raw):
     image['id'] = float(image['id'])
   for row in data['annotations']:
     row['image_id'] = str(row['image_id'])
-    for column in ('area', 'bbox', 'id', *(() if row['iscrowd'] else ('iscrowd',))):
+    for column in ('area', 'bbox', 'id'):
       del row[column]
+    row['iscrowd'] = str(row['iscrowd']) if row['image_id'] == '9' else row['iscrowd']
+    if not row['iscrowd']:
+      del row['iscrowd']
     if isinstance(row['segmentation'], list):
       row['segmentation'] = row['segmentation'][0]
   (annotations / _TRAIN).write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize('value', [2, 'false', 0.5, []])
+def test_a_crowd_is_0_or_1(tmp_path, value):
+  def edit(raw):
+    data = json.loads((raw / 'annotations' / _TRAIN).read_text())
+    data['annotations'][0]['iscrowd'] = value
+    (raw / 'annotations' / _TRAIN).write_text(json.dumps(data))
+
+  with pytest.raises(ValueError, match=r"'iscrowd' of an object of image 9 .* 0 nor 1"):
+    build('coco', _edited(tmp_path, edit), tmp_path / 'data')
 
 
 def test_what_other_tools_leave_out_or_write_otherwise_is_read(coco, tmp_path):

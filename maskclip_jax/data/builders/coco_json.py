@@ -82,7 +82,9 @@ def photos(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
   names: dict[int, str] = {}
   owners: dict[str, int] = {}
   for row in data['images']:
-    number, name = _number(file, row, 'id'), str(_field(file, row, 'file_name'))
+    number, name = _number(file, row, 'id'), _field(file, row, 'file_name')
+    if not isinstance(name, str):
+      raise ValueError(f"{file.path}: 'file_name' of image {number} is {shown(name)}")
     name = name.replace('\\', '/').rpartition('/')[2]
     if number in names:
       raise ValueError(
@@ -244,10 +246,27 @@ def _row(
     'id': position if row.get('id') is None else _number(file, row, 'id'),
     'class': classes[category],
     'category_id': category,
-    'crowd': bool(row.get('iscrowd', 0)),
+    'crowd': _flag(file, row, 'iscrowd', image_id),
     'area': area,
     'bbox': bbox,
   }
+
+
+def _flag(file: RawFile, row: Mapping[str, Any], name: str, image_id: int) -> bool:
+  """A 0 or 1, perhaps as text; absent and null are 0.
+
+  Raises:
+    ValueError: it is anything else.
+  """
+  value = row.get(name)
+  if value is None or value in (0, 1):
+    return bool(value)
+  if value in ('0', '1'):
+    return value == '1'
+  raise ValueError(
+    f'{file.path}: {name!r} of an object of image {image_id} is {shown(value)}, and '
+    'neither 0 nor 1'
+  )
 
 
 def _classes(
