@@ -76,7 +76,8 @@ def _table(
   form = system.format
   if form is None or form.write is None:
     raise ValueError(
-      f'{system.name} has no official layout: export the models it is made of'
+      f'{system.name} has no official layout: write it as a bundle (--format bundle), '
+      'or export the models it is made of'
     )
   if layout is not None and len(form.signatures) == 1:
     raise ValueError(f'{system.name} has one official layout: leave the layout out')

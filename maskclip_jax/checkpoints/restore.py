@@ -97,7 +97,12 @@ def misfit(opened: bundle.Bundle) -> str:
 def find_bundle(
   model: str | os.PathLike, cache_dir: str | os.PathLike | None = None
 ) -> pathlib.Path:
-  """The directory of a model named by its path or by its name in the zoo."""
+  """The directory of a model named by its path or by its name in the zoo.
+
+  Raises:
+    FileNotFoundError: there is none, or its weights are to be fetched.
+    ValueError: a file, as published weights are before they are converted.
+  """
   path = pathlib.Path(model)
   if path.is_dir():
     return bundle.locate(path)
@@ -118,6 +123,11 @@ def find_bundle(
       f'the weights of {model} are not here and not distributed with this package: '
       f'fetch them ({card.weights}), then `python -m maskclip_jax convert FILE --to '
       'DIR` and use DIR as the model'
+    )
+  if path.is_file():
+    raise ValueError(
+      f'{path} is a file, and a model is a directory: `python -m maskclip_jax convert '
+      f'{path} --to DIR` makes one of published weights; then use DIR as the model'
     )
   raise FileNotFoundError(
     f'there is no model {str(model)!r}: give a bundle directory or a name that '

@@ -214,6 +214,7 @@ def test_bad_flags(run, tmp_path):
     ({'object_threshold': 3}, 'object_threshold'),
     ({'dtype': 'float16'}, 'float32'),
     ({'use': str(tmp_path / 'nothing')}, 'there is no model'),
+    ({'use': str(path)}, f'convert {path} --to DIR'),
     ({'use': str(tmp_path)}, 'not a bundle'),
   ):
     assert_one_line_and_nothing_written(run(path, **flags), part)

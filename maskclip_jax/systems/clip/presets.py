@@ -5,20 +5,21 @@ from maskclip_jax.systems.system import ModelCard, Preset
 
 PRESETS = {f'clip_{size}': Preset('clip', CLIP_SIZES[size]) for size in CLIP_SIZES}
 
-# The repositories of the Hugging Face hub that hold OpenAI's weights as safetensors.
-_REPOSITORIES = {
-  'vit_b32': 'base_patch32_clip_224',
-  'vit_b16': 'base_patch16_clip_224',
-  'vit_l14': 'large_patch14_clip_224',
-  'vit_l14_336': 'large_patch14_clip_336',
+# What OpenAI calls each size, and the repository of the Hugging Face hub that holds its
+# weights as safetensors.
+_PUBLISHED = {
+  'vit_b32': ('ViT-B/32', 'base_patch32_clip_224'),
+  'vit_b16': ('ViT-B/16', 'base_patch16_clip_224'),
+  'vit_l14': ('ViT-L/14', 'large_patch14_clip_224'),
+  'vit_l14_336': ('ViT-L/14@336', 'large_patch14_clip_336'),
 }
 
 CARDS = {
   f'clip_{size}': ModelCard(
-    f'CLIP {size.replace("_", " ")}',
+    f"OpenAI's CLIP {title}, both towers",
     f'timm/vit_{name}.openai on the Hugging Face hub, safetensors',
     'MIT (OpenAI CLIP)',
     url=f'https://huggingface.co/timm/vit_{name}.openai',
   )
-  for size, name in _REPOSITORIES.items()
+  for size, (title, name) in _PUBLISHED.items()
 }

@@ -66,48 +66,51 @@ PRESETS = {
 CARDS = {
   'fcclip_convnext_large': ModelCard(
     'FC-CLIP: masks and words from one frozen CLIP ConvNeXt-L',
-    'github.com/bytedance/fc-clip, PyTorch files; CLIP from open_clip',
+    'github.com/bytedance/fc-clip, fcclip_cocopan.pth; and clip_convnext_large_d',
     'Apache-2.0 (authors), on MIT (LAION CLIP)',
-    'README: ADE20K-150 PQ 26.8, AP 16.8, mIoU 34.1; A-847 14.8, PC-59 58.4, PC-459 '
+    'authors: ADE20K-150 PQ 26.8, AP 16.8, mIoU 34.1; A-847 14.8, PC-59 58.4, PC-459 '
     '18.2; COCO PQ 54.4 (seen)',
-    url='https://github.com/bytedance/fc-clip',
+    url='https://drive.google.com/file/d/1-91PIns86vyNaL3CzMmDD39zKGnPMtvj',
   ),
   'ovrcoat_convnext_large': ModelCard(
     'OVRCOAT: FC-CLIP with its CLIP trained further; void gives way where CLIP is sure',
-    'github.com/nickormushev/OVRCOAT, PyTorch file; text tower from open_clip',
+    'github.com/nickormushev/OVRCOAT, PyTorch file; and clip_convnext_large_d',
     'Apache-2.0 (authors), on MIT (LAION CLIP)',
-    'README: ADE20K-150 PQ 28.6; Cityscapes PQ 45.3; COCO PQ 54.6 (seen)',
+    'authors: ADE20K-150 PQ 28.6; Cityscapes PQ 45.3; COCO PQ 54.6 (seen)',
     url='https://github.com/nickormushev/OVRCOAT',
   ),
   **{
     f'maftp_convnext_{name}': ModelCard(
       f'MAFT+ ({size}): FC-CLIP with its CLIP trained further, {about}',
-      f'github.com/jiaosiyu1999/MAFT-Plus, {file}; text tower from open_clip',
+      f'github.com/jiaosiyu1999/MAFT-Plus, {file}; and {clip}',
       'MIT (authors), on MIT (LAION CLIP)',
       numbers,
       url='https://github.com/jiaosiyu1999/MAFT-Plus',
     )
-    for name, size, about, file, numbers in (
+    for name, size, about, file, clip, numbers in (
       (
         'base',
         'CLIP ConvNeXt-B',
         'words that have seen the photo',
         'maftp_b.pth',
-        'README, mIoU: ADE20K-150 34.6, A-847 13.8, PC-459 16.2, PC-59 57.5',
+        'clip_convnext_base_w',
+        'authors, mIoU: ADE20K-150 34.6, A-847 13.8, PC-459 16.2, PC-59 57.5',
       ),
       (
         'large',
         'CLIP ConvNeXt-L',
         'words that have seen the photo',
         'maftp_l.pth',
-        'README, mIoU: ADE20K-150 36.1, A-847 15.1, PC-459 21.6, PC-59 59.4',
+        'clip_convnext_large_d',
+        'authors, mIoU: ADE20K-150 36.1, A-847 15.1, PC-459 21.6, PC-59 59.4',
       ),
       (
         'large_panoptic',
         'CLIP ConvNeXt-L',
         'the panoptic model: name this preset, which its file does not tell',
         'maftp_l_pano.pth',
-        'README: ADE20K-150 PQ 27.1',
+        'clip_convnext_large_d',
+        'authors: ADE20K-150 PQ 27.1',
       ),
     )
   },
