@@ -53,8 +53,8 @@ def plan_jobs(
     ValueError: two photos with one place for their results, or a file that somebody
       else wrote where results would go.
   """
-  stems = _stems(photos)
-  there = folder.entries(out, stems)
+  there = folder.entries(out, [photo.name for photo in photos])
+  stems = _stems(photos, there)
   ids = _image_ids(photos, stems, there)
   jobs = []
   for photo, stem, image_id in zip(photos, stems, ids, strict=True):
@@ -83,15 +83,20 @@ def listed_entries(
   return [entry for entry in ordered if entry.settings == settings]
 
 
-def _stems(photos: Sequence[PhotoFile]) -> list[str]:
-  """A distinct name for each photo's results: without ending, or with it if shared."""
+def _stems(photos: Sequence[PhotoFile], there: Mapping[str, Entry]) -> list[str]:
+  """A distinct name for each photo's results: without ending, or with it if shared.
+
+  Results that are there keep their name, also where another photo would now share it.
+  """
   short = [str(pathlib.PurePath(photo.name).with_suffix('')) for photo in photos]
   count: dict[str, int] = {}
   for name in short:
     count[name] = count.get(name, 0) + 1
   stems, taken = [], {}
   for photo, name in zip(photos, short, strict=True):
-    stem = name if count[name] == 1 and name not in _RESERVED else photo.name
+    kept = name in there and there[name].image.get('file_name') == photo.name
+    short_one = (count[name] == 1 or kept) and name not in _RESERVED
+    stem = name if short_one else photo.name
     if stem in taken:
       raise ValueError(
         f'{taken[stem]} and {photo.path} have the same name: segment them into '
@@ -138,21 +143,22 @@ def _check_places(
   there: Mapping[str, Entry],
 ) -> None:
   """Finds that no result takes the place of a photo or of somebody else's file."""
-  photos = {job.photo.path.resolve() for job in jobs}
+  photos = {os.path.realpath(job.photo.path) for job in jobs}
   for job in jobs:
     ours = there[job.stem].files if job.stem in there else ()
     for name in folder.result_names(job.stem, tasks):
       path = out / name
       if not os.path.exists(path):
         continue
-      if path.resolve() in photos:
+      if os.path.realpath(path) in photos:
         raise ValueError(
           f'{path} is one of the photos, and a result of {job.photo.path} would take '
           'its place: choose another --out'
         )
       if path.name not in ours:
         raise _not_ours(path)
-  for name in (f'{folder.PREDICTIONS}.json', folder.PAGE):
+  merged = (f'{folder.PREDICTIONS}.json', f'{folder.PREDICTIONS}.panoptic.json')
+  for name in (*merged, folder.PAGE):
     if len(jobs) > 1 and (out / name).exists() and not folder.is_ours(out / name):
       raise _not_ours(out / name)
 

@@ -24,11 +24,16 @@ class PhotoFile:
   Attributes:
     path: where it is.
     name: where it is below the folder or pattern that it was found by; its own name if
-      it was given as a file.
+      it was given as a file. Bytes that are not UTF-8 are spelt out, since JSON has
+      none.
   """
 
   path: pathlib.Path
   name: str
+
+  def __post_init__(self):
+    name = os.fsencode(self.name).decode('utf-8', 'backslashreplace')
+    object.__setattr__(self, 'name', name)
 
 
 @dataclasses.dataclass(frozen=True)

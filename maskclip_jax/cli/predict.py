@@ -19,6 +19,7 @@ from maskclip_jax.cli.stopping import obeyed_at_once
 NAME, HELP = 'predict', 'Segment photos by words.'
 # So few photos get a table of what was found in each.
 TABLES = 4
+_LARGEST_SCALE = 16
 _CHOICES = (
   'object_threshold',
   'overlap_threshold',
@@ -94,8 +95,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
   start = time.perf_counter()
   tasks = parse_tasks(arguments.task)
-  if arguments.overlay_scale is not None and arguments.overlay_scale < 1:
-    raise ValueError(f'--overlay_scale is 1, 2, ..., not {arguments.overlay_scale}')
+  if arguments.overlay_scale not in (None, *range(1, _LARGEST_SCALE + 1)):
+    raise ValueError(
+      f'--overlay_scale is 1, 2, ..., {_LARGEST_SCALE}, not {arguments.overlay_scale}'
+    )
   found = find_photos(arguments.photos)
   photos = found.photos
   for text in [*found.problems, *(f'note: {text}' for text in found.notes)]:
@@ -212,12 +215,11 @@ def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:
 def _save(prediction, job, tasks, settings, arguments) -> list[pathlib.Path]:
   from maskclip_jax.results import folder
 
+  names = folder.result_names(job.stem, tasks)
   info = folder.make_info(
-    str(arguments.model),
-    settings,
-    folder.photo_state(job.photo.path),
-    folder.result_names(job.stem, tasks),
+    str(arguments.model), settings, folder.photo_state(job.photo.path), names
   )
+  folder.remove_others(arguments.out, job.stem, names)
   return prediction.save(
     arguments.out,
     job.stem,

@@ -131,6 +131,26 @@ def is_result(path: pathlib.Path) -> bool:
   return False
 
 
+def remove_others(folder: pathlib.Path, stem: str, kept: Sequence[str]) -> None:
+  """Removes results of a photo whose JSON is about to be replaced and not list them.
+
+  Nothing would say what is in them, and the next run would take them for photos.
+
+  Args:
+    folder: where the results are.
+    stem: the photo's.
+    kept: paths in the folder that will be written.
+  """
+  entry = read_entry(folder / (stem + _JSON), stem)
+  if entry is None:
+    return
+  names = {pathlib.PurePath(name).name for name in kept}
+  for name in entry.files:
+    path = (folder / stem).with_name(name)
+    if name not in names and path.name == name and not path.is_symlink():
+      path.unlink(missing_ok=True)
+
+
 def entries(folder: pathlib.Path, stems: Sequence[str]) -> dict[str, Entry]:
   """The results in a folder: what its merged file lists, and what lies beside stems.
 
@@ -220,9 +240,11 @@ def write_merged(
   written, rows = [], []
   for ending in (_JSON, _PANOPTIC):
     chosen = [e for e in found if pathlib.PurePath(e.stem).name + ending in e.files]
-    if not chosen:
-      continue
     path = folder / f'{PREDICTIONS}{ending}'
+    if not chosen:
+      if is_ours(path):
+        path.unlink()  # Of other tasks or words.
+      continue
     with atomic.file(path) as part, part.open('w', encoding='utf-8') as file:
       merged = _write_one(file, info, folder, chosen, ending)
     rows = rows or merged

@@ -321,10 +321,11 @@ class Prediction:
       files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
     if self.instances is not None:
       files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
-    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
     if self.photo is not None:
       picture = self.overlay(scale=overlay_scale)
       files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
+    # The last takes its place first: pictures without it would be taken for photos.
+    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
     return atomic.write_together(directory, files)
 
   def summary(self, *, width: int = 80) -> str:

@@ -292,3 +292,65 @@ def test_an_unwritable_folder(tmp_path, capsys):
   (tmp_path / 'out').mkdir(mode=0o500)
   assert predict(tmp_path / 'a.jpg', out=tmp_path / 'out') == 2
   assert 'no permission' in capsys.readouterr().err
+
+
+def test_other_tasks_leave_no_results_that_nothing_describes(tmp_path, capsys):
+  """They would be taken for photos: no JSON lists them."""
+  for name in ('a.jpg', 'b.jpg'):
+    photo(tmp_path / name)
+  assert predict(tmp_path, out=tmp_path, task='panoptic,instance') == 0
+  (tmp_path / 'notes.txt').write_text('mine')
+  for task in ('semantic', 'semantic', 'panoptic'):
+    assert predict(tmp_path, out=tmp_path, task=task) == 0
+    assert '2 of 2 photos' in capsys.readouterr().out
+  results = {f'{stem}{end}' for stem in 'ab' for end in RESULTS}
+  merged = {'predictions.json', 'index.html'}
+  assert set(tree(tmp_path)) == results | merged | {'a.jpg', 'b.jpg', 'notes.txt'}
+
+
+RESULTS = ('.json', '.overlay.png', '.panoptic.png')
+
+
+def test_a_photo_of_the_same_stem_later_changes_no_name_and_no_number(tmp_path):
+  for name in ('x.jpg', 'y.jpg'):
+    photo(tmp_path / 'in' / name)
+  predict(tmp_path / 'in', out=tmp_path / 'out')
+  photo(tmp_path / 'in/x.png')
+  assert predict(tmp_path / 'in', out=tmp_path / 'out') == 0
+  images = read(tmp_path / 'out/predictions.json')['images']
+  found = [(image['id'], image['file_name']) for image in images]
+  assert found == [(1, 'x.jpg'), (2, 'y.jpg'), (3, 'x.png')]
+  assert {f'{stem}.json' for stem in ('x', 'y', 'x.png')} <= set(tree(tmp_path / 'out'))
+
+
+def test_a_merged_file_of_somebody_else_is_left(tmp_path, capsys):
+  (tmp_path / 'out').mkdir()
+  (tmp_path / 'out/predictions.panoptic.json').write_text('mine')
+  for name in ('x.jpg', 'y.jpg'):
+    photo(tmp_path / name)
+  assert predict(tmp_path / 'x.jpg', tmp_path / 'y.jpg', out=tmp_path / 'out') == 2
+  assert 'predictions.panoptic.json exists and was not written' in (
+    capsys.readouterr().err
+  )
+
+
+def test_links_in_a_circle_and_names_in_other_encodings(tmp_path, capsys):
+  photo(tmp_path / 'in/good.jpg')
+  (tmp_path / 'in/circle.jpg').symlink_to(tmp_path / 'in/circle.jpg')
+  odd = os.fsencode(tmp_path / 'in') + b'/caf\xe9.jpg'
+  try:
+    pathlib.Path(os.fsdecode(odd)).write_bytes((tmp_path / 'in/good.jpg').read_bytes())
+  except OSError:
+    pytest.skip('this file system keeps names in UTF-8 only')
+  assert predict(tmp_path / 'in', out=tmp_path / 'out') == 2
+  captured = capsys.readouterr()
+  assert 'circle.jpg' in captured.err
+  assert '2 of 3 photos' in captured.out
+  images = read(tmp_path / 'out/predictions.json')['images']
+  assert sorted(image['file_name'] for image in images) == ['caf\\xe9.jpg', 'good.jpg']
+
+
+def test_an_overlay_larger_than_memory_is_refused(tmp_path, capsys):
+  path = photo(tmp_path / 'x.jpg')
+  assert predict(path, out=tmp_path / 'out', flags=['--overlay_scale', '1000']) == 2
+  assert '--overlay_scale is 1, 2, ..., 16' in capsys.readouterr().err
