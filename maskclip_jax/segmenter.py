@@ -180,7 +180,10 @@ class Segmenter:
         )
       return Vocabulary.parse(fixed)
     if words is None:
-      raise ValueError("name what to look for, e.g. --vocabulary 'cat; stuff:floor'")
+      raise ValueError(
+        "name what to look for by words, such as 'cat; stuff:floor', or a vocabulary "
+        'such as ade20k-150'
+      )
     if not isinstance(words, Vocabulary):
       words = Vocabulary.parse(words)
     return words.for_system(self.preset.words)

@@ -17,7 +17,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--evals', help='protocols, such as ade150,pc59; --list names them'
   )
-  parser.add_argument('--model', help='bundle directory or name')
+  parser.add_argument(
+    '--model', help='bundle directory, that of a run, or a name of `models list`'
+  )
   parser.add_argument(
     '--predictions', help='judge the predictions in this folder instead'
   )

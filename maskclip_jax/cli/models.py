@@ -40,7 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
       if text:
         print(_wrapped(label + text))
     print()
-  print('A published model is fetched by hand and converted: convert FILE --to DIR.')
+  print(
+    'A published model is fetched by hand and converted: convert FILE --to DIR, with\n'
+    '--clip FILE where the weights are those of two files (docs/models.md).'
+  )
   return 0
 
 

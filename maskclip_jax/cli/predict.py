@@ -36,7 +36,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'photos', nargs='+', metavar='PHOTO', help='file, folder or pattern'
   )
-  parser.add_argument('--model', required=True, help='bundle directory or name')
+  parser.add_argument(
+    '--model',
+    required=True,
+    help='bundle directory, that of a run, or a name of `models list`',
+  )
   parser.add_argument(
     '--vocabulary',
     help="words ('cat; sofa, couch; stuff:floor'), a file, or a name (ade20k-150)",

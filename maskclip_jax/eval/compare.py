@@ -43,7 +43,8 @@ def comparison(
     raise ValueError('there is nothing to compare: name evaluations')
   models, rows = _grid(entries, everything)
   table = rich.table.Table(title='Evaluations, in percent', title_justify='left')
-  table.add_column('number', overflow='fold')
+  # What people search for and copy: other columns give way first.
+  table.add_column('number', overflow='fold', no_wrap=True)
   for model in models:
     heading = rich.text.Text(model)
     table.add_column(heading, justify='right', overflow='fold')

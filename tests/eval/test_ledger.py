@@ -131,6 +131,15 @@ def test_names_with_brackets_are_not_markup(semantic):
   assert '31.9 MasQCLIP' in text
 
 
+def test_a_number_keeps_its_name_whole_on_a_narrow_terminal(semantic):
+  _, (entry,), _ = semantic
+  one = json.loads(json.dumps(entry))
+  name = 'miniature+4 of 250/mIoU_gt[base_things]'
+  one['model']['name'] = 'clip_baseline_miniature'
+  one['numbers'][name], one['headline'] = 0.5, [name]
+  assert name in comparison([one], width=80)
+
+
 def test_published_numbers_are_of_protocols_that_exist():
   for one in PUBLISHED:
     protocol, _, metric = one.metric.partition('/')
