@@ -40,7 +40,7 @@ class ShardMiner:
     job: the job.
 
   Raises:
-    As `PairMiner` and `MiningJob.open`.
+    FileNotFoundError, ValueError: as for `PairMiner` and `MiningJob.open`.
   """
 
   def __init__(self, job: MiningJob):
