@@ -7,9 +7,26 @@ exist, one key for values that are never used.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
+
+
+def check_devices() -> None:
+  """Finds out whether JAX can compute at all, before anything is loaded.
+
+  Raises:
+    ValueError: it finds no device of the kinds that it is told to use.
+  """
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    reason = str(error).splitlines()[0]
+    raise ValueError(
+      f'JAX finds no device (JAX_PLATFORMS is {os.environ.get("JAX_PLATFORMS")!r}): '
+      f'{reason}'
+    ) from None
 
 
 @contextlib.contextmanager

@@ -67,3 +67,16 @@ def test_a_step_of_training_is_the_same_under_every_setting(tmp_path):
     under = train(config, tmp_path / 'set')
   for path, value in plain.state.params.items():
     np.testing.assert_array_equal(value, under.state.params[path], path)
+
+
+def test_a_platform_that_is_not_there_is_one_line(monkeypatch, tmp_path, capsys):
+  def devices():
+    raise RuntimeError("Unable to initialize backend 'tpu': no such file\nmore")
+
+  monkeypatch.setenv('JAX_PLATFORMS', 'tpu')
+  monkeypatch.setattr(jax, 'devices', devices)
+  Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
+  assert main(predict(tmp_path / 'x.png', tmp_path / 'out')) == 2
+  error = capsys.readouterr().err.strip()
+  assert "JAX_PLATFORMS is 'tpu'" in error
+  assert '\n' not in error

@@ -97,9 +97,15 @@ def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
 
   What the environment says of JAX's cache (`JAX_COMPILATION_CACHE_DIR`) comes before
   the user's cache, and after a directory that a flag names.
+
+  Raises:
+    ValueError: there is no device to compile for.
   """
   import jax
 
+  from maskclip_jax import jax_settings
+
+  jax_settings.check_devices()
   counter = Compilation()
   jax.monitoring.register_event_duration_secs_listener(counter.on_duration)
   jax.monitoring.register_event_listener(counter.on_event)

@@ -48,9 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--task', default='panoptic', help='panoptic, semantic, instance, or a,b of them'
   )
-  parser.add_argument(
-    '--out', required=True, type=pathlib.Path, help='folder for results'
-  )
+  parser.add_argument('--out', required=True, type=_folder, help='folder for results')
   parser.add_argument('--object_threshold', type=float, help='least score of a segment')
   parser.add_argument(
     '--overlap_threshold', type=float, help='least visible share of a segment'
@@ -83,6 +81,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     help='make also results that are there, of the same photo and settings',
   )
   add_model_flags(parser)
+
+
+def _folder(text: str) -> pathlib.Path:
+  if not text:
+    raise argparse.ArgumentTypeError('it is empty: name a folder')
+  return pathlib.Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

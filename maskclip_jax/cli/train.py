@@ -86,10 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
       arguments.process_id,
       heartbeat_seconds=arguments.heartbeat_seconds,
     )
+  from maskclip_jax import jax_settings
   from maskclip_jax.train.config import read
   from maskclip_jax.train.loop import train
   from maskclip_jax.train.stages import run_pipeline
 
+  jax_settings.check_devices()
   options = {
     'command': ['python', '-m', 'maskclip_jax', *sys.argv[1:]],
     'say': _nothing if arguments.quiet else print,

@@ -99,6 +99,7 @@ class Vocabulary:
       text, treatment = where, treatment or system
     if _is_file(text):
       return cls.load(text).treated(treatment)
+    text = _decoded(text)
     if _is_name(text):
       if text.lower() not in library.names():
         error = unknown('vocabulary', text, library.names())
@@ -314,6 +315,11 @@ class Vocabulary:
 
 def _unit(vectors: Float[np.ndarray, 'n d']) -> Float[np.ndarray, 'n d']:
   return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
+
+
+def _decoded(text: str) -> str:
+  """Typed words in UTF-8, which Python splits into bytes in the plainest locale (C)."""
+  return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
 
 
 def _listed(spec: Any) -> Any:

@@ -354,3 +354,10 @@ def test_an_overlay_larger_than_memory_is_refused(tmp_path, capsys):
   path = photo(tmp_path / 'x.jpg')
   assert predict(path, out=tmp_path / 'out', flags=['--overlay_scale', '1000']) == 2
   assert '--overlay_scale is 1, 2, ..., 16' in capsys.readouterr().err
+
+
+def test_an_empty_out_is_no_folder(tmp_path, capsys):
+  with pytest.raises(SystemExit) as stopped:
+    predict(photo(tmp_path / 'x.jpg'), out='')
+  assert stopped.value.code == 2
+  assert 'it is empty: name a folder' in capsys.readouterr().err

@@ -211,6 +211,11 @@ def test_what_is_hardly_a_word_is_noted(word, note):
   assert any(re.search(note, text) for text in notes), notes
 
 
+def test_words_are_utf_8_in_the_plainest_locale():
+  typed = 'Kätzchen; 狗'.encode().decode('ascii', 'surrogateescape')
+  assert [name for name, _, _ in classes(typed)] == ['Kätzchen', '狗']
+
+
 @pytest.mark.parametrize('text', ['/no/such', './names', '~/classes'])
 def test_a_path_that_is_not_there_is_no_word(text):
   with pytest.raises(FileNotFoundError, match='no vocabulary file'):
