@@ -85,14 +85,15 @@ CARDS = {
       f'github.com/jiaosiyu1999/MAFT-Plus, {file}; and {clip}',
       'MIT (authors), on MIT (LAION CLIP)',
       numbers,
-      url='https://github.com/jiaosiyu1999/MAFT-Plus',
+      url=url,
     )
-    for name, size, about, file, clip, numbers in (
+    for name, size, about, file, url, clip, numbers in (
       (
         'base',
         'CLIP ConvNeXt-B',
         'words that have seen the photo',
         'maftp_b.pth',
+        'https://drive.google.com/file/d/1BeEeKOnWWIWIH-QWK_zLhAPUzCOnHuFG',
         'clip_convnext_base_w',
         'authors, mIoU: ADE20K-150 34.6, A-847 13.8, PC-459 16.2, PC-59 57.5',
       ),
@@ -101,6 +102,7 @@ CARDS = {
         'CLIP ConvNeXt-L',
         'words that have seen the photo',
         'maftp_l.pth',
+        'https://drive.google.com/file/d/1EQo5guVuKkSSZj4bv0FQN_4X9h_Rwfe5',
         'clip_convnext_large_d',
         'authors, mIoU: ADE20K-150 36.1, A-847 15.1, PC-459 21.6, PC-59 59.4',
       ),
@@ -109,6 +111,7 @@ CARDS = {
         'CLIP ConvNeXt-L',
         'the panoptic model: name this preset, which its file does not tell',
         'maftp_l_pano.pth',
+        'https://github.com/jiaosiyu1999/MAFT-Plus',
         'clip_convnext_large_d',
         'authors: ADE20K-150 PQ 27.1',
       ),
