@@ -20,8 +20,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--clip',
-    help='CLIP checkpoint: for the text tower that system files leave out, or to '
-    'replace the CLIP of an OVSeg',
+    help='CLIP checkpoint, or the folder of its repository: for what system files '
+    'leave out of it, or to replace the CLIP of an OVSeg',
   )
 
 
