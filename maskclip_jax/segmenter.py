@@ -290,7 +290,7 @@ class Segmenter:
       known[-1] = {'coat'} if self.preset.vocabulary is None else set()
     if unknown := sorted(set(choices).difference(*known)):
       raise ValueError(
-        f'unknown choice {", ".join(unknown)}: choose among '
+        f'unknown choice {", ".join(unknown)}: {self.preset.system} takes '
         f'{", ".join(sorted(set().union(*known)))}'
       )
     choices = {

@@ -130,7 +130,7 @@ def test_thresholds_are_the_callers_choice(segmenter):
     ({'vocabulary': None}, 'name what to look for'),
     ({'vocabulary': 'cat', 'task': 'boxes'}, 'task must be among'),
     ({'vocabulary': 'cat', 'object_threshold': 2.0}, r'in \[0, 1\]'),
-    ({'vocabulary': 'cat', 'treshold': 0.5}, 'unknown choice treshold'),
+    ({'vocabulary': 'cat', 'treshold': 0.5}, 'unknown choice treshold: masqclip takes'),
     ({'vocabulary': 'cat', 'short_edge': 0}, 'must be positive'),
     ({'vocabulary': 'cat', 'short_edge': 2.5}, 'short_edge must be int, not 2.5'),
     ({'vocabulary': 'cat', 'long_edge': 10**9}, 'at most 16384'),
