@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from pycocotools import mask as coco_mask
 
 from maskclip_jax import plain
@@ -14,6 +14,8 @@ from maskclip_jax.names import shown
 MASK_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 # Drawing takes memory by the length of an outline, outside the photo too.
 _FAR = 16
+# Digits of five bits of a length below 2^32, with a sign.
+_DIGITS = 7
 
 
 def check_outlines(outlines: Sequence[Any], size: tuple[int, int]) -> None:
@@ -43,6 +45,51 @@ def check_near(text: str, size: tuple[int, int]) -> None:
     check_outlines(value, size)
 
 
+def check_runs(counts: Any, size: tuple[int, int]) -> None:
+  """Finds that run lengths cover their photo.
+
+  pycocotools does not: of shorter ones it returns memory as it finds it, and comparing
+  longer ones takes all memory there is.
+
+  Args:
+    counts: a list of lengths, or COCO's text of them.
+    size: height and width of the photo.
+
+  Raises:
+    ValueError: they cover less or more, or are not lengths.
+  """
+  lengths = np.asarray(counts) if isinstance(counts, list) else _run_lengths(counts)
+  kind = lengths.dtype.kind
+  if lengths.ndim != 1 or kind not in 'iuf' or not np.all(lengths == lengths // 1):
+    raise ValueError('run lengths are whole numbers')
+  if lengths.min(initial=0) < 0 or lengths.sum() != size[0] * size[1]:
+    raise ValueError(
+      f'the runs of a mask cover {int(lengths.sum())} pixels, and the photo has '
+      f'{size[0] * size[1]}'
+    )
+
+
+def _run_lengths(text: str | bytes) -> Int[np.ndarray, ' n']:
+  """The lengths in COCO's text: digits of five bits, and from the fourth on the
+  difference to the last but one."""
+  if not isinstance(text, bytes):
+    text = text.encode('ascii')
+  codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+  ends = np.flatnonzero(codes & 32 == 0)
+  if not len(ends) or ends[-1] != len(codes) - 1 or not np.all(codes >> 6 == 0):
+    raise ValueError("the run lengths are not COCO's text")
+  starts = np.concatenate([[0], ends[:-1] + 1])
+  digits = ends - starts + 1
+  if digits.max() > _DIGITS:
+    raise ValueError("the run lengths are not COCO's text")
+  places = np.arange(len(codes)) - np.repeat(starts, digits)
+  values = np.add.reduceat((codes & 31) << (5 * places), starts)
+  values -= np.where(codes[ends] & 16, 1 << (5 * digits), 0)
+  for chain in (values[1::2], values[2::2]):
+    np.cumsum(chain, out=chain)
+  return values
+
+
 def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
   """The pixels of a stored mask.
 
@@ -62,8 +109,10 @@ def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
     if not outlines:
       return np.zeros(size, bool)
     value = coco_mask.merge(coco_mask.frPyObjects(outlines, *size))
-  elif isinstance(value['counts'], list):
-    value = coco_mask.frPyObjects(value, *size)
-  if tuple(value['size']) != tuple(size):
+  elif tuple(value['size']) != tuple(size):
     raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
+  else:
+    check_runs(value['counts'], size)
+    if isinstance(value['counts'], list):
+      value = coco_mask.frPyObjects(value, *size)
   return coco_mask.decode([value])[..., 0].astype(bool)

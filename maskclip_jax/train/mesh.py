@@ -108,7 +108,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.model]
   known = math.prod(size for size in sizes if size != -1)
-  if sizes.count(-1) == 1 and len(devices) % max(known, 1) == 0:
+  if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
     sizes[sizes.index(-1)] = len(devices) // known
   if math.prod(sizes) != len(devices) or min(sizes) < 1:
     raise ValueError(

@@ -140,6 +140,10 @@ def turn_first(rows):
     ),
     (lambda rows: rows[0].pop('score'), "row 0 has no 'score'"),
     (lambda rows: rows[0].update(segmentation=7), 'neither polygons nor run lengths'),
+    (
+      lambda rows: rows[0]['segmentation'].update(counts=[5, 5]),
+      'runs of a mask cover 10 pixels, and the photo has',
+    ),
     (lambda rows: rows.insert(0, None), "row 0 has no 'image_id'"),
   ],
 )

@@ -73,6 +73,7 @@ def whole(tmp_path_factory):
       'no sharding rule matches .*: end the rules with',
     ),
     (['--config.mesh.model=3'], 'does not fit 1 devices'),
+    (['--config.mesh.fsdp=0'], 'does not fit 1 devices'),
     (
       ['--config.optim.accumulate=2', '--config.data.batch_size=3'],
       r'a batch of 3 does not divide into 2 parts \(optim.accumulate\)',
