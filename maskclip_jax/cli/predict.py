@@ -227,8 +227,8 @@ def _save(prediction, job, tasks, settings, arguments) -> list[pathlib.Path]:
   info = folder.make_info(
     str(arguments.model), settings, folder.photo_state(job.photo.path), names
   )
-  folder.remove_others(arguments.out, job.stem, names)
-  return prediction.save(
+  others = folder.other_results(arguments.out, job.stem, names)
+  files = prediction.save(
     arguments.out,
     job.stem,
     file_name=job.photo.name,
@@ -236,6 +236,9 @@ def _save(prediction, job, tasks, settings, arguments) -> list[pathlib.Path]:
     info=info,
     overlay_scale=arguments.overlay_scale,
   )
+  for path in others:
+    path.unlink(missing_ok=True)
+  return files
 
 
 def _write_merged(jobs, settings, failures, arguments) -> None:

@@ -131,8 +131,10 @@ def is_result(path: pathlib.Path) -> bool:
   return False
 
 
-def remove_others(folder: pathlib.Path, stem: str, kept: Sequence[str]) -> None:
-  """Removes results of a photo whose JSON is about to be replaced and not list them.
+def other_results(
+  folder: pathlib.Path, stem: str, kept: Sequence[str]
+) -> list[pathlib.Path]:
+  """Results of a photo that its new JSON will not list.
 
   Nothing would say what is in them, and the next run would take them for photos.
 
@@ -143,12 +145,15 @@ def remove_others(folder: pathlib.Path, stem: str, kept: Sequence[str]) -> None:
   """
   entry = read_entry(folder / (stem + _JSON), stem)
   if entry is None:
-    return
+    return []
   names = {pathlib.PurePath(name).name for name in kept}
-  for name in entry.files:
-    path = (folder / stem).with_name(name)
-    if name not in names and path.name == name and not path.is_symlink():
-      path.unlink(missing_ok=True)
+  place = (folder / stem).parent
+  others = [
+    place / name
+    for name in map(str, entry.files)
+    if name not in names and pathlib.PurePath(name).name == name
+  ]
+  return [path for path in others if path.is_file() and not path.is_symlink()]
 
 
 def entries(folder: pathlib.Path, stems: Sequence[str]) -> dict[str, Entry]:
