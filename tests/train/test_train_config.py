@@ -200,8 +200,14 @@ def shipped() -> list[str]:
   return [*masqclip, *maskclip, *ovseg, *miniature, 'mask2former.py:']
 
 
-@pytest.mark.parametrize('spec', shipped())
-@pytest.mark.parametrize('runlocal', ['', 'runlocal'])
+@pytest.mark.parametrize(
+  ('spec', 'runlocal'),
+  [
+    *((spec, '') for spec in shipped()),
+    # The same steps and data whatever the profile.
+    *((spec, 'runlocal') for spec in shipped() if 'profile=paper' not in spec),
+  ],
+)
 def test_every_shipped_configuration_fits_its_model(spec, runlocal):
   """All but the arrays: fields, presets, expressions over paths, batch and mesh."""
   comma = '' if spec.endswith(':') else ','
