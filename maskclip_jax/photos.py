@@ -1,12 +1,13 @@
 """Reading photos as people have them: any mode, any orientation, one clear error."""
 
+import functools
 import io
 import os
 import pathlib
 import struct
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -113,16 +114,40 @@ def read_photo(
   if not path.is_file():
     what = 'is a folder' if path.is_dir() else 'does not exist'
     raise FileNotFoundError(f'{path} {what}: give the path of an image file')
+  return _photo(functools.partial(path.open, 'rb'), str(path), white)
+
+
+def photo_from_bytes(
+  content: bytes, name: str, white: float | None = None
+) -> UInt8[np.ndarray, 'h w 3']:
+  """The content of an image file as upright RGB, 0..255; see `read_photo`.
+
+  Args:
+    content: the file.
+    name: what to call it where it cannot be read.
+    white: as of `read_photo`.
+
+  Raises:
+    ValueError: it is not an image, is truncated, or is too large.
+  """
+  return _photo(functools.partial(io.BytesIO, content), name, white)
+
+
+def _photo(
+  opened: Callable[[], BinaryIO], name: str, white: float | None
+) -> UInt8[np.ndarray, 'h w 3']:
+  """What `read_photo` returns for a file of any kind."""
   try:
-    pixels, known_white, turn = _decode(path)
+    with opened() as file:
+      pixels, known_white, turn = _decode(file)
   except UnidentifiedImageError:
     raise ValueError(
-      f'{path} is not an image that can be read: check that the file is what its name '
+      f'{name} is not an image that can be read: check that the file is what its name '
       'says, or convert it to PNG or JPEG'
     ) from None
   except Image.DecompressionBombError:
     raise ValueError(
-      f'{path} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
+      f'{name} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
       'or crop it first'
     ) from None
   except PermissionError:
@@ -131,22 +156,23 @@ def read_photo(
     # Decoders raise errors of any type on damage in the middle of a file.
     reason = str(error) or type(error).__name__
     raise ValueError(
-      f'{path} is damaged ({reason}): fetch or export the image again'
+      f'{name} is damaged ({reason}): fetch or export the image again'
     ) from None
-  return _turned(photo_from_array(pixels, white or known_white, str(path)), turn)
+  return _turned(photo_from_array(pixels, white or known_white, name), turn)
 
 
-def _decode(path: pathlib.Path):
+def _decode(file: BinaryIO):
   """What `_pixels` returns for a file."""
   with warnings.catch_warnings():
     # Of odd EXIF, and from 89 megapixels on; Pillow's hard limit (twice that) is ours.
     warnings.filterwarnings('ignore', module=r'PIL\.')
     try:
       # Of a name Pillow would map grey TIFF into memory, and mix up turned ones.
-      with path.open('rb') as file, Image.open(file) as image:
+      with Image.open(file) as image:
         return _pixels(image)
     except ValueError:
-      content = path.read_bytes()
+      file.seek(0)
+      content = file.read()
       if not content.startswith(_PNG):
         raise
     with Image.open(io.BytesIO(_without_texts(content))) as image:

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from maskclip_jax.photos import PhotoWarning, photo_from_array, photo_from_pil
+from maskclip_jax.photos import (
+  PhotoWarning,
+  photo_from_array,
+  photo_from_bytes,
+  photo_from_pil,
+)
 from maskclip_jax.photos import read_photo as read
 
 
@@ -300,3 +305,17 @@ def test_any_error_of_a_decoder_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(PngImagePlugin.PngImageFile, 'load', fail)
   with pytest.raises(ValueError, match=r'photo\.png is damaged \(division by zero'):
     read(path)
+
+
+def test_the_content_of_a_file_is_read_as_the_file(tmp_path):
+  path = tmp_path / 'a.png'
+  Image.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)).save(path)
+  np.testing.assert_array_equal(
+    photo_from_bytes(path.read_bytes(), 'photo 7'), read(path)
+  )
+  for content, message in (
+    (b'hello', 'photo 7 is not an image'),
+    (path.read_bytes()[:50], 'photo 7 is damaged'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      photo_from_bytes(content, 'photo 7')

@@ -8,17 +8,13 @@ import concurrent.futures
 import dataclasses
 import functools
 import inspect
-import io
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
-from PIL import Image
 
 from maskclip_jax import jax_settings, photos
 from maskclip_jax.checkpoints import params, restore
@@ -29,6 +25,7 @@ from maskclip_jax.mining.nouns import Noun, nouns_of
 from maskclip_jax.mining.recipe import MiningConfig
 from maskclip_jax.ops.resize import resize
 from maskclip_jax.postprocess.partition import Partition
+from maskclip_jax.results.files import png_bytes
 from maskclip_jax.segmenter import Segmenter, load
 from maskclip_jax.systems.contract import (
   STRIDE,
@@ -252,10 +249,10 @@ class PairMiner:
     if not nouns:
       return NO_NOUN
     try:
-      pixels = decode(image)
+      pixels = photos.photo_from_bytes(image, f'photo {key}')
     except ValueError as error:
       if self.config.on_error == 'stop':
-        raise ValueError(f'photo {key}: {error}; --on_error skip goes on') from error
+        raise ValueError(f'{error}; --on_error skip goes on') from error
       return str(error)
     resized = PLAIN[0].photo(pixels, self._proposer.preset.preprocessing)
     return _Photo(position, resized, tuple(nouns))
@@ -397,35 +394,9 @@ def pair_of(
     int(mask.sum()),
     (int(top), int(left), int(bottom), int(right)),
     photo.shape[:2],
-    _png(pixels),
+    png_bytes(pixels),
     write_label_map(np.where(inside, 255, 0)),
   )
-
-
-def _png(pixels: Picture) -> bytes:
-  ok, data = cv2.imencode('.png', np.ascontiguousarray(pixels[..., ::-1]))
-  if not ok:
-    raise ValueError(f'OpenCV cannot write a PNG of shape {pixels.shape}')
-  return data.tobytes()
-
-
-def decode(image: bytes) -> Picture:
-  """An image file as upright RGB.
-
-  Raises:
-    ValueError: it is not an image, is damaged or too large.
-  """
-  with warnings.catch_warnings():
-    warnings.filterwarnings('ignore', module=r'PIL\.')
-    try:
-      with Image.open(io.BytesIO(image)) as opened:
-        return photos.photo_from_pil(opened)
-    except Exception as error:
-      # Decoders raise errors of any type on damage in the middle of a file.
-      reason = ' '.join(str(error).split()) or type(error).__name__
-      if 'BytesIO' in reason:
-        reason = f'{len(image)} bytes are not an image'
-      raise ValueError(f'cannot be read ({reason})') from error
 
 
 def column(values: Iterable[Any]) -> np.ndarray:

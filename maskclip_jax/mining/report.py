@@ -11,9 +11,10 @@ import numpy as np
 from maskclip_jax import atomic
 from maskclip_jax.data.records import read_label_map
 from maskclip_jax.mining.job import MiningJob, Photos, Shard
-from maskclip_jax.mining.miner import Picture, decode
+from maskclip_jax.mining.miner import Picture
 from maskclip_jax.mining.shards import read_pair
 from maskclip_jax.mining.statistics import NotedPair, Statistics, collect
+from maskclip_jax.photos import photo_from_bytes
 from maskclip_jax.results import charts
 from maskclip_jax.results.report_page import figure, page, table
 
@@ -241,7 +242,7 @@ def _caption(pair: NotedPair) -> str:
 
 def _picture(pair: NotedPair, source: Photos, shards: Sequence[Shard]) -> Picture:
   """The region in its own colours; the photo around it is faded."""
-  photo = decode(source[pair.photo]['image'])
+  photo = photo_from_bytes(source[pair.photo]['image'], pair.key)
   mask = np.zeros(pair.size, np.uint8)
   top, left, bottom, right = pair.box
   stored = read_pair(shards[pair.shard], pair.ordinal).mask

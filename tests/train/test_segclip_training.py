@@ -99,7 +99,7 @@ def test_a_loss_of_no_weight_is_not_computed():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'data': {'canvas': 32}}, 'canvas is 32 and this SegCLIP sees 64'),
+    ({'data': {'canvas': 32}}, 'canvas is 32 and this CLIP sees 64'),
     ({'data': {'caption_tokens': 78}}, 'caption_tokens is 78 and this CLIP reads at m'),
     (
       {'data': {'superpixel_patch': 0}},

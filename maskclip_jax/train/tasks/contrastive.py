@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.losses.terms import contrastive
-from maskclip_jax.nn.clip import VisionTower, normalize_pixels, unit
+from maskclip_jax.nn.clip import CLIPConfig, VisionTower, normalize_pixels, unit
 from maskclip_jax.plain import above
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
@@ -137,6 +138,24 @@ def judge_pairs(
   }
 
 
+def check_captions(data: DataConfig, clip: CLIPConfig) -> None:
+  """Fails where captions are longer than a text tower reads."""
+  if data.caption_tokens > clip.context_length:
+    raise ValueError(
+      f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
+      f'most {clip.context_length}'
+    )
+
+
+def check_canvas(data: DataConfig, clip: CLIPConfig) -> None:
+  """Fails where photos are of another size than an image tower sees."""
+  if data.canvas != clip.image_size:
+    raise ValueError(
+      f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
+      'pixels: they must be equal'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Task):
   """Photos and their texts find each other in the whole batch of all devices."""
@@ -158,11 +177,7 @@ class Contrastive(Task):
         f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
         f'pixels in patches of {clip.patch_size}: choose as much or less, whole patches'
       )
-    if data.caption_tokens > clip.context_length:
-      raise ValueError(
-        f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
-        f'most {clip.context_length}'
-      )
+    check_captions(data, clip)
 
   def derive(self, values: Flat, path: str) -> Array | None:
     if path != 'visual/positional_embedding' or not self.config.sine_positions:

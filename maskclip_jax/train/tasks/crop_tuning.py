@@ -19,7 +19,11 @@ from maskclip_jax.systems.ovseg.model import OVSeg
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, Task
-from maskclip_jax.train.tasks.contrastive import judge_pairs
+from maskclip_jax.train.tasks.contrastive import (
+  check_canvas,
+  check_captions,
+  judge_pairs,
+)
 
 SCALE = 'clip/logit_scale'
 
@@ -63,16 +67,8 @@ class CropTuning(Task):
   def check_data(cls, config: TrainConfig, preset: Preset) -> None:
     cls.check_kind(config)
     data, clip = config.data, preset.config.clip
-    if data.canvas != clip.image_size:
-      raise ValueError(
-        f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
-        'pixels: they must be equal'
-      )
-    if data.caption_tokens > clip.context_length:
-      raise ValueError(
-        f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
-        f'most {clip.context_length}'
-      )
+    check_canvas(data, clip)
+    check_captions(data, clip)
     if (clip.prompt_depth > 0) != cls.prompted:
       depth = 'at least 1' if cls.prompted else '0'
       raise ValueError(

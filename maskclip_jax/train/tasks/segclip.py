@@ -20,6 +20,7 @@ from maskclip_jax.systems.segclip.model import LARGEST_SCALE, SegCLIP
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, Task
+from maskclip_jax.train.tasks.contrastive import check_canvas, check_captions
 
 # All but CLIP's embeddings and the first norm [segclip 3.4].
 TRAINABLE = (
@@ -76,16 +77,8 @@ class SegCLIPTraining(Task):
   def check_data(cls, config: TrainConfig, preset: Preset) -> None:
     data, clip = config.data, preset.config.clip
     cls.check_kind(config)
-    if data.canvas != clip.image_size:
-      raise ValueError(
-        f'config.data.canvas is {data.canvas} and this SegCLIP sees {clip.image_size} '
-        'pixels: choose as much'
-      )
-    if data.caption_tokens > clip.context_length:
-      raise ValueError(
-        f'config.data.caption_tokens is {data.caption_tokens} and this CLIP reads at '
-        f'most {clip.context_length}'
-      )
+    check_canvas(data, clip)
+    check_captions(data, clip)
     if config.settings.get('superpixel', 1.0) and (
       data.superpixel_patch != clip.patch_size
     ):
