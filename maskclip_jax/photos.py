@@ -21,6 +21,9 @@ SUFFIXES = frozenset(
   }
 )
 
+# Formats of pictures alone, as Pillow calls them: others that it knows start programs.
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+
 # Bits that cameras, microscopes and scanners store in integers of 16.
 _DEPTHS = (8, 10, 12, 14, 16)
 # How far arithmetic leaves floats outside of 0..1.
@@ -133,6 +136,41 @@ def photo_from_bytes(
   return _photo(functools.partial(io.BytesIO, content), name, white)
 
 
+def photo_size(content: bytes, name: str) -> tuple[int, int]:
+  """Height and width of an image file as it lies there, from its head alone.
+
+  For files of strangers, before anything is decoded.
+
+  Args:
+    content: the file.
+    name: what to call it where it cannot be read.
+
+  Raises:
+    ValueError: it is not an image of `FORMATS`.
+  """
+  Image.init()
+  formats = [known for known in FORMATS if known in Image.OPEN]
+  try:
+    with warnings.catch_warnings():
+      warnings.filterwarnings('ignore', module=r'PIL\.')
+      with Image.open(io.BytesIO(content), formats=formats) as image:
+        return image.height, image.width
+  except Image.DecompressionBombError:
+    raise _too_large(name) from None
+  except Exception:
+    # Decoders raise errors of any type on damage.
+    raise ValueError(
+      f'{name} is not an image that can be read: send {", ".join(FORMATS[:4])} or TIFF'
+    ) from None
+
+
+def _too_large(name: str) -> ValueError:
+  return ValueError(
+    f'{name} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
+    'or crop it first'
+  )
+
+
 def _photo(
   opened: Callable[[], BinaryIO], name: str, white: float | None
 ) -> UInt8[np.ndarray, 'h w 3']:
@@ -146,10 +184,7 @@ def _photo(
       'says, or convert it to PNG or JPEG'
     ) from None
   except Image.DecompressionBombError:
-    raise ValueError(
-      f'{name} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
-      'or crop it first'
-    ) from None
+    raise _too_large(name) from None
   except PermissionError:
     raise
   except Exception as error:

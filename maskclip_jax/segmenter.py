@@ -8,6 +8,7 @@ A photo of any size and a vocabulary of any words run the same compiled program:
 lie on canvases of a few sizes, words are padded to a bucket.
 """
 
+import collections
 import concurrent.futures
 import functools
 import os
@@ -22,12 +23,13 @@ from jaxtyping import Array, Float, UInt8
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.plan import Plan
 from maskclip_jax.postprocess.tiles import Geometry
-from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.results.prediction import Prediction
-from maskclip_jax.systems.contract import Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import lower_void
-from maskclip_jax.systems.system import Preprocessing, Preset, find_system
+from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -63,9 +65,13 @@ class Segmenter:
     model: the NNX module, with its weights.
     canvas_step: canvas sides are multiples of this (and of 32): a larger step compiles
       fewer programs and computes more padding.
+    buckets: sizes that words are padded to, each of which compiles programs of its own.
+    banks_kept: vocabularies whose vectors are kept in memory, the latest ones.
   """
 
   canvas_step = 128
+  buckets: tuple[int, ...] = BUCKETS
+  banks_kept = 32
 
   @jax_settings.own()
   def __init__(
@@ -89,7 +95,7 @@ class Segmenter:
       return whole(weights).clip.text(tokens)
 
     self._forward, self._encode = jax.jit(forward), jax.jit(encode)
-    self._banks: dict[str, TextBank] = {}
+    self._banks: collections.OrderedDict[str, TextBank] = collections.OrderedDict()
 
   @classmethod
   def from_bundle(
@@ -193,17 +199,23 @@ class Segmenter:
     """The class vectors of a vocabulary; encoded once, kept in memory and on disk."""
     key = vocabulary.content_key()
     if key not in self._banks:
-      if self.preset.vocabulary is not None:
-        columns = len(vocabulary) + 1
-        self._banks[key] = TextBank.build(
-          np.zeros((columns, 0)), vocabulary.things, void_last=True, buckets=(columns,)
-        )
-      else:
-        vectors = class_vectors(vocabulary, self.encode_text, self._cache)
-        training = self.preset.training
-        seen = training and vocabulary.seen_in(Vocabulary.named(training))
-        self._banks[key] = TextBank.build(vectors, **vocabulary.columns(), seen=seen)
+      self._banks[key] = self._new_bank(vocabulary)
+    self._banks.move_to_end(key)
+    while len(self._banks) > self.banks_kept:
+      self._banks.popitem(last=False)
     return self._banks[key]
+
+  def _new_bank(self, vocabulary: Vocabulary) -> TextBank:
+    if self.preset.vocabulary is not None:
+      columns = len(vocabulary) + 1
+      return TextBank.build(
+        np.zeros((columns, 0)), vocabulary.things, void_last=True, buckets=(columns,)
+      )
+    vectors = class_vectors(vocabulary, self.encode_text, self._cache)
+    training = self.preset.training
+    seen = training and vocabulary.seen_in(Vocabulary.named(training))
+    columns = vocabulary.columns()
+    return TextBank.build(vectors, **columns, seen=seen, buckets=self.buckets)
 
   @jax_settings.own()
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
@@ -266,21 +278,32 @@ class Segmenter:
       FileNotFoundError, ValueError: as for a call; or one photo instead of a list.
     """
     photos.check_list(photo_list, 'predict')
-    photos.check_white(white)
-    tasks = parse_tasks(task)
-    words = self.vocabulary(vocabulary)
-    preprocessing, config, scores = self._choices(choices)
-    bank = self.text_bank(words)
-    read = functools.partial(_read, preprocessing=preprocessing, white=white)
+    plan = self.plan(vocabulary, task, white=white, **choices)
+    self.text_bank(plan.words)
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
-      for photo, reading in _ahead(reader, photo_list, read):
+      for photo, reading in _ahead(reader, photo_list, plan.read):
         try:
-          pixels = reading.result()
-          yield photo, self._segment(*pixels, words, bank, tasks, config, scores)
+          pixels, resized = reading.result()
+          (outputs,) = self.outputs([resized], [pixels.shape[:2]], plan)
+          yield photo, self.prediction(outputs, plan, pixels)
         except (OSError, ValueError) as error:
           if on_error is None:
             raise
           on_error(photo, error)
+
+  def plan(
+    self,
+    vocabulary: str | os.PathLike | Vocabulary | None = None,
+    task: str | Sequence[str] = 'panoptic',
+    *,
+    white: float | None = None,
+    **choices,
+  ) -> Plan:
+    """What a call asks for, checked; arguments and errors as for a call."""
+    photos.check_white(white)
+    tasks = parse_tasks(task)
+    words = self.vocabulary(vocabulary)
+    return Plan(words, tasks, *self._choices(choices), white)
 
   def _choices(self, choices):
     """The preset's pre-processing, post-processing and scores, some fields changed."""
@@ -303,33 +326,67 @@ class Segmenter:
     )
 
   @jax_settings.own()
-  def _segment(
+  def outputs(
     self,
-    photo: UInt8[np.ndarray, 'h0 w0 3'],
-    resized: UInt8[np.ndarray, 'h w 3'],
-    words: Vocabulary,
-    bank: TextBank,
-    tasks: Sequence[str],
-    config: postprocess.PostprocessConfig,
-    combined: Scores,
+    resized: Sequence[UInt8[np.ndarray, 'h w 3']],
+    sizes: Sequence[tuple[int, int]],
+    plan: Plan,
+    canvas: tuple[int, int] | None = None,
+  ) -> list[ImageOutputs]:
+    """Runs the network on photos together.
+
+    Args:
+      resized: the photos, as `plan` resizes them.
+      sizes: height and width of each before.
+      plan: the words, and how scores are combined.
+      canvas: holds all of them; by default the smallest of `canvas_step` that does.
+
+    Raises:
+      ValueError: a photo does not fit on the canvas.
+    """
+    if canvas is None:
+      largest = np.max([photo.shape[:2] for photo in resized], axis=0)
+      step = self.canvas_step
+      canvas = tuple(int(-(-side // step) * step) for side in largest)
+    batch = Images.from_arrays(resized, canvas)
+    bank = self.text_bank(plan.words)
+    found = self._forward(self._weights, batch, bank, plan.scores)
+    mask_hw, padded_hw = np.asarray(found.mask_hw), np.asarray(batch.padded_hw)
+    return [
+      ImageOutputs(
+        found.mask_logits[row],
+        found.class_logits[row],
+        None if found.objectness is None else found.objectness[row],
+        Geometry(mask_hw[row], padded_hw[row], photo.shape[:2], tuple(size)),
+      )
+      for row, (photo, size) in enumerate(zip(resized, sizes, strict=True))
+    ]
+
+  @jax_settings.own()
+  def prediction(
+    self,
+    outputs: ImageOutputs,
+    plan: Plan,
+    photo: UInt8[np.ndarray, 'h0 w0 3'] | None = None,
   ) -> Prediction:
-    """Runs the model on the resized photo; results have the size of the photo."""
-    step = self.canvas_step
-    canvas = tuple(-(-side // step) * step for side in resized.shape[:2])
-    batch = Images.from_arrays([resized], canvas)
-    outputs = self._forward(self._weights, batch, bank, combined)
-    geometry = Geometry(
-      np.asarray(outputs.mask_hw[0]),
-      np.asarray(batch.padded_hw[0]),
-      resized.shape[:2],
-      photo.shape[:2],
-    )
-    objectness = None if outputs.objectness is None else outputs.objectness[0]
+    """The results for one photo, of its size.
+
+    Args:
+      outputs: what `outputs` returned for it, with the same words.
+      plan: the tasks and how to post-process.
+      photo: what to draw on, if anything.
+    """
+    words, bank = plan.words, self.text_bank(plan.words)
     scores = postprocess.class_probabilities(
-      outputs.class_logits[0], bank.valid, bank.void, objectness
+      outputs.class_logits, bank.valid, bank.void, outputs.objectness
     )
     results = postprocess.postprocess(
-      outputs.mask_logits[0], scores, bank.thing, geometry, config, tasks
+      outputs.mask_logits,
+      scores,
+      bank.thing,
+      outputs.geometry,
+      plan.postprocessing,
+      plan.tasks,
     )
     return Prediction.from_results(
       results,
@@ -371,12 +428,3 @@ def _ahead(reader, photo_list, read):
     raise
   if pending is not None:
     yield pending
-
-
-def _read(photo: photos.Photo, preprocessing: Preprocessing, white: float | None):
-  """The pixels of a photo, as given and as the network sees them."""
-  pixels = photos.open_photo(photo, white)
-  size = shortest_edge(
-    pixels.shape[:2], preprocessing.short_edge, preprocessing.long_edge
-  )
-  return pixels, photos.resize_photo(pixels, *size, preprocessing.resample)

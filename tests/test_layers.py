@@ -14,6 +14,7 @@ NAME = PACKAGE.name
 # of segmentation.
 GROUND = {
   'atomic',
+  'compilations',
   'jax_settings',
   'locks',
   'names',
@@ -37,9 +38,24 @@ ALLOWED = {
   'systems': {'mapping', 'nn', 'ops', 'postprocess', 'systems'},
   'zoo': {'systems'},
   'checkpoints': {'_version', 'checkpoints', 'mapping', 'nn', 'systems', 'zoo'},
+  'plan': {'photos', 'postprocess', 'systems', 'text'},
+  'deploy': {
+    '_version',
+    'checkpoints',
+    'deploy',
+    'photos',
+    'plan',
+    'postprocess',
+    'results',
+    'segmenter',
+    'systems',
+    'text',
+    'zoo',
+  },
   'segmenter': {
     'checkpoints',
     'photos',
+    'plan',
     'postprocess',
     'results',
     'systems',

@@ -4,7 +4,12 @@ P`, `eval --compare A B`, `eval --list`."""
 import argparse
 import dataclasses
 
-from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
+from maskclip_jax.cli.model import (
+  add_model_flags,
+  load_segmenter,
+  told,
+  watch_compilation,
+)
 from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'eval', 'Evaluate a model on published protocols.'
@@ -116,7 +121,7 @@ def _evaluate(arguments: argparse.Namespace, request) -> None:
   )
   run_evaluations(segmenter, subject, request, _console(arguments))
   if not arguments.quiet and jax.process_index() == 0:
-    print(compiled.told())
+    print(told(compiled))
 
 
 def _console(arguments: argparse.Namespace):

@@ -3,8 +3,12 @@
 import argparse
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from maskclip_jax.cli.messages import PROGRAM, note
+
+if TYPE_CHECKING:
+  from maskclip_jax.compilations import Compilations
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -67,32 +71,17 @@ def model_fingerprint(arguments: argparse.Namespace) -> str:
   return bundle.load(find_bundle(arguments.model, arguments.cache_dir)).fingerprint
 
 
-class Compilation:
-  """Counts the programs compiled (not those read from the cache) and the seconds."""
+def told(compiled: 'Compilations') -> str:
+  """Time and memory of compiling, in a line."""
+  from maskclip_jax.train.records.log import memory_gb
 
-  def __init__(self):
-    self.programs, self.seconds = 0, 0.0
-
-  def told(self) -> str:
-    """Time and memory in a line."""
-    from maskclip_jax.train.records.log import memory_gb
-
-    return (
-      f'{self.seconds:.1f} s compiling {self.programs} programs; at most '
-      f'{memory_gb():.1f} GB of memory'
-    )
-
-  def on_duration(self, event: str, seconds: float, **_):
-    if event == '/jax/core/compile/backend_compile_duration':
-      self.programs += 1
-      self.seconds += seconds
-
-  def on_event(self, event: str, **_):
-    if event == '/jax/compilation_cache/cache_hits':
-      self.programs -= 1
+  return (
+    f'{compiled.seconds:.1f} s compiling {compiled.programs} programs; at most '
+    f'{memory_gb():.1f} GB of memory'
+  )
 
 
-def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
+def watch_compilation(cache_dir: pathlib.Path | None) -> 'Compilations':
   """Counts compilations from now on; keeps their results in the cache directory.
 
   What the environment says of JAX's cache (`JAX_COMPILATION_CACHE_DIR`) comes before
@@ -104,11 +93,11 @@ def watch_compilation(cache_dir: pathlib.Path | None) -> Compilation:
   import jax
 
   from maskclip_jax import jax_settings
+  from maskclip_jax.compilations import Compilations
 
   jax_settings.check_devices()
-  counter = Compilation()
-  jax.monitoring.register_event_duration_secs_listener(counter.on_duration)
-  jax.monitoring.register_event_listener(counter.on_event)
+  counter = Compilations()
+  counter.listen()
   if cache_dir is not None:
     # The defaults keep only programs that took a second or more to compile.
     for name, value in (

@@ -12,6 +12,7 @@ from maskclip_jax.cli.model import (
   add_model_flags,
   load_segmenter,
   model_fingerprint,
+  told,
   watch_compilation,
 )
 from maskclip_jax.cli.stopping import obeyed_at_once
@@ -129,7 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
   _write_merged(jobs, settings, failures, arguments)
   if not arguments.quiet:
     seconds = time.perf_counter() - start
-    print(_summary(jobs, failures, seconds) + f', of which {compiled.told()}')
+    print(_summary(jobs, failures, seconds) + f', of which {told(compiled)}')
   return 2 if failures or found.problems else 0
 
 

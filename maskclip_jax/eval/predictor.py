@@ -14,14 +14,14 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from maskclip_jax import photos
-from maskclip_jax.postprocess.partition import Partition
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE, Images, Outputs, Scores, TextBank
+from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.system import Preprocessing
 
 S, T = TypeVar('S'), TypeVar('T')
@@ -73,23 +73,6 @@ class ClassColumns:
   @classmethod
   def of(cls, bank: TextBank) -> 'ClassColumns':
     return cls(*(np.asarray(x) for x in (bank.valid, bank.thing, bank.void)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageOutputs:
-  """What the network says about one photo; its arrays lie on one device.
-
-  Attributes:
-    mask_logits: one map per query.
-    class_logits: per query and text column.
-    objectness: log-probability that a query is an object.
-    geometry: how the maps lie on the photo.
-  """
-
-  mask_logits: Float[Array, 'q h w'] | Partition
-  class_logits: Float[Array, 'q k'] | None
-  objectness: Float[Array, ' q'] | None
-  geometry: Geometry
 
 
 def canvas_of(photo: Photo, step: int) -> tuple[int, int]:

@@ -42,6 +42,11 @@ class Instances:
     return self.masks[int(self.rows[index])]
 
 
+# Pairs are sorted out for at least so many detections, and for twice as many each time:
+# a number of detections that somebody chooses compiles nothing.
+_LEAST_TOP = 128
+
+
 @functools.partial(jax.jit, static_argnames='k')
 def _top(scores: ClassScores, *, k: int):
   """The k best (query, class) pairs, best first."""
@@ -105,7 +110,8 @@ class InstanceCollector:
     things_only: bool = True,
   ):
     checked(scores, queries, thing)
-    best, index = jax.device_get(_top(scores, k=top_k))
+    k = max(_LEAST_TOP, 1 << (int(top_k) - 1).bit_length())
+    best, index = (row[:top_k] for row in jax.device_get(_top(scores, k=k)))
     rows, classes = np.divmod(index, len(scores.classes))
     keep = best >= 0
     if things_only:

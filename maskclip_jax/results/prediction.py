@@ -285,6 +285,31 @@ class Prediction:
       for name, content in files.items()
     }
 
+  def files(
+    self,
+    stem: str,
+    *,
+    file_name: str = '',
+    image_id: int | str = 1,
+    info: Mapping[str, Any] | None = None,
+    overlay_scale: int | None = None,
+  ) -> dict[str, bytes]:
+    """What `save` writes, by name; arguments as there."""
+    files = {}
+    if self.panoptic is not None:
+      rgb = result_files.panoptic_rgb(self.panoptic)
+      files[f'{stem}.panoptic.png'] = result_files.png_bytes(rgb)
+    if self.semantic is not None:
+      files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
+    if self.instances is not None:
+      files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
+    if self.photo is not None:
+      picture = self.overlay(scale=overlay_scale)
+      files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
+    # The last takes its place first: pictures without it would be taken for photos.
+    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
+    return files
+
   def save(
     self,
     directory: str | os.PathLike,
@@ -313,19 +338,13 @@ class Prediction:
     Raises:
       OSError: the directory cannot be written to, or the disk is full.
     """
-    files = {}
-    if self.panoptic is not None:
-      rgb = result_files.panoptic_rgb(self.panoptic)
-      files[f'{stem}.panoptic.png'] = result_files.png_bytes(rgb)
-    if self.semantic is not None:
-      files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
-    if self.instances is not None:
-      files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
-    if self.photo is not None:
-      picture = self.overlay(scale=overlay_scale)
-      files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
-    # The last takes its place first: pictures without it would be taken for photos.
-    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
+    files = self.files(
+      stem,
+      file_name=file_name,
+      image_id=image_id,
+      info=info,
+      overlay_scale=overlay_scale,
+    )
     return atomic.write_together(directory, files)
 
   def summary(self, *, width: int = 80) -> str:

@@ -131,6 +131,15 @@ def _from_entry(entry: str) -> Category:
   return Category(words[0], words, thing)
 
 
+def separated(text: str) -> str:
+  """A list of classes: where there are commas and nothing else, they separate classes.
+
+  For whoever types 'cat, dog' into a field and means two.
+  """
+  narrow = text.translate(_NARROW)
+  return text if set(narrow) & {';', '\n'} else narrow.replace(',', ';')
+
+
 def is_marked(text: str) -> bool:
   """Whether a text begins with the mark of a class."""
   mark, colon, _ = text.partition(':')

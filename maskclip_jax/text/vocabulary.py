@@ -6,6 +6,7 @@ of a bundled vocabulary. A treatment (of MaskCLIP, MasQCLIP, OVSeg or SegCLIP;
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -72,6 +73,8 @@ class Vocabulary:
     cls,
     spec: str | os.PathLike | Sequence[str],
     treatment: str | Treatment | None = None,
+    *,
+    files: bool = True,
   ) -> 'Vocabulary':
     """Reads a vocabulary from what a user typed.
 
@@ -82,6 +85,7 @@ class Vocabulary:
         for words that COCO and ADE20K know as stuff only. Of a list, each entry is one
         class; of a dictionary, each key with its words, or each number with its name.
       treatment: a system whose way with words to use, or an own one.
+      files: whether a text may be the path of a file; not for texts of strangers.
 
     Raises:
       ValueError: the text, the file or the name makes no vocabulary.
@@ -95,9 +99,10 @@ class Vocabulary:
       return cls.from_json(_listed(spec)).treated(treatment)
     text = spec.strip()
     where, at, system = text.rpartition('@')
-    if at and (where in library.names() or _is_file(where) or _is_name(where)):
+    is_file = functools.partial(_is_file, allowed=files)
+    if at and (where in library.names() or is_file(where) or _is_name(where)):
       text, treatment = where, treatment or system
-    if _is_file(text):
+    if is_file(text):
       return cls.load(text).treated(treatment)
     text = _decoded(text)
     if _is_name(text):
@@ -334,9 +339,9 @@ def _listed(spec: Any) -> Any:
   return list(spec)
 
 
-def _is_file(text: str) -> bool:
+def _is_file(text: str, allowed: bool) -> bool:
   """Whether a text means a file: by its ending, or because there is one."""
-  if '\n' in text or not text or syntax.is_marked(text):
+  if not allowed or '\n' in text or not text or syntax.is_marked(text):
     return False
   named = text.lower().endswith(vocabulary_files.ENDINGS)
   return named or text.startswith(('/', './', '../', '~/')) or os.path.isfile(text)
