@@ -32,7 +32,7 @@ ALLOWED = {
   'nn': {'nn', 'ops'},
   'losses': {'losses', 'ops'},
   'postprocess': {'ops', 'postprocess'},
-  'data': {'data', 'text'},
+  'data': {'data', 'photos', 'text'},
   'miniature': {'data', 'miniature', 'text'},
   'results': {'_version', 'postprocess', 'results'},
   'systems': {'mapping', 'nn', 'ops', 'postprocess', 'systems'},

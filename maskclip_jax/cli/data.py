@@ -1,4 +1,7 @@
-"""`python -m maskclip_jax data list`, `data build NAME --raw DIR`, `data check`."""
+"""`python -m maskclip_jax data list`, `data build NAME --raw DIR`, `data check NAME`.
+
+Labels of one's own: `data build NAME --from coco --images DIR --annotations FILE`.
+"""
 
 import argparse
 
@@ -19,8 +22,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--from',
     dest='read_as',
-    choices=['captions'],
-    help='build: pairs of photo and text, under a name of your own',
+    metavar='FORM',
+    help='build, under a name of your own: captions (pairs of photo and text), or how '
+    'your photos are labelled: coco, masks',
   )
   parser.add_argument(
     '--on_error',
@@ -46,17 +50,46 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--images',
-    type=int,
-    default=2000,
-    help='check: photos of each split to decode, 0 for all (%(default)s)',
+    metavar='DIR or NUMBER',
+    help='build: folder of your photos; check: photos of each split to decode, 0 for '
+    'all (2000)',
   )
+  _add_own_flags(parser)
   parser.add_argument('--page', help='check: where the report goes')
+
+
+def _add_own_flags(parser: argparse.ArgumentParser) -> None:
+  """The flags of photos and labels of one's own."""
+  group = parser.add_argument_group('build, of labels of your own')
+  group.add_argument(
+    '--annotations', nargs='+', default=[], metavar='FILE', help='files of the labels'
+  )
+  group.add_argument('--masks', metavar='DIR', help='a label picture for each photo')
+  group.add_argument(
+    '--classes', help='file of the classes (names, ids, colours, words), or words'
+  )
+  group.add_argument(
+    '--val',
+    type=float,
+    default=0.0,
+    help='draw this share of the photos to evaluate on',
+  )
+  group.add_argument('--seed', type=int, default=0, help='of that draw (%(default)s)')
+  group.add_argument(
+    '--ignore',
+    default='255',
+    help='values of masks that are not judged, such as 0,255, or none (%(default)s)',
+  )
+  for name in ('seen', 'unseen'):
+    group.add_argument(
+      f'--{name}', help=f'a,b: evaluation reports these classes as {name} as well'
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Lists, builds or checks; 1 if a check found problems."""
   from maskclip_jax.cli import data_report
-  from maskclip_jax.data.sources import DATA_DIR
+  from maskclip_jax.data.places import DATA_DIR
 
   data_dir = arguments.data_dir or DATA_DIR
   if arguments.action == 'list':
@@ -70,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = data_report.check_with_report(
       arguments.name,
       data_dir,
-      images=arguments.images or None,
+      images=_count(arguments.images),
       page=arguments.page,
     )
     return 0 if report.ok else 1
@@ -79,12 +112,75 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.raw,
     data_dir,
     parts=arguments.parts.split(',') if arguments.parts else None,
-    read_as=arguments.read_as,
+    read_as='captions' if arguments.read_as == 'captions' else None,
+    own=_own(arguments),
     on_error=arguments.on_error,
     extras=_extras(arguments),
     workers=arguments.workers,
   )
   return 0
+
+
+def _count(text: str | None) -> int | None:
+  """How many photos to decode; None for all.
+
+  Raises:
+    ValueError: it is no number.
+  """
+  if text is not None and not text.isdecimal():
+    raise ValueError(f'--images of a check is a number of photos, and not {text!r}')
+  return 2000 if text is None else int(text) or None
+
+
+def _own(arguments: argparse.Namespace):
+  """Photos and labels of one's own; None for a dataset of `data list` and for captions.
+
+  Raises:
+    ValueError: flags that are missing, or that belong to another build.
+  """
+  from maskclip_jax.data.own import READERS, OwnData
+  from maskclip_jax.names import unknown
+
+  form = arguments.read_as
+  if form in (None, 'captions'):
+    for flag in ('images', 'annotations', 'masks', 'classes', 'seen', 'unseen'):
+      if getattr(arguments, flag):
+        raise ValueError(
+          f'--{flag} is for labels of your own: say how they are written by --from, '
+          f'{" or ".join(READERS)}'
+        )
+    return None
+  if form not in READERS:
+    raise unknown('form of data', form, ('captions', *READERS))
+  if arguments.images is None:
+    raise ValueError(f'--from {form} needs --images DIR: where the photos lie')
+  if arguments.raw is not None:
+    raise ValueError(f'--from {form} reads --images and labels: leave out --raw')
+  return OwnData(
+    form,
+    arguments.images,
+    tuple(arguments.annotations),
+    arguments.masks,
+    arguments.classes,
+    arguments.val,
+    arguments.seed,
+    _ignored(arguments.ignore),
+    _names(arguments.seen),
+    _names(arguments.unseen),
+  )
+
+
+def _ignored(text: str) -> tuple[int, ...]:
+  parts = [part.strip() for part in text.split(',')]
+  if parts == ['none']:
+    return ()
+  if not all(part.isdecimal() and int(part) < 65536 for part in parts):
+    raise ValueError(f"--ignore is numbers such as 0,255, or 'none', not {text!r}")
+  return tuple(map(int, parts))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+  return tuple(filter(None, (part.strip() for part in (text or '').split(','))))
 
 
 def _extras(arguments: argparse.Namespace):

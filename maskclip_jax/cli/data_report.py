@@ -21,12 +21,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from maskclip_jax.data import described
 from maskclip_jax.data.build import BuildError, Built, build
 from maskclip_jax.data.catalogue import DATASETS
-from maskclip_jax.data.doctor import KINDS, CheckReport, check
-from maskclip_jax.data.registry import DatasetCard, find_dataset, list_datasets
-from maskclip_jax.data.sources import DATA_DIR, dataset_path
+from maskclip_jax.data.doctor import CheckReport, check
+from maskclip_jax.data.places import DATA_DIR, dataset_path
+from maskclip_jax.data.registry import DatasetCard, list_datasets
 from maskclip_jax.data.views import view_names
+from maskclip_jax.names import unknown
 
 _COLOURS = {'problem': 'red', 'warning': 'yellow', 'note': 'dim'}
 
@@ -43,6 +45,10 @@ def show_datasets(
   console = console or Console()
   for card in list_datasets():
     _show_card(card, data_dir, console)
+  for name in described.names(data_dir):
+    console.print(f'[bold]{name}[/]  your own', highlight=False)
+    views = ', '.join(view_names(name, data_dir))
+    console.print(f'  {"views":9} {views}', highlight=False, soft_wrap=True)
   console.print('[bold]Prepared by TFDS itself[/] (read as they are)')
   for name, prepared in DATASETS.items():
     views = ', '.join(view_names(name))
@@ -105,9 +111,11 @@ def build_with_progress(
     As `build`; BuildError also when it is stopped by Ctrl-C.
   """
   console = console or Console()
-  if raw is not None:
+  own = options.get('own')
+  where = raw if own is None else own.images
+  if where is not None:
     console.print(
-      f'reading the lists and annotations of {name} in {raw}', soft_wrap=True
+      f'reading the lists and annotations of {name} in {where}', soft_wrap=True
     )
   try:
     with progress_bars(console) as progress:
@@ -128,6 +136,12 @@ def build_with_progress(
   if options.get('read_as') == 'captions':
     console.print(f'train on it: the view {name}/captions', soft_wrap=True)
     return result
+  for note in result.notes:
+    console.print(f'[yellow]note:[/] {escape(note)}', highlight=False, soft_wrap=True)
+  if own is not None:
+    views = ', '.join(view_names(name, data_dir))
+    console.print(f'train on it: the views {views}', soft_wrap=True)
+    console.print(f'its words, to edit: {result.path / described.FILE}', soft_wrap=True)
   console.print(
     f'check it: python -m maskclip_jax data check {name} --data_dir {data_dir}',
     soft_wrap=True,
@@ -157,7 +171,7 @@ def check_with_report(
   """
   console = console or Console()
   if not dataset_path(name, data_dir).is_dir():
-    find_dataset(name)  # A name that there is not, or one that is not built.
+    _check_name(name, data_dir)
   with progress_bars(console) as progress:
     report = check(name, data_dir, images=images, progress=progress)
   _show_report(report, console)
@@ -165,6 +179,17 @@ def check_with_report(
   written = report.write_html(pathlib.Path(page or default))
   console.print(f'pictures and details: {written}', soft_wrap=True)
   return report
+
+
+def _check_name(name: str, data_dir: str | os.PathLike) -> None:
+  """Fails for a name that there is not, and passes one that is only not built.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
+  cards = [card.name for card in list_datasets()]
+  if name not in cards:
+    raise unknown('dataset', name, (*cards, *described.names(data_dir)))
 
 
 def _show_report(report: CheckReport, console: Console) -> None:
@@ -177,7 +202,7 @@ def _show_report(report: CheckReport, console: Console) -> None:
     line = f'[{colour}]{group.severity}[/] {escape(group.line())}'
     console.print(line, highlight=False, soft_wrap=True)
     if group.severity != 'note':
-      fix = escape(KINDS[group.kind].fix)
+      fix = escape(report.remedy(group))
       console.print(f'  what to do: {fix}', highlight=False, soft_wrap=True)
   verdict = '[green]no problem found[/]' if report.ok else '[red]problems found[/]'
   console.print(f'{report.dataset}: {verdict}')

@@ -15,15 +15,23 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from array_record.python import array_record_module
-
 from maskclip_jax import atomic, locks, plain
-from maskclip_jax.data import records, registry
-from maskclip_jax.data.sources import Index, Row, dataset_path, index_path
+from maskclip_jax.data import registry
+from maskclip_jax.data.places import dataset_path
+from maskclip_jax.data.shards import (
+  BuildError,
+  Finish,
+  Progress,
+  Shard,
+  full_disk,
+  list_shards,
+  made,
+  write_all,
+)
+from maskclip_jax.data.sources import Index, index_path
 from maskclip_jax.data.views import view_names
 from maskclip_jax.processes import process_pool
 
@@ -31,25 +39,16 @@ if TYPE_CHECKING:
   from maskclip_jax.data.builders.base import Sample, SegmentationBuilder
   from maskclip_jax.data.builders.extras import Extras
   from maskclip_jax.data.captioned import OnError
+  from maskclip_jax.data.own import Annotated, OwnData
 
 _log = logging.getLogger(__name__)
 
-# Random access needs one record per compressed group.
-_WRITER_OPTIONS = 'group_size:1'
 _PLAN = 'plan.json'
 _SUMMARY = 'build.json'
 _LOCK = 'lock'
-_ROWS = '.rows.npz'
 # Examples from which on processes are worth the seconds that they take to start: drawn
 # ones, and ones that are cut into superpixels.
 _MANY, _MANY_CUT = 1000, 64
-
-Progress = Callable[[str, int, int], None]
-Finish = Callable[[records.Record], records.Record]
-
-
-class BuildError(ValueError):
-  """A build that cannot go on; one line with what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Built:
     resumed: how many examples an earlier, unfinished build had left.
     left_out: parts of the dataset that are not in it.
     refused: how many pairs could not be used and are not in it.
+    notes: what was assumed or left out, of a dataset of one's own; a line each.
   """
 
   path: pathlib.Path
@@ -71,22 +71,7 @@ class Built:
   resumed: int = 0
   left_out: tuple[str, ...] = ()
   refused: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shard:
-  """Consecutive samples of a split that go into one file."""
-
-  split: str
-  path: pathlib.Path
-  samples: Sequence['Sample']
-
-  @property
-  def index(self) -> pathlib.Path:
-    return self.path.with_name(self.path.name + _ROWS)
-
-  def done(self) -> bool:
-    return self.path.exists() and self.index.exists()
+  notes: tuple[str, ...] = ()
 
 
 def build(
@@ -96,6 +81,7 @@ def build(
   *,
   parts: Sequence[str] | None = None,
   read_as: str | None = None,
+  own: 'OwnData | None' = None,
   on_error: 'OnError' = 'stop',
   extras: 'Extras | None' = None,
   workers: int | None = None,
@@ -106,13 +92,14 @@ def build(
   """Builds a dataset from the owners' files, as ArrayRecord that TFDS can read.
 
   Args:
-    name: one of `list_datasets()`, or with `read_as` a name of your own.
+    name: one of `list_datasets()`, or with `read_as` or `own` a name of your own.
     raw: folder with the files that the dataset's card names, archived or extracted;
       None for a dataset that needs none.
     data_dir: where datasets live; gets `name/version/`.
     parts: parts of the dataset to build (see the builder); by default all that are
       demanded and all others that are found.
     read_as: 'captions' builds pairs of photo and text under any other name.
+    own: photos and labels of your own, to be built in place of `raw`.
     on_error: whether pairs that cannot be used stop the build, or are left out and told
       in the log; datasets of their owners are whole or not built.
     extras: what is added to every record.
@@ -125,15 +112,20 @@ def build(
   Raises:
     FileNotFoundError: files are missing; says which.
     ValueError: a file is damaged or of another dataset; names it.
-    BuildError: the disk is full or not writable, or another build is running.
+    BuildError: the disk is full or not writable, another build is running, or the
+      dataset was built before from other files of one's own.
   """
-  card = registry.find_dataset(name if read_as is None else read_as)
-  options |= _pair_options(name, card.name, on_error)
   final = dataset_path(name, data_dir)
-  builder = card.builder_class()(data_dir=final.parent.parent, parts=parts, **options)
+  if own is not None:
+    make_builder, options = _own_builder(name, read_as, on_error, own), {}
+  else:
+    card = registry.find_dataset(name if read_as is None else read_as)
+    options |= _pair_options(name, card.name, on_error)
+    make_builder = card.builder_class()
+  builder = make_builder(data_dir=final.parent.parent, parts=parts, **options)
+  files = builder.open_raw(raw) if own is not None or not final.exists() else None
   if final.exists():
-    return _existing(builder, final, extras)
-  files = builder.open_raw(raw)
+    return _existing(builder, final, extras, files if own is not None else None)
   samples = builder.splits(files)
   _check_keys(samples)
   work = final.with_name(final.name + '.building')
@@ -144,7 +136,7 @@ def build(
       _log.warning('left out: %s', line)
     plan |= {'on_error': on_error, 'extras': repr(extras), 'refused': len(lost)}
     _prepare(work, plan)
-    shards = _shards(name, samples, work, examples_per_shard)
+    shards = list_shards(name, samples, work, examples_per_shard)
     resumed = sum(len(shard.samples) for shard in shards if shard.done())
     left = sum(map(len, samples.values())) - resumed
     in_processes = builder.DRAWN and left >= _MANY
@@ -154,12 +146,13 @@ def build(
       _pool(workers, in_processes) as pool,
       _finishing(extras, workers, apart=apart) as finish,
     ):
-      make = functools.partial(_make, finish=finish, skip=on_error == 'skip')
+      make = functools.partial(made, finish=finish, skip=on_error == 'skip')
       submit = functools.partial(pool.submit, make)
-      _write_all(shards, submit, progress or _silent)
+      write_all(shards, submit, progress or _silent)
     counts = _finish(builder, shards, work, final, plan)
   refused = read_summary(final)['refused']
-  return Built(final, counts, False, resumed, builder.left_out(), refused)
+  notes = getattr(files, 'notes', ())
+  return Built(final, counts, False, resumed, builder.left_out(), refused, notes)
 
 
 def read_summary(folder: pathlib.Path) -> dict:
@@ -168,14 +161,23 @@ def read_summary(folder: pathlib.Path) -> dict:
 
 
 def _existing(
-  builder: 'SegmentationBuilder', final: pathlib.Path, extras: 'Extras | None'
+  builder: 'SegmentationBuilder',
+  final: pathlib.Path,
+  extras: 'Extras | None',
+  files: 'Annotated | None',
 ) -> Built:
   """What an earlier build made.
 
   Raises:
-    BuildError: it was made without what is now to be added.
+    BuildError: it was made without what is now to be added, or from other files.
   """
   summary = read_summary(final)
+  if files is not None and files.fingerprint() != summary['files']:
+    raise BuildError(
+      f'{final} was built from other photos, labels or flags: to build it again delete '
+      'it first (edited words can be kept: copy its classes.json, and give the copy as '
+      '--classes)'
+    )
   if extras is not None and summary.get('extras') != repr(extras):
     raise BuildError(
       f'{final} was built with other superpixels or sizes of photos, or without: '
@@ -197,17 +199,40 @@ def _pair_options(name: str, read_as: str, on_error: 'OnError') -> dict[str, Any
     ValueError: another dataset is to be renamed, or is to leave damaged photos out.
   """
   if read_as == 'captions':
-    if not name.isidentifier() or view_names(name):
-      raise ValueError(
-        f'{name!r} cannot be the name of your pairs: take letters, digits and _, and '
-        'no name of another dataset'
-      )
+    _check_own_name(name)
     return {'name': name, 'on_error': on_error}
   if name != read_as:
-    raise ValueError('only pairs have names of your own: use --from captions')
+    raise ValueError(
+      'only data of your own has a name of your own: say its form by --from'
+    )
   if on_error != 'stop':
     raise ValueError(f'{name} is built whole or not at all: leave out --on_error')
   return {}
+
+
+def _own_builder(
+  name: str, read_as: str | None, on_error: 'OnError', own: 'OwnData'
+) -> Callable[..., 'SegmentationBuilder']:
+  """What makes the builder of photos and labels of one's own.
+
+  Raises:
+    ValueError: the name is taken or no name, or they are to be read otherwise.
+  """
+  from maskclip_jax.data.builders.own import OwnPhotos
+
+  if read_as is not None or on_error != 'stop':
+    raise ValueError('photos of your own are built whole: no read_as, no on_error')
+  _check_own_name(name)
+  return functools.partial(OwnPhotos, name=name, given=own)
+
+
+def _check_own_name(name: str) -> None:
+  taken = {view.partition('/')[0] for view in view_names()}
+  if not name.isidentifier() or name in taken:
+    raise ValueError(
+      f'{name!r} cannot be the name of a dataset of your own: take letters, digits and '
+      '_, and no name of another dataset'
+    )
 
 
 def _check_keys(samples: dict[str, Sequence['Sample']]) -> None:
@@ -230,7 +255,7 @@ def _writable(work: pathlib.Path) -> Iterator[None]:
     yield
   except OSError as error:
     if error.errno == errno.ENOSPC:
-      raise _full(work) from error
+      raise full_disk(work) from error
     refusals = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
     if error.errno in refusals:
       raise BuildError(
@@ -238,13 +263,6 @@ def _writable(work: pathlib.Path) -> Iterator[None]:
         '--data_dir or change its permissions'
       ) from error
     raise
-
-
-def _full(work: pathlib.Path) -> BuildError:
-  return BuildError(
-    f'the disk of {work} is full: free some space and run the same command again, what '
-    'was built is kept'
-  )
 
 
 @contextlib.contextmanager
@@ -288,23 +306,6 @@ def _prepare(work: pathlib.Path, plan: dict) -> None:
   atomic.write(path, text)
 
 
-def _shards(
-  name: str,
-  samples: dict[str, Sequence['Sample']],
-  work: pathlib.Path,
-  examples_per_shard: int,
-) -> list[_Shard]:
-  shards = []
-  for split, rows in samples.items():
-    total = -(-len(rows) // examples_per_shard)
-    for position in range(total):
-      file = f'{name}-{split}.array_record-{position:05d}-of-{total:05d}'
-      start = position * examples_per_shard
-      part = rows[start : start + examples_per_shard]
-      shards.append(_Shard(split, work / file, part))
-  return shards
-
-
 def _pool(workers: int, in_processes: bool) -> concurrent.futures.Executor:
   if not in_processes:
     return concurrent.futures.ThreadPoolExecutor(workers)
@@ -323,100 +324,9 @@ def _finishing(
     yield lambda record: processes.submit(extras, record).result()
 
 
-def _write_all(
-  shards: Sequence[_Shard],
-  submit: Callable[['Sample'], concurrent.futures.Future],
-  progress: Progress,
-) -> None:
-  totals: dict[str, int] = {}
-  for shard in shards:
-    totals[shard.split] = totals.get(shard.split, 0) + len(shard.samples)
-  done = dict.fromkeys(totals, 0)
-  left = sum(totals.values())
-
-  def advance(split: str, count: int) -> None:
-    done[split] += count
-    progress(split, done[split], totals[split])
-
-  for shard in shards:
-    if shard.done():
-      advance(shard.split, len(shard.samples))
-    else:
-      _write(shard, submit, lambda shard=shard: advance(shard.split, 1))
-      _check_space(shard, left)
-    left -= len(shard.samples)
-
-
-def _check_space(shard: _Shard, left: int) -> None:
-  """Fails before hours of work if the rest cannot fit."""
-  need = shard.path.stat().st_size / len(shard.samples) * (left - len(shard.samples))
-  free = shutil.disk_usage(shard.path.parent).free
-  if need > free:
-    raise BuildError(
-      f'the rest of the dataset needs about {need / 1e9:.1f} GB but the disk of '
-      f'{shard.path.parent} has {free / 1e9:.1f} GB left: free some space and run the '
-      'same command again, what was built is kept'
-    )
-
-
-def _write(
-  shard: _Shard,
-  submit: Callable[['Sample'], concurrent.futures.Future],
-  advance: Callable[[], None],
-) -> None:
-  futures = [submit(sample) for sample in shard.samples]
-  rows = []
-  try:
-    with atomic.file(shard.path) as part:
-      writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
-      for future in futures:
-        made = future.result()
-        if made is not None:
-          writer.write(made[0])
-          rows.append(made[1])
-        advance()
-      if not rows:
-        raise ValueError(
-          f'none of the {len(futures)} pairs from {shard.samples[0].key} on can be '
-          'used: the reasons are in the log'
-        )
-      writer.close()
-      # A shard that is in its place is done, so its index goes before it.
-      Index.of(rows).save(shard.index)
-  except concurrent.futures.BrokenExecutor as error:
-    raise BuildError(
-      f'a process that makes {shard.split} was killed, perhaps for want of memory: run '
-      'the same command again, with fewer --workers, what was built is kept'
-    ) from error
-  except RuntimeError as error:
-    # array_record reports a full disk only so, and mostly on closing.
-    if 'No space left' in str(error):
-      raise _full(shard.path.parent) from error
-    raise
-  finally:
-    for future in futures:
-      future.cancel()
-
-
-def _make(
-  sample: 'Sample', finish: Finish | None, skip: bool
-) -> tuple[bytes, Row] | None:
-  """A record and its row, or None if it cannot be made and may be skipped."""
-  try:
-    record = sample.make()
-    if finish is not None:
-      record = finish(record)
-  except ValueError as error:
-    if not skip:
-      raise
-    _log.warning('left out: %s', error)
-    return None
-  return records.serialise(record), Row.of(record)
-
-
 def _finish(
   builder: 'SegmentationBuilder',
-  shards: Sequence[_Shard],
+  shards: Sequence[Shard],
   work: pathlib.Path,
   final: pathlib.Path,
   plan: dict,
@@ -426,7 +336,7 @@ def _finish(
   Returns:
     How many examples there are, by split.
   """
-  by_split: dict[str, list[_Shard]] = {}
+  by_split: dict[str, list[Shard]] = {}
   for shard in shards:
     by_split.setdefault(shard.split, []).append(shard)
   sizes, counts = {}, {}

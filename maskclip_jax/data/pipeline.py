@@ -59,7 +59,8 @@ class DatasetConfig:
   """One dataset of a mixture.
 
   Attributes:
-    view: dataset and vocabulary, 'coco/panoptic'; see `views.view_names()`.
+    view: dataset and vocabulary, 'coco/panoptic'; see `views.view_names()`. Of a
+      dataset of one's own 'NAME/panoptic', 'NAME/semantic' or 'NAME/instances'.
     split: as built, 'train'.
     weight: share of the examples, relative to the other datasets.
     data_dir: where the built datasets lie; TFDS's own place by default.
@@ -175,8 +176,7 @@ class DataConfig:
     Raises:
       ValueError: the datasets of a mixture have different classes.
     """
-    views = {dataset.view: find_view(dataset.view) for dataset in self.mixture}
-    names = {name: view.class_names() for name, view in views.items()}
+    names = {d.view: self.view_of(d).class_names() for d in self.mixture}
     if len(set(names.values())) > 1:
       raise ValueError(
         f'the datasets {", ".join(names)} have different classes: a run needs one list'
@@ -184,8 +184,16 @@ class DataConfig:
     return next(iter(names.values()))
 
   def vocabulary(self) -> str:
-    """Name of the vocabulary that the class indices follow."""
-    return find_view(self.mixture[0].view).vocabulary
+    """Name or file of the vocabulary that the class indices follow."""
+    return self.view_of(self.mixture[0]).vocabulary
+
+  def view_of(self, dataset: DatasetConfig) -> View:
+    """How a dataset of the mixture is read.
+
+    Raises:
+      ValueError: there is no such view.
+    """
+    return find_view(dataset.view, self.data_dir or dataset.data_dir)
 
   def open_sources(self) -> list[Source]:
     """The records of each dataset, those only that have something to learn.
@@ -196,7 +204,7 @@ class DataConfig:
         way round.
     """
     for dataset in self.mixture:
-      if (find_view(dataset.view).kind == 'pair') != self.regions:
+      if (self.view_of(dataset).kind == 'pair') != self.regions:
         held = 'photos' if self.regions else 'masked regions'
         raise ValueError(
           f'{dataset.view} holds {held}: set config.data.regions='
@@ -344,7 +352,7 @@ def _endless(
     )
   else:
     records = records.shuffle()
-  loader = _Loader(config, number, source, find_view(dataset.view), mapper)
+  loader = _Loader(config, number, source, config.view_of(dataset), mapper)
   return records.repeat(_ENDLESS // len(records)).random_map(loader)
 
 

@@ -63,9 +63,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 if TYPE_CHECKING:
   import tensorflow_datasets as tfds
 
-# Raised whenever the content of records changes: old builds are then told apart.
-VERSION = '1.0.0'
-
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GREY, _RGB, _PALETTE, _RGBA = 0, 2, 3, 6
 

@@ -19,12 +19,10 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int32, Int64
 
-from maskclip_jax.data import catalogue, pairs, registry
-from maskclip_jax.data.records import VERSION, Record, parse, read_label_map
+from maskclip_jax.data import catalogue, pairs, places, registry
+from maskclip_jax.data.places import dataset_path
+from maskclip_jax.data.records import Record, parse, read_label_map
 from maskclip_jax.data.views import View, find_view
-
-# Where TFDS puts its datasets.
-DATA_DIR = '~/tensorflow_datasets'
 
 
 class Source(Protocol):
@@ -268,11 +266,6 @@ class Index:
     return column.rows_with(flags)
 
 
-def dataset_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where a dataset lies, whether it is built or not."""
-  return pathlib.Path(data_dir or DATA_DIR).expanduser() / name / VERSION
-
-
 def index_path(folder: pathlib.Path, split: str) -> pathlib.Path:
   """The index of a split in a dataset's folder."""
   return folder / f'{split}.index.npz'
@@ -363,9 +356,9 @@ def open_source(
     ValueError: no such view, or the dataset was built without what it reads.
   """
   if isinstance(view, str):
-    view = find_view(view)
+    view = find_view(view, data_dir)
   if view.dataset in catalogue.DATASETS:
-    return catalogue.open_catalogue(view.dataset, split, data_dir or DATA_DIR)
+    return catalogue.open_catalogue(view.dataset, split, data_dir or places.DATA_DIR)
   if view.dataset == pairs.DATASET:
     return pairs.open_pairs(data_dir, split)
   data, index = open_split(view.dataset, split, data_dir)

@@ -8,19 +8,20 @@ Sources: [masqclip 9], [ovseg 7.1], [segclip 4.5].
 
 import dataclasses
 import functools
+import os
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
 
-from maskclip_jax.names import look_up
+from maskclip_jax.data import described
+from maskclip_jax.names import unknown
 from maskclip_jax.text.vocabulary import Vocabulary
 
 # Class index of pixels that are not judged.
 IGNORE = -1
 BACKGROUND = 'background'
-# Label values of the stored maps and ids of the stored tables are below this.
-_VALUES = 65536
+_KINDS = {'panoptic': 'panoptic', 'semantic': 'semantic', 'instances': 'instance'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,8 @@ class View:
       'semantic': a class per pixel; 'instance': masks that may overlap; 'caption':
       photo and text; 'pair': a masked region and a noun (`pairs.py`).
     field: the field of a stored record (`records.py`) that it reads.
-    vocabulary: bundled vocabulary whose order is the class index.
+    vocabulary: bundled vocabulary whose order is the class index, or the file of a
+      dataset of one's own (`described.py`).
     offset: stored value = id in the vocabulary + offset.
     background: class 0 is everything else and judged; the vocabulary starts at 1.
     ignored: stored values that are not judged although there is a background.
@@ -62,7 +64,9 @@ class View:
     """
     if not self.vocabulary:
       raise ValueError(f'{self.name} has captions and no classes')
-    return Vocabulary.named(self.vocabulary)
+    if self.vocabulary in Vocabulary.names():
+      return Vocabulary.named(self.vocabulary)
+    return Vocabulary.load(self.vocabulary)
 
   def class_names(self) -> tuple[str, ...]:
     """Names by class index, the background included where it is a class."""
@@ -72,7 +76,7 @@ class View:
   @functools.cached_property
   def lookup(self) -> Int32[np.ndarray, ' values']:
     """Class index of every stored value (`category_id` of a table), else `IGNORE`."""
-    table = np.full(_VALUES, 0 if self.background else IGNORE, np.int32)
+    table = np.full(described.VALUES, 0 if self.background else IGNORE, np.int32)
     table[list(self.ignored)] = IGNORE
     ids = [category.id + self.offset for category in self.words().classes]
     table[ids] = np.arange(len(ids)) + self.background
@@ -84,32 +88,66 @@ class View:
     return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
-def view_names(dataset: str | None = None) -> tuple[str, ...]:
-  """Names of all views, or of one dataset's."""
-  return tuple(v.name for v in _VIEWS if dataset in (None, v.dataset))
+def view_names(
+  dataset: str | None = None, data_dir: str | os.PathLike | None = None
+) -> tuple[str, ...]:
+  """Names of all views of the benchmarks, or of one dataset's.
+
+  Args:
+    dataset: one of them, or one's own.
+    data_dir: where built datasets lie; TFDS's own place by default.
+  """
+  found = tuple(v.name for v in _VIEWS if dataset in (None, v.dataset))
+  return found or tuple(view.name for view in _own_views(dataset, data_dir))
 
 
-def find_view(name: str) -> View:
+def find_view(name: str, data_dir: str | os.PathLike | None = None) -> View:
   """The view of a name.
 
   Pairs of photo and text are built under any name, so NAME/captions is always a view.
 
+  Args:
+    name: 'coco/base48', or 'NAME/panoptic' of a dataset of one's own.
+    data_dir: where that one lies; TFDS's own place by default.
+
   Raises:
     ValueError: there is none of that name.
   """
+  table = {view.name: view for view in _VIEWS}
   dataset, _, kind = name.partition('/')
+  if name in table:
+    return table[name]
+  own = {view.name: view for view in _own_views(dataset, data_dir)}
+  if name in own:
+    return own[name]
   if kind == 'captions' and dataset not in {view.dataset for view in _VIEWS}:
     return View(name, 'caption', 'captions')
-  return look_up('view', name, {view.name: view for view in _VIEWS})
+  raise unknown('view', name, own or table)
 
 
-def main_view(dataset: str) -> View:
+def main_view(dataset: str, data_dir: str | os.PathLike | None = None) -> View:
   """The first view of a dataset: its own vocabulary.
 
   Raises:
     ValueError: the dataset has no view.
   """
-  return find_view(next(iter(view_names(dataset)), dataset))
+  return find_view(next(iter(view_names(dataset, data_dir)), dataset), data_dir)
+
+
+def _own_views(dataset: str, data_dir: str | os.PathLike | None) -> tuple[View, ...]:
+  """The views of a dataset of one's own; none if there is no such dataset.
+
+  Photos without labels belong to it: nothing is to be found in them.
+  """
+  found = described.find(dataset, data_dir)
+  if found is None:
+    return ()
+  fields = found.contents.views
+  return tuple(
+    View(f'{dataset}/{view}', _KINDS[view], fields[view], found.path)
+    for view in described.VIEWS
+    if view in fields
+  )
 
 
 _COCO = 'coco-panoptic-133'

@@ -135,7 +135,8 @@ class ProtocolSource(Sequence[EvalExample]):
 
 def _published(dataset: str, split: str) -> int | None:
   """How many photos the owners say a split has; None if they do not."""
-  counts = registry.find_dataset(dataset).counts.get(split)
+  cards = {card.name: card for card in registry.list_datasets()}
+  counts = cards[dataset].counts.get(split) if dataset in cards else None
   return None if counts is None else counts.images
 
 

@@ -8,9 +8,11 @@ Sources: [masqclip 7.4, 8.4, 9], [ovseg 7], [segclip 4].
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
-from maskclip_jax.data.views import BACKGROUND, View, find_view
+from maskclip_jax.data import described
+from maskclip_jax.data.views import BACKGROUND, View, find_view, view_names
 from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import OutputKind, PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
@@ -33,9 +35,10 @@ class Protocol:
       (`System.benchmarks`).
     headline: the metrics that the literature quotes.
     groups: by group, the vocabulary that lists its classes; ':things' or ':stuff'
-      behind it leaves out the others. Every task reports its numbers by group, over
-      those of the group's classes that it judges.
+      behind it leaves out the others. Or the names of its classes. Every task reports
+      its numbers by group, over those of the group's classes that it judges.
     split: the split of the dataset.
+    data_dir: where a dataset of one's own lies; TFDS's own place by default.
   """
 
   name: str
@@ -43,8 +46,9 @@ class Protocol:
   truth: Mapping[OutputKind, str]
   settings: BenchmarkSettings
   headline: tuple[str, ...]
-  groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  groups: Mapping[str, str | tuple[str, ...]] = dataclasses.field(default_factory=dict)
   split: str = 'val'
+  data_dir: str | os.PathLike | None = None
 
   def for_system(self, system: str) -> 'ProtocolRun':
     """The protocol as it is run with a system; '' stands for any other code."""
@@ -71,7 +75,8 @@ class ProtocolRun:
     names = {task: self.protocol.truth[task] for task in tasks}
     if self.settings.view is not None:
       names[tasks[0]] = self.settings.view
-    return {task: find_view(name) for task, name in names.items()}
+    place = self.protocol.data_dir
+    return {task: find_view(name, place) for task, name in names.items()}
 
   @property
   def main_view(self) -> View:
@@ -130,12 +135,14 @@ class ProtocolRun:
     return dataclasses.replace(config, semantic_order=order)
 
 
-def _group_names(listed: str) -> tuple[str, ...]:
+def _group_names(listed: str | tuple[str, ...]) -> tuple[str, ...]:
   """Names of the classes that 'coco-base48' or 'miniature-116:stuff' lists.
 
   Raises:
     ValueError: what stands behind the colon is neither 'things' nor 'stuff'.
   """
+  if isinstance(listed, tuple):
+    return listed
   vocabulary, _, kind = listed.partition(':')
   kinds = {'': (True, False), 'things': (True,), 'stuff': (False,)}
   if kind not in kinds:
@@ -170,8 +177,15 @@ def protocol_names() -> tuple[str, ...]:
   return (*PROTOCOLS, *_groups())
 
 
-def find_protocols(names: str) -> tuple[Protocol, ...]:
+def find_protocols(
+  names: str, data_dir: str | os.PathLike | None = None
+) -> tuple[Protocol, ...]:
   """The protocols that 'ade150,pc59' names; a group stands for several.
+
+  Args:
+    names: protocols, groups of them, and datasets of one's own, which are judged in
+      every way that their labels allow.
+    data_dir: where the built datasets lie; TFDS's own place by default.
 
   Raises:
     ValueError: there is none of a name.
@@ -180,12 +194,35 @@ def find_protocols(names: str) -> tuple[Protocol, ...]:
   groups = _groups()
   for name in filter(None, (part.strip() for part in names.split(','))):
     for member in groups.get(name, (name,)):
-      if member not in PROTOCOLS:
-        raise unknown('evaluation', name, protocol_names())
-      found[member] = PROTOCOLS[member]
+      protocol = PROTOCOLS.get(member) or _own(member, data_dir)
+      if protocol is None:
+        known = (*protocol_names(), *described.names(data_dir))
+        raise unknown('evaluation', name, known)
+      found[member] = protocol
   if not found:
     raise ValueError(f'name an evaluation: {", ".join(protocol_names())}')
   return tuple(found.values())
+
+
+def _own(name: str, data_dir: str | os.PathLike | None) -> Protocol | None:
+  """The protocol of a dataset of one's own: sizes and thresholds are the model's."""
+  dataset = described.find(name, data_dir)
+  if dataset is None:
+    return None
+  truth = {find_view(view, data_dir).kind: view for view in view_names(name, data_dir)}
+  numbers = {'panoptic': ('PQ',), 'semantic': _MIOU, 'instance': ('AP', 'AP50')}
+  headline = [number for task in truth for number in numbers[task]]
+  groups, split = dataset.contents.groups, dataset.judged
+  return Protocol(
+    name,
+    f'{split} of {name}, {dataset.contents.splits[split]} photos of your own',
+    truth,
+    BenchmarkSettings(),
+    (*headline, *(f'{number}[{group}]' for group in groups for number in headline)),
+    groups,
+    split,
+    data_dir,
+  )
 
 
 _MIOU = ('mIoU_gt_or_pred', 'mIoU_gt')

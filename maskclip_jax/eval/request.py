@@ -16,6 +16,7 @@ import jax
 import rich.console
 import rich.progress
 
+from maskclip_jax.data.described import named_words
 from maskclip_jax.eval import ledger
 from maskclip_jax.eval.compare import comparison
 from maskclip_jax.eval.diagnosis.diagnose import check_diagnosable, diagnose
@@ -36,7 +37,7 @@ class Request:
   """What a user asks for; see the flags of the command line.
 
   Attributes:
-    evals: protocols, 'ade150,pc59'.
+    evals: protocols, 'ade150,pc59', and names of datasets of one's own.
     out: where results are written, a folder for each protocol.
     data_dir: where the built datasets lie; TFDS's own place by default.
     batch_size: photos per call of the network; as many as there are devices by default.
@@ -179,7 +180,7 @@ def judge_predictions(
     ValueError: predictions that do not fit the protocol.
   """
   console = console or rich.console.Console()
-  protocols = find_protocols(request.evals)
+  protocols = find_protocols(request.evals, request.data_dir)
   tasks, entries = request.options().tasks, []
   for protocol in protocols:
     place = pathlib.Path(directory)
@@ -208,11 +209,13 @@ def judge_predictions(
 def _plan(segmenter: Segmenter, request: Request):
   """Evaluators, their examples and their folders; refuses what cannot work."""
   options = request.options()
-  words = request.vocabulary and Vocabulary.parse(request.vocabulary)
+  words = request.vocabulary and Vocabulary.parse(
+    named_words(request.vocabulary, request.data_dir)
+  )
   if request.diagnose:
     check_diagnosable(options)
   planned = []
-  for protocol in find_protocols(request.evals):
+  for protocol in find_protocols(request.evals, request.data_dir):
     run = protocol.for_system(segmenter.preset.system)
     source = ProtocolSource(
       run, request.data_dir, tasks=options.tasks, limit=options.limit

@@ -26,7 +26,11 @@ from maskclip_jax.text.treatment import Treatment
 
 # Of an object that has its classes in a list; another has them by name or number.
 _HEADS = {'classes', 'categories'}
-_HEAD_KEYS = ('name', 'provenance', 'treatment', 'treatments', 'classes', 'categories')
+_HEAD_KEYS = (
+  *('name', 'provenance', 'treatment', 'treatments', 'classes', 'categories'),
+  # What a built dataset says about itself beside its words (`data/described.py`).
+  'dataset',
+)
 
 
 @dataclasses.dataclass(frozen=True)

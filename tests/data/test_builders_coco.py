@@ -492,7 +492,7 @@ def test_own_categories_are_refused_with_what_that_means(tmp_path):
   content = json.loads(path.read_text())
   content['categories'] = [{'id': 0, 'name': 'soil'}, {'id': 7, 'name': 'weed'}]
   path.write_text(json.dumps(content))
-  message = "category 0 as 'soil', but COCO has none: .* of your own cannot be built"
+  message = "category 0 as 'soil', but COCO has none: .* NAME --from coco"
   with pytest.raises(ValueError, match=message):
     build('coco', raw, tmp_path / 'data')
 

@@ -169,7 +169,11 @@ def test_names_of_your_own(tmp_path, capsys):
   place = raw.write_tars(tmp_path / 'raw')
   data = tmp_path / 'data'
   for name, options, message in (
-    ('coco', {'read_as': 'captions'}, "'coco' cannot be the name of your pairs"),
+    (
+      'coco',
+      {'read_as': 'captions'},
+      "'coco' cannot be the name of a dataset of your own",
+    ),
     ('my pairs', {'read_as': 'captions'}, 'letters, digits and _'),
     ('voc2012', {'on_error': 'skip'}, 'built whole or not at all'),
   ):

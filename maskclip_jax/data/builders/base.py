@@ -15,7 +15,7 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 from etils import epath
 
-from maskclip_jax.data import records, registry
+from maskclip_jax.data import places, records, registry
 from maskclip_jax.data.builders.raw import RawFiles
 
 
@@ -43,7 +43,7 @@ class SegmentationBuilder(
   TFDS has a 'coco' of its own.
   """
 
-  VERSION = tfds.core.Version(records.VERSION)
+  VERSION = tfds.core.Version(places.VERSION)
   # Optional parts of a dataset, and whether a build demands them.
   PARTS: ClassVar[Mapping[str, bool]] = {}
   # Archives to look into besides the downloads.

@@ -144,7 +144,10 @@ class Coco(SegmentationBuilder):
     vocabulary = Vocabulary.named('coco-instances80')
     photos = coco_json.photos(file, data)
     _note_sizes(file, data['images'], pictures)
-    return photos, coco_json.instances(file, data, photos, vocabulary)
+    classes = coco_json.official_classes(
+      file, data['categories'], vocabulary, flags=False
+    )
+    return photos, coco_json.instances(file, data, photos, classes)
 
   def _panoptic(self, raw: RawFiles, name: str):
     keys = ('images', 'annotations', 'categories')
@@ -159,7 +162,10 @@ class Coco(SegmentationBuilder):
       raise FileNotFoundError(raw.missing('panoptic PNG', place, self._download(3)))
     photos = coco_json.photos(file, data)
     vocabulary = Vocabulary.named('coco-panoptic-133')
-    return photos, coco_json.panoptic(file, data, photos, vocabulary), maps
+    classes = coco_json.official_classes(
+      file, data['categories'], vocabulary, flags=True
+    )
+    return photos, coco_json.panoptic(file, data, photos, classes), maps
 
   def _captions(self, raw: RawFiles, name: str):
     found = self._annotations(raw, 'captions', name, 2, 'images', 'annotations')

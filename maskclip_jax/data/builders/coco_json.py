@@ -23,8 +23,15 @@ class Panoptic:
   segments: list[dict[str, Any]]
 
 
-def load(file: RawFile, *keys: str) -> dict[str, Any]:
+def load(
+  file: RawFile, *keys: str, remedy: str = 'download its archive again'
+) -> dict[str, Any]:
   """Parses a JSON file that must have some lists of rows.
+
+  Args:
+    file: the file.
+    *keys: names of the lists.
+    remedy: what to do where it is not JSON.
 
   Raises:
     ValueError: it is not JSON, or of another kind; or one of the rows is not an object.
@@ -32,7 +39,7 @@ def load(file: RawFile, *keys: str) -> dict[str, Any]:
   try:
     data = plain.parse_json(file.read(), file.path)
   except ValueError as error:
-    raise ValueError(f'{error}: download its archive again') from error
+    raise ValueError(f'{error}: {remedy}') from error
   for key in keys:
     if not isinstance(data, dict) or not isinstance(data.get(key), list):
       raise ValueError(
@@ -73,8 +80,15 @@ def _number(file: RawFile, row: Mapping[str, Any], name: str) -> int:
   return number
 
 
-def photos(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
-  """File name of each photo without its folder, by image id, ascending.
+def photos(
+  file: RawFile, data: Mapping[str, Any], *, folders: bool = False
+) -> dict[int, str]:
+  """File name of each photo, by image id, ascending.
+
+  Args:
+    file: where the data comes from, for messages.
+    data: what `load` returned.
+    folders: keep the folder in a name.
 
   Raises:
     ValueError: an id or a file is listed twice: whose labels are whose is not known.
@@ -85,7 +99,8 @@ def photos(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
     number, name = _number(file, row, 'id'), _field(file, row, 'file_name')
     if not isinstance(name, str):
       raise ValueError(f"{file.path}: 'file_name' of image {number} is {shown(name)}")
-    name = name.replace('\\', '/').rpartition('/')[2]
+    name = name.replace('\\', '/')
+    name = name if folders else name.rpartition('/')[2]
     if number in names:
       raise ValueError(
         f'{file.path} lists the image id {number} twice, for {names[number]} and '
@@ -98,6 +113,28 @@ def photos(file: RawFile, data: Mapping[str, Any]) -> dict[int, str]:
       )
     names[number], owners[name] = name, number
   return dict(sorted(names.items()))
+
+
+def sizes(file: RawFile, data: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+  """Height and width of the photos, by image id, as far as they are listed."""
+  found = {}
+  for row in data['images']:
+    size = row.get('height'), row.get('width')
+    if all(isinstance(side, int) and side > 0 for side in size):
+      found[_number(file, row, 'id')] = size
+  return found
+
+
+def category(file: RawFile, row: Mapping[str, Any]) -> tuple[int, str]:
+  """Id and name of a category.
+
+  Raises:
+    ValueError: it lacks one, or they are of another type.
+  """
+  number, name = _number(file, row, 'id'), _field(file, row, 'name')
+  if not isinstance(name, str):
+    raise ValueError(f"{file.path}: 'name' of category {number} is {shown(name)}")
+  return number, name
 
 
 def _image_id(file: RawFile, row: Mapping[str, Any], known: Mapping[int, Any]) -> int:
@@ -114,7 +151,7 @@ def instances(
   file: RawFile,
   data: Mapping[str, Any],
   known: Mapping[int, Any],
-  vocabulary: Vocabulary,
+  classes: Mapping[int, int],
 ) -> Rows:
   """Rows of `instances_*.json` by image id; masks stay as the file has them.
 
@@ -122,12 +159,11 @@ def instances(
     file: where the data comes from, for messages.
     data: what `load` returned.
     known: the photos of the file, by image id.
-    vocabulary: the classes.
+    classes: class index by category id.
 
   Raises:
     ValueError: a row that cannot be read, or that belongs to no photo.
   """
-  classes = _classes(file, data['categories'], vocabulary, flags=False)
   rows: Rows = collections.defaultdict(list)
   for position, annotation in enumerate(data['annotations']):
     image_id = _image_id(file, annotation, known)
@@ -170,10 +206,9 @@ def panoptic(
   file: RawFile,
   data: Mapping[str, Any],
   known: Mapping[int, Any],
-  vocabulary: Vocabulary,
+  classes: Mapping[int, int],
 ) -> dict[int, Panoptic]:
   """Rows of `panoptic_*.json` by image id; arguments and errors as for `instances`."""
-  classes = _classes(file, data['categories'], vocabulary, flags=True)
   found: dict[int, Panoptic] = {}
   for annotation in data['annotations']:
     image_id = _image_id(file, annotation, known)
@@ -181,7 +216,8 @@ def panoptic(
       raise ValueError(
         f'{file.path} has two panoptic maps of image {image_id}: keep one'
       )
-    name = str(_field(file, annotation, 'file_name')).rpartition('/')[2]
+    name = str(_field(file, annotation, 'file_name')).replace('\\', '/')
+    name = name.rpartition('/')[2]
     segments = _field(file, annotation, 'segments_info')
     if not isinstance(segments, list) or not all(isinstance(s, dict) for s in segments):
       raise ValueError(
@@ -232,7 +268,8 @@ def _row(
   if category not in classes:
     raise ValueError(
       f'{file.path}: image {image_id} has category {category}, which is none of the '
-      f"{len(classes)} of COCO: the file was changed, use the owners' one"
+      f"{len(classes)} in its 'categories': list it there, or use the file as it was "
+      'published'
     )
   bbox, area = row.get('bbox'), row.get('area')
   if bbox is not None and not (_is_numbers(bbox) and len(bbox) == 4):
@@ -269,7 +306,7 @@ def _flag(file: RawFile, row: Mapping[str, Any], name: str, image_id: int) -> bo
   )
 
 
-def _classes(
+def official_classes(
   file: RawFile,
   categories: Sequence[Mapping[str, Any]],
   vocabulary: Vocabulary,
@@ -303,6 +340,6 @@ def _refuse(file: RawFile, entry: Mapping[str, Any], why: str) -> None:
   kind = {0: ', stuff', 1: ', a thing'}.get(entry.get('isthing'), '')
   raise ValueError(
     f'{file.path} lists category {entry["id"]} as {shown(entry["name"])}{kind}, but '
-    f"{why}: ids were swapped or the file is not COCO 2017's; use the owners' file, "
-    'classes of your own cannot be built'
+    f"{why}: ids were swapped or the file is not COCO 2017's; use the owners' file, or "
+    'build classes of your own by `data build NAME --from coco`'
   )

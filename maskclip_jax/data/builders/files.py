@@ -48,9 +48,9 @@ def is_turned(file: RawFile) -> bool:
 
 
 def read_labels(
-  file: RawFile, size: tuple[int, int]
+  file: RawFile, size: tuple[int, int] | None
 ) -> tuple[bytes, Int32[ndarray, 'h w']]:
-  """Reads a label PNG of a photo of the given height and width.
+  """Reads a label PNG of a photo of the given height and width, if they are known.
 
   Returns:
     Its bytes and its values.
@@ -65,7 +65,8 @@ def read_labels(
     raise ValueError(
       f'{file.path}: {error}; download it or its archive again'
     ) from error
-  check_size(file, values.shape, size)
+  if size is not None:
+    check_size(file, values.shape, size)
   return data, values
 
 

@@ -15,7 +15,13 @@ from maskclip_jax.data.doctor.findings import Finding, Group, group
 from maskclip_jax.data.doctor.pictures import draw
 from maskclip_jax.data.doctor.report import CheckReport, Histogram, ShownPhoto
 from maskclip_jax.data.doctor.tables import check_record
-from maskclip_jax.data.doctor.whole import check_leak, check_split, present
+from maskclip_jax.data.doctor.whole import (
+  check_copies,
+  check_leak,
+  check_split,
+  picture_key,
+  present,
+)
 from maskclip_jax.data.sources import Index, built_path, open_split, splits
 from maskclip_jax.data.views import view_names
 
@@ -36,7 +42,7 @@ def check(
   """Checks a built dataset.
 
   Args:
-    name: one of `list_datasets()`.
+    name: one of `list_datasets()`, or of one's own.
     data_dir: where it was built.
     images: how many photos of each split to decode, evenly spread; None for all. What
       the index knows is checked for all in any case.
@@ -49,17 +55,20 @@ def check(
     ValueError: no such dataset, or a file of it is damaged.
   """
   folder = built_path(name, data_dir)
-  if not view_names(name):
+  if not view_names(name, data_dir):
     raise ValueError(
       f'{name} has captions alone: its photos were checked when it was built'
     )
-  counts = registry.find_dataset(name).counts if counts is None else counts
+  facts = expectations(name, data_dir)
+  if counts is None:
+    counts = {} if facts.own else registry.find_dataset(name).counts
   results = [
-    _Split(name, split, data_dir).run(images, counts.get(split), progress)
+    _Split(facts, split, data_dir).run(images, counts.get(split), progress)
     for split in splits(folder)
   ]
   whole = [
     *check_leak({r.split: r.index for r in results}),
+    *check_copies({r.split: r.pictures for r in results}),
     *(Finding('part', part) for part in read_summary(folder)['left_out']),
   ]
   return CheckReport(
@@ -69,6 +78,7 @@ def check(
     groups=_by_gravity([*group('all', whole), *(g for r in results for g in r.groups)]),
     histograms=tuple(h for r in results for h in r.histograms),
     examples=tuple(e for r in results for e in r.examples),
+    own=facts.own,
   )
 
 
@@ -85,18 +95,19 @@ class _Result:
   groups: tuple[Group, ...]
   histograms: tuple[Histogram, ...]
   examples: tuple[ShownPhoto, ...]
+  pictures: Mapping[str, str]
 
 
 class _Split:
   """The checks of one split."""
 
-  def __init__(self, name: str, split: str, data_dir: str | os.PathLike):
-    self._split = split
-    self._facts = expectations(name)
+  def __init__(self, facts: Expectations, split: str, data_dir: str | os.PathLike):
+    self._split, self._facts, name = split, facts, facts.dataset
     self._data, self._index = open_split(name, split, data_dir)
     self._left_out = read_summary(built_path(name, data_dir))['left_out']
     self._findings: list[Finding] = []
     self._examples: list[ShownPhoto] = []
+    self._pictures: dict[str, str] = {}
 
   def run(
     self,
@@ -128,6 +139,7 @@ class _Split:
       group(self._split, self._findings),
       tuple(_histograms(self._split, index, self._facts)),
       tuple(self._examples),
+      self._pictures,
     )
 
   def _decode(self, positions: list[int], progress: Progress | None) -> None:
@@ -140,6 +152,8 @@ class _Split:
       if decoded is not None:
         agreement.add(decoded)
         rotated.extend([decoded.record['image_id']] * decoded.rotated)
+        if self._facts.own and decoded.photo is not None:
+          self._pictures[decoded.record['image_id']] = picture_key(decoded.photo)
       if progress:
         progress(self._split, done, len(positions))
     if rotated:

@@ -1,11 +1,13 @@
-"""What is true of each official dataset, beyond its schema."""
+"""What is true of each dataset, beyond its schema."""
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
+from maskclip_jax.data import described
 from maskclip_jax.data.views import BACKGROUND, View, find_view, main_view
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -25,6 +27,8 @@ class Expectations:
       whole mask, and may have no pixel left [masqclip 9.2].
     merged: stuff classes of panoptic and semantic maps differ: compare things only.
     captioned: splits that are meant to have captions and no labels.
+    own: it is labelled by its user, so that nothing is published of it.
+    data_dir: where a dataset of one's own lies.
   """
 
   dataset: str
@@ -36,16 +40,18 @@ class Expectations:
   covered: bool = False
   merged: bool = False
   captioned: tuple[str, ...] = ()
+  own: bool = False
+  data_dir: str | os.PathLike | None = None
 
   @functools.cached_property
   def vocabulary(self) -> Vocabulary:
     """The vocabulary of the tables."""
-    return main_view(self.dataset).words()
+    return main_view(self.dataset, self.data_dir).words()
 
   @functools.cached_property
   def positions(self) -> Int32[np.ndarray, ' ids']:
     """Class index in the tables by category id, -1 where there is none."""
-    return main_view(self.dataset).lookup
+    return main_view(self.dataset, self.data_dir).lookup
 
   @functools.cached_property
   def things(self) -> Bool[np.ndarray, ' ids']:
@@ -54,7 +60,7 @@ class Expectations:
 
   @functools.cached_property
   def semantic_view(self) -> View:
-    return find_view(self.semantic)
+    return find_view(self.semantic, self.data_dir)
 
   @functools.cached_property
   def allowed(self) -> Bool[np.ndarray, ' values']:
@@ -114,8 +120,14 @@ _ALL = (
 )
 
 
-def expectations(dataset: str) -> Expectations:
+def expectations(
+  dataset: str, data_dir: str | os.PathLike | None = None
+) -> Expectations:
   """The facts about a dataset.
+
+  Args:
+    dataset: one of `list_datasets()`, or one's own.
+    data_dir: where that one lies; TFDS's own place by default.
 
   Raises:
     ValueError: there are none of that name.
@@ -123,4 +135,9 @@ def expectations(dataset: str) -> Expectations:
   for facts in _ALL:
     if facts.dataset == dataset:
       return facts
-  raise ValueError(f'no dataset {dataset!r} to check')
+  found = described.find(dataset, data_dir)
+  if found is None:
+    raise ValueError(f'no dataset {dataset!r} to check')
+  ignored = found.contents.ignore
+  view = f'{dataset}/semantic'
+  return Expectations(dataset, view, ignored, own=True, data_dir=data_dir)

@@ -18,7 +18,7 @@ class FindingKind:
 
   Attributes:
     title: what is wrong, for people.
-    fix: what to do.
+    fix: what to do, in a dataset that was published.
     severity: a problem spoils training or numbers; a warning may; a note only informs.
   """
 
@@ -26,12 +26,54 @@ class FindingKind:
   fix: str
   severity: Severity = 'problem'
 
+  def remedy(self, *, own: bool) -> str:
+    """What to do; there are no published files to go back to for labels of one's own.
+
+    Args:
+      own: the dataset is labelled by its user.
+    """
+    text = self.fix
+    for official, ours in _OWN.items() if own else ():
+      text = text.replace(official, ours)
+    return text.strip()
+
 
 _AGAIN = 'Download the archive again, delete the built folder and build again.'
 _RELEASE = (
   'The labels are of another release or were changed by another tool. Build from the '
   'files that "data list" names.'
 )
+
+_REBUILD = 'Correct the labels, delete the built folder and build again.'
+# What stands for a sentence about published files where the labels are one's own.
+_OWN = {
+  _AGAIN: 'Replace the file, delete the built folder and build again.',
+  _RELEASE: _REBUILD,
+  'Use the lists of the owners.': 'Move the photos into one of them and build again.',
+  'Look at the pictures below; then build from the files that "data list" names.': (
+    'Look at the pictures below.'
+  ),
+  'Get the file that "data list" names, delete the built folder and build again.': '',
+  'Official COCO has about 1 % of them: they train nothing and are evaluated as '
+  'empty. A larger share means that labels are missing.': (
+    'They train nothing, and whatever is found in them counts as wrong: label them, '
+    'or leave them out.'
+  ),
+  'Label files are missing or of another split.': 'Labels are missing.',
+  'The ids were renumbered (often to 0..N-1).': (
+    'classes.json was edited: its ids are those of the labels.'
+  ),
+  'Training skips it and evaluation counts it as missed; official COCO has some.': (
+    'Training skips it and evaluation counts it as missed.'
+  ),
+  'A thing class is marked as stuff, or ids are swapped.': (
+    'classes.json says stuff, and the labels have single objects: which are things '
+    'is chosen when a dataset is built, by --classes.'
+  ),
+  'Normal for long vocabularies in small splits; they do not enter mIoU.': (
+    'They do not enter any number of this split, and are not learned from it.'
+  ),
+}
 
 KINDS: Mapping[str, FindingKind] = {
   'record': FindingKind('a record cannot be read', _AGAIN),
@@ -125,6 +167,15 @@ KINDS: Mapping[str, FindingKind] = {
   'leak': FindingKind(
     'training and validation share photos',
     'The lists of the splits were mixed up. Use the lists of the owners.',
+  ),
+  'leaked-copy': FindingKind(
+    'one picture is in two splits',
+    'Numbers on it are too good. Remove one of the copies and build again.',
+  ),
+  'copy': FindingKind(
+    'one picture is there under several names',
+    'It counts several times, perhaps with other labels: keep one.',
+    'warning',
   ),
   'part': FindingKind(
     'a part of the dataset is missing',

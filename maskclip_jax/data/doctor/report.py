@@ -50,6 +50,7 @@ class CheckReport:
     groups: findings by split and kind, grave ones first.
     histograms: one for each kind of label.
     examples: pictures.
+    own: the dataset is labelled by its user.
   """
 
   dataset: str
@@ -58,6 +59,7 @@ class CheckReport:
   groups: tuple[Group, ...]
   histograms: tuple[Histogram, ...]
   examples: tuple[ShownPhoto, ...]
+  own: bool = False
 
   @property
   def problems(self) -> tuple[Group, ...]:
@@ -67,6 +69,10 @@ class CheckReport:
   def ok(self) -> bool:
     """Nothing was found that spoils training or numbers."""
     return not self.problems
+
+  def remedy(self, group: Group) -> str:
+    """What to do about findings of one kind."""
+    return KINDS[group.kind].remedy(own=self.own)
 
   def kinds(self) -> set[str]:
     """Kinds of findings, notes left out."""
@@ -94,7 +100,7 @@ class CheckReport:
         f'<p class="verdict {"good" if self.ok else "bad"}">{verdict}</p>',
         self._sizes(),
         '<h2>Findings</h2>',
-        ''.join(map(_group, self.groups)) or '<p>None.</p>',
+        ''.join(map(self._group, self.groups)) or '<p>None.</p>',
         '<h2>Examples</h2>',
         ''.join(map(_example, self.examples)),
         '<h2>Classes</h2><div class="columns">',
@@ -119,21 +125,21 @@ class CheckReport:
     )
     return f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
-
-def _group(group: Group) -> str:
-  kind = KINDS[group.kind]
-  lines = [
-    (f'photo {found.image_id}: ' if found.image_id else '') + found.detail
-    for found in group.findings[:_SHOWN]
-  ]
-  rows = ''.join(f'<li>{html.escape(line)}</li>' for line in lines)
-  more = len(group.findings) - _SHOWN
-  rest = f'<li>and {more:,} more</li>' if more > 0 else ''
-  title = html.escape(f'{group.split}: {kind.title}')
-  return (
-    f'<section class="{group.severity}"><h3><span>{group.severity}</span> {title}</h3>'
-    f'<p><b>What to do:</b> {html.escape(kind.fix)}</p><ul>{rows}{rest}</ul></section>'
-  )
+  def _group(self, group: Group) -> str:
+    kind = KINDS[group.kind]
+    lines = [
+      (f'photo {found.image_id}: ' if found.image_id else '') + found.detail
+      for found in group.findings[:_SHOWN]
+    ]
+    rows = ''.join(f'<li>{html.escape(line)}</li>' for line in lines)
+    more = len(group.findings) - _SHOWN
+    rest = f'<li>and {more:,} more</li>' if more > 0 else ''
+    title = html.escape(f'{group.split}: {kind.title}')
+    head = f'<h3><span>{group.severity}</span> {title}</h3>'
+    fix = f'<p><b>What to do:</b> {html.escape(self.remedy(group))}</p>'
+    return (
+      f'<section class="{group.severity}">{head}{fix}<ul>{rows}{rest}</ul></section>'
+    )
 
 
 def _example(example: ShownPhoto) -> str:

@@ -1,8 +1,10 @@
 """Checks of a whole split: counts, duplicates, missing labels, unused classes."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
+from jaxtyping import UInt8
 
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
@@ -115,3 +117,25 @@ def check_leak(indexes: Mapping[str, Index]) -> Iterator[Finding]:
     shared = sorted(held_out & set(index.image_id.tolist()))
     if split != 'val' and shared:
       yield Finding('leak', f'{len(shared)} photos of val are in {split}', shared[0])
+
+
+def picture_key(photo: UInt8[np.ndarray, 'h w 3']) -> str:
+  """What two files of one picture share, whatever their names and notes."""
+  return hashlib.sha256(repr(photo.shape).encode() + photo.tobytes()).hexdigest()
+
+
+def check_copies(pictures: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+  """Pictures that are in a dataset under several names.
+
+  Args:
+    pictures: by split, the `picture_key` of each photo by its image id.
+  """
+  owners: dict[str, list[tuple[str, str]]] = {}
+  for split, keys in pictures.items():
+    for image_id, key in keys.items():
+      owners.setdefault(key, []).append((split, image_id))
+  for copies in owners.values():
+    if len(copies) > 1:
+      kind = 'leaked-copy' if len({split for split, _ in copies}) > 1 else 'copy'
+      names = ' and '.join(f'{split} {image_id}' for split, image_id in copies[:3])
+      yield Finding(kind, names, copies[0][1])

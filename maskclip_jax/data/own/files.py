@@ -1,0 +1,154 @@
+"""Finding the photos and maps that annotations name, in folders as people have them."""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping
+
+from maskclip_jax.data.builders.raw import RawFile, RawFiles
+from maskclip_jax.names import shown
+
+# How folders and files call their split, and how the split is called here.
+_SPLITS = {
+  **dict.fromkeys(('train', 'training'), 'train'),
+  **dict.fromkeys(('val', 'valid', 'validation'), 'val'),
+  **dict.fromkeys(('test', 'testing'), 'test'),
+}
+_WORD = re.compile(rf'(?:^|[_\-. ])({"|".join(_SPLITS)})\d*(?=$|[_\-. ])', re.I)
+_SHOWN = 3
+
+
+def split_of(name: str) -> str | None:
+  """The split that a file or folder is named after: 'instances_val2017' is 'val'."""
+  found = _WORD.findall(name)
+  return _SPLITS[found[-1].lower()] if found else None
+
+
+class FileIndex:
+  """The files of some kinds under a folder or in an archive, to be found by name.
+
+  Attributes:
+    files: them by their path below the root, sorted.
+  """
+
+  def __init__(self, root: str | os.PathLike, suffixes: Iterable[str], what: str):
+    """Lists the files.
+
+    Args:
+      root: the folder, or one archive.
+      suffixes: their endings, in lower case; files with others are passed over.
+      what: what they are, for messages: 'photos'.
+
+    Raises:
+      FileNotFoundError: there is no such folder, or no such file in it.
+    """
+    self.root, self._what = pathlib.Path(root), what
+    suffixes, others = tuple(suffixes), set()
+    raw, self.files = RawFiles(root), dict[str, RawFile]()
+    for folder, files in sorted(raw.folders().items()):
+      below = folder.partition('/')[2]
+      for name, file in sorted(files.items()):
+        ending = pathlib.PurePath(name).suffix.lower()
+        if ending in suffixes:
+          self.files[f'{below}/{name}'.lstrip('/')] = file
+        else:
+          others.add(ending or name)
+    if not self.files:
+      there = ', '.join(sorted(others)[:_SHOWN])
+      seen = f'there are {there}' if others else 'it is empty'
+      raise FileNotFoundError(
+        f'no {what} under {root} ({seen}): give the folder with '
+        f'{", ".join(sorted(suffixes)[:_SHOWN])} or other such files'
+      )
+    self._by_name: dict[str, list[str]] = {}
+    for path in self.files:
+      self._by_name.setdefault(_last(path).lower(), []).append(path)
+
+  def find(self, name: str, split: str | None = None) -> RawFile | None:
+    """The file that an annotation names, with its folders or without, in any case.
+
+    Args:
+      name: the path as it was written, on Windows too.
+      split: prefer the files in a folder of this split.
+
+    Returns:
+      The file; None if there is none.
+
+    Raises:
+      ValueError: several files could be meant.
+    """
+    wanted = normal_path(name).lower()
+    found = self._by_name.get(_last(wanted), [])
+    for fits in (
+      lambda path: path == wanted,
+      lambda path: f'/{path}'.endswith(f'/{wanted}'),
+      # Paths of another computer: ours is their end.
+      lambda path: f'/{wanted}'.endswith(f'/{path}'),
+      lambda path: split in map(split_of, path.split('/')[:-1]),
+    ):
+      chosen = [path for path in found if fits(path.lower())]
+      if len(chosen) == 1:
+        return self.files[chosen[0]]
+    if len(found) > 1:
+      raise ValueError(
+        f'{shown(name)} may be {found[0]} or {found[1]} under {self.root}: write the '
+        'folder before the name, or rename one'
+      )
+    return self.files[found[0]] if found else None
+
+  def find_all(
+    self, names: Iterable[str], where: str, split: str | None = None
+  ) -> dict[str, RawFile]:
+    """The files of several names.
+
+    Args:
+      names: as of `find`.
+      where: what names them, for messages.
+      split: as of `find`.
+
+    Raises:
+      FileNotFoundError: some are not there; says how many and which.
+      ValueError: several files could be meant by one name.
+    """
+    found = {name: self.find(name, split) for name in names}
+    missing = [name for name, file in found.items() if file is None]
+    if missing:
+      listed = ', '.join(missing[:_SHOWN]) + (', ...' if missing[_SHOWN:] else '')
+      raise FileNotFoundError(
+        f'{len(missing)} of the {len(found)} {self._what} that {where} names are not '
+        f'under {self.root} ({listed}): add them, or give the folder they are in'
+      )
+    return {name: file for name, file in found.items() if file is not None}
+
+
+def by_folder(paths: Iterable[str]) -> dict[str, str]:
+  """The split of each path by its folders; empty where not all are in such a folder."""
+  found: dict[str, str] = {}
+  for path in paths:
+    splits = [s for s in map(split_of, path.split('/')[:-1]) if s is not None]
+    if not splits:
+      return {}
+    found[path] = splits[-1]
+  return found
+
+
+def normal_path(name: str) -> str:
+  """A path as it was written anywhere, with forward slashes and without '.'."""
+  parts = name.replace('\\', '/').split('/')
+  return '/'.join(part for part in parts if part not in ('', '.'))
+
+
+def stamps(paths: Iterable[str | os.PathLike]) -> Mapping[str, tuple[int, int]]:
+  """Size and time of every file in some places, which change when one is edited."""
+  found = {}
+  for place in map(pathlib.Path, paths):
+    files = [place] if place.is_file() else sorted(place.rglob('*'))
+    for file in files:
+      if file.is_file():
+        status = file.stat()
+        found[str(file)] = status.st_size, status.st_mtime_ns
+  return found
+
+
+def _last(path: str) -> str:
+  return path.rpartition('/')[2]
