@@ -2,8 +2,9 @@
 
 The checkout's folders are links in a directory of its own, where `MODEL` is the
 recorded small MasQCLIP, its official files lie beside it, `DOWNLOADS` is a made-up
-COCO, and `photo.jpg` and the photo of `CAPTIONED` are scenes. What cannot run there is
-named with the reason, and is read as far as that goes.
+COCO of which `PHOTOS`, `MASKS` and `labels.json` are a part, and `photo.jpg` and the
+photo of `CAPTIONED` are scenes. What cannot run there is named with the reason, and is
+read as far as that goes.
 """
 
 import json
@@ -21,6 +22,7 @@ from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.cli import train
+from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import config_files
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,7 @@ def place(tmp_path_factory) -> pathlib.Path:
   (place / 'photos').mkdir()
   shutil.copy(scenes / 'scene_2.jpg', place / 'photos')
   raw_coco.write_coco(place / 'DOWNLOADS')
+  label_photos(place)
   captioned = place / 'CAPTIONED'
   captioned.mkdir()
   shutil.copy(scenes / 'scene_1.jpg', captioned / 'one.jpg')
@@ -81,6 +84,17 @@ def place(tmp_path_factory) -> pathlib.Path:
     clip=place / 'open_clip_model.safetensors',
   )
   return place
+
+
+def label_photos(place: pathlib.Path) -> None:
+  """The photos of the made-up COCO as a person's own, with outlines and masks."""
+  raw, (split, *_) = place / 'DOWNLOADS', raw_coco.PHOTOS
+  shutil.copytree(raw / split, place / 'PHOTOS')
+  shutil.copytree(raw / 'stuffthingmaps' / split, place / 'MASKS')
+  shutil.copy(raw / f'annotations/instances_{split}.json', place / 'labels.json')
+  classes = Vocabulary.named('coco-stuff-171').classes
+  lines = [f'{category.id - 1},"{category.name}"' for category in classes]
+  (place / 'classes.csv').write_text('\n'.join(['id,name', *lines]))
 
 
 @pytest.fixture

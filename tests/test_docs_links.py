@@ -87,7 +87,7 @@ def test_lines_wrap(name):
 
 def test_the_site_shows_every_page():
   text = (ROOT / 'mkdocs.yml').read_text()
-  listed = re.findall(r'[\w/]+\.(?:md|ipynb)\b', text.partition('\nnav:')[2])
+  listed = re.findall(r'[\w/-]+\.(?:md|ipynb)\b', text.partition('\nnav:')[2])
   docs = ROOT / 'docs'
   pages = [p for p in docs.rglob('*') if p.suffix in ('.md', '.ipynb')]
   assert sorted(listed) == sorted(p.relative_to(docs).as_posix() for p in pages)

@@ -47,6 +47,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     help="words ('cat; sofa, couch; stuff:floor'), a file, or a name (ade20k-150)",
   )
   parser.add_argument(
+    '--data_dir',
+    help='where built datasets lie: --vocabulary then is the name of one of your own',
+  )
+  parser.add_argument(
     '--task', default='panoptic', help='panoptic, semantic, instance, or a,b of them'
   )
   parser.add_argument('--out', required=True, type=_folder, help='folder for results')
@@ -104,6 +108,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
   start = time.perf_counter()
   tasks = parse_tasks(arguments.task)
+  if arguments.data_dir is not None:
+    arguments.vocabulary = _dataset_words(arguments)
   if arguments.overlay_scale not in (None, *range(1, _LARGEST_SCALE + 1)):
     raise ValueError(
       f'--overlay_scale is 1, 2, ..., {_LARGEST_SCALE}, not {arguments.overlay_scale}'
@@ -132,6 +138,22 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     print(_summary(jobs, failures, seconds) + f', of which {told(compiled)}')
   return 2 if failures or found.problems else 0
+
+
+def _dataset_words(arguments):
+  """The words of the built dataset that --vocabulary names.
+
+  Raises:
+    ValueError: there is none of that name.
+  """
+  from maskclip_jax.data import described
+  from maskclip_jax.names import unknown
+
+  name = arguments.vocabulary or ''
+  words = described.named_words(name, arguments.data_dir)
+  if words is name:
+    raise unknown('dataset of your own', name, described.names(arguments.data_dir))
+  return words
 
 
 def _tell_limits(arguments) -> None:

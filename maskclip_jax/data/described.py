@@ -150,6 +150,6 @@ def named_words(
   Returns:
     The words of the dataset; else what was given.
   """
-  name, _, system = vocabulary.partition('@')
-  found = find(name.strip(), data_dir)
+  name, _, system = vocabulary.strip().partition('@')
+  found = find(name, data_dir)
   return vocabulary if found is None else found.words.treated(system or None)

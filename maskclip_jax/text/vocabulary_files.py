@@ -5,6 +5,7 @@ one class a line. `.yaml` holds `names`, as object detectors have them.
 """
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from maskclip_jax import plain
+from maskclip_jax.names import shown
 from maskclip_jax.text import syntax
 from maskclip_jax.text.category import Category
 
@@ -22,6 +24,7 @@ _DELIMITERS = {'.csv': ',', '.tsv': '\t'}
 # Headings of the columns of a table.
 _NAME_COLUMNS = ('name', 'class', 'class_name', 'label', 'category', 'display_name')
 _ID_COLUMNS = ('id', 'class_id', 'category_id', 'index', 'label_id', 'number')
+_COLOUR_COLUMNS = (('r', 'g', 'b'), ('red', 'green', 'blue'))
 
 
 def read(path: pathlib.Path) -> Any:
@@ -93,7 +96,34 @@ def _from_table(text: str, delimiter: str) -> tuple[Category, ...]:
   if any(len(row) <= max(name, number or 0) for row in rows):
     raise ValueError('the rows of the table differ in length')
   numbers = None if number is None else [row[number] for row in rows]
-  return syntax.numbered([row[name] for row in rows], numbers)
+  classes = syntax.numbered([row[name] for row in rows], numbers)
+  return _coloured(classes, heading, rows)
+
+
+def _coloured(
+  classes: tuple[Category, ...], heading: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[Category, ...]:
+  """The classes of a table with the colours of its columns r, g and b, if it has them.
+
+  Raises:
+    ValueError: one of them is not a number from 0 to 255.
+  """
+  for columns in _COLOUR_COLUMNS:
+    if set(columns) <= set(heading):
+      places = [heading.index(column) for column in columns]
+      colours = [tuple(_byte(row, place) for place in places) for row in rows]
+      return tuple(
+        dataclasses.replace(category, color=colour)
+        for category, colour in zip(classes, colours, strict=True)
+      )
+  return classes
+
+
+def _byte(row: Sequence[str], place: int) -> int:
+  text = row[place] if place < len(row) else ''
+  if not text.isdecimal() or int(text) > 255:
+    raise ValueError(f'a colour of the table is {shown(text)}: give 0 to 255')
+  return int(text)
 
 
 def _heading(cells: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Photos and classes of one's own: from what annotation tools write to a dataset.
 
   data = open_own(OwnData('coco', 'photos', ('labels.json',), val=0.1))
-  data.splits['val'][0].read()     # see annotated.py
+  photo, *_ = data.splits['val']
+  photo.read()                     # see annotated.py
 
 To read another tool's files, write a function like `coco.read` and name it in
 `READERS`; views, words, checks and evaluation then follow.

@@ -26,6 +26,7 @@ from maskclip_jax.photos import SUFFIXES
 from maskclip_jax.text.vocabulary import Vocabulary
 
 _LOSSLESS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
+_FORMATS = ('PNG', 'BMP', 'TIFF', 'GIF')
 _LOSSY = ('.jpg', '.jpeg', '.webp')
 # What stands for pixels of no class where masks are colours.
 _UNNAMED = 255
@@ -191,7 +192,7 @@ def _labels(file: RawFile, table: _Table) -> Labels:
   """
   data = file.read()
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       image.load()
       png, values = _values(file, image, data, table)
   except (UnidentifiedImageError, OSError, SyntaxError) as error:
