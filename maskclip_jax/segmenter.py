@@ -211,11 +211,23 @@ class Segmenter:
       return TextBank.build(
         np.zeros((columns, 0)), vocabulary.things, void_last=True, buckets=(columns,)
       )
-    vectors = class_vectors(vocabulary, self.encode_text, self._cache)
+    vectors = self.class_vectors(vocabulary)
     training = self.preset.training
     seen = training and vocabulary.seen_in(Vocabulary.named(training))
     columns = vocabulary.columns()
     return TextBank.build(vectors, **columns, seen=seen, buckets=self.buckets)
+
+  @jax_settings.own()
+  def class_vectors(
+    self, vocabulary: Vocabulary, cache: TextCache | None = None
+  ) -> Float[np.ndarray, 'n d']:
+    """Unit vectors of a vocabulary's classes, those of `Vocabulary.pool`.
+
+    Args:
+      vocabulary: as `vocabulary` returns it.
+      cache: keeps the vectors of prompts where the segmenter keeps none on disk.
+    """
+    return class_vectors(vocabulary, self.encode_text, self._cache or cache)
 
   @jax_settings.own()
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:

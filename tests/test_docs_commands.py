@@ -33,10 +33,12 @@ PROGRAM = ['python', '-m', 'maskclip_jax']
 # Commands that end with a line about what is not here, and what that line has.
 MISSING = {
   ('eval', 'ade150,pc59'): 'ade20k_150',
-  ('eval', 'ade150'): 'ade20k_150',
+  ('eval', 'ade150'): 'ade20k_150|WORDS/ade.json',
   ('eval', 'RUNS'): 'RUNS',
   ('mine', 'spacy:en_core_web_sm'): 'spaCy|coco is not built',
   ('mine', 'miniature/captions'): 'miniature',
+  ('words', 'ade150'): 'ade20k_150',
+  ('words', 'WORDS/ade.json'): 'WORDS/ade.json',
 }
 # Draws thousands of scenes: tests/miniature builds a few.
 LONG = [['data', 'build', 'miniature'], ['data', 'check', 'miniature']]

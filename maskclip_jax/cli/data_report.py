@@ -210,19 +210,24 @@ def _show_report(report: CheckReport, console: Console) -> None:
 
 @contextlib.contextmanager
 def progress_bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-  """A bar per split."""
+  """A bar per split; nothing before the first of them."""
   columns = (
     TextColumn('{task.description}'),
     BarColumn(),
     MofNCompleteColumn(),
     TimeRemainingColumn(),
   )
-  with Progress(*columns, console=console) as progress:
-    tasks = {}
+  progress, tasks = Progress(*columns, console=console), {}
 
-    def advance(split: str, done: int, total: int) -> None:
-      if split not in tasks:
-        tasks[split] = progress.add_task(split, total=total)
-      progress.update(tasks[split], completed=done)
+  def advance(split: str, done: int, total: int) -> None:
+    if not tasks:
+      progress.start()
+    if split not in tasks:
+      tasks[split] = progress.add_task(split, total=total)
+    progress.update(tasks[split], completed=done)
 
+  try:
     yield advance
+  finally:
+    if tasks:
+      progress.stop()

@@ -61,6 +61,20 @@ def singular(word: str) -> str:
   return word[:-1]
 
 
+def plural(word: str) -> str:
+  """The plural of an English noun in lower case, one that `singular` takes back."""
+  for many in (*_IRREGULAR, *_VES):
+    if singular(many) == word:
+      return many
+  if word in _NO_PLURAL:
+    return word
+  changed = f'{word[:-1]}ies' if word[-2:-1] not in 'aeiou' else f'{word}s'
+  for many in (f'{word}es', changed, f'{word}s'):
+    if singular(many) == word:
+      return many
+  return word
+
+
 @dataclasses.dataclass(frozen=True)
 class Match:
   """A class that a text names.

@@ -20,12 +20,12 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Photo
+from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Photo, canvas_of
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
-from maskclip_jax.postprocess.tiles import PackedMasks
+from maskclip_jax.postprocess.tiles import Geometry, PackedMasks
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.regions import class_similarity
@@ -59,6 +59,53 @@ def named_by_truth(
   )
 
 
+class RegionEncoder:
+  """Vectors of given regions, by a model's encoder of masks.
+
+  Args:
+    segmenter: a model that encodes masks.
+
+  Raises:
+    ValueError: the model cannot name given masks.
+  """
+
+  def __init__(self, segmenter: Segmenter):
+    if not can_name_regions(segmenter):
+      raise ValueError(
+        f'{segmenter.preset.system} cannot name given masks: use a model of a system '
+        'that encodes masks, such as maskclip or fcclip'
+      )
+    graphdef, self._state = nnx.split(segmenter.model)
+    self._step = segmenter.canvas_step
+
+    def encode(state, images: Images, masks, mask_hw):
+      return nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw).vectors
+
+    self._encode: Callable[..., Float[Array, 'b n d']] = jax.jit(encode)
+
+  def __call__(
+    self, photo: Photo, regions: Regions, geometry: Geometry
+  ) -> Float[Array, 'rows d']:
+    """The vector of each region, not normalised; rows beyond the last mean nothing.
+
+    Args:
+      photo: as the network sees it.
+      regions: at the photo's original size.
+      geometry: how the network's maps lie on the photo.
+    """
+    canvas = canvas_of(photo, self._step)
+    rows = -(-len(regions) // _REGION_STEP) * _REGION_STEP
+    masks = np.full((rows, *(s // _STRIDE for s in canvas)), -_LOGIT, np.float32)
+    height, width = (side // _STRIDE for side in geometry.padded)
+    masks[: len(regions), :height, :width] = region_masks(regions, geometry)
+    return self._encode(
+      self._state,
+      Images.from_arrays([photo], canvas),
+      masks[None],
+      np.array([[height, width]], np.int32),
+    )[0]
+
+
 class RegionNamer:
   """Names given regions by a model's encoder of masks.
 
@@ -71,16 +118,8 @@ class RegionNamer:
   """
 
   def __init__(self, segmenter: Segmenter, bank: TextBank):
-    if not can_name_regions(segmenter):
-      raise ValueError(f'{segmenter.preset.system} cannot name given masks')
-    graphdef, self._state = nnx.split(segmenter.model)
-    self._bank, self._step = bank, segmenter.canvas_step
-
-    def name(state, images: Images, masks, mask_hw, text: TextBank):
-      encoded = nnx.merge(graphdef, state).encode_masks(images, masks, mask_hw)
-      return class_similarity(encoded.vectors, text)
-
-    self._name: Callable[..., Float[Array, 'b n k']] = jax.jit(name)
+    self._encode, self._bank = RegionEncoder(segmenter), bank
+    self._compare: Callable[..., Float[Array, 'b n k']] = jax.jit(class_similarity)
 
   def __call__(
     self, photo: Photo, regions: Regions, outputs: ImageOutputs
@@ -92,20 +131,8 @@ class RegionNamer:
       regions: at the photo's original size.
       outputs: the network's outputs for this photo, for the geometry.
     """
-    geometry = outputs.geometry
-    canvas = tuple(-(-s // self._step) * self._step for s in photo.shape[:2])
-    rows = -(-len(regions) // _REGION_STEP) * _REGION_STEP
-    masks = np.full((rows, *(s // _STRIDE for s in canvas)), -_LOGIT, np.float32)
-    height, width = (side // _STRIDE for side in geometry.padded)
-    masks[: len(regions), :height, :width] = region_masks(regions, geometry)
-    logits = self._name(
-      self._state,
-      Images.from_arrays([photo], canvas),
-      masks[None],
-      np.array([[height, width]], np.int32),
-      self._bank,
-    )
-    return logits[0, : len(regions)]
+    vectors = self._encode(photo, regions, outputs.geometry)
+    return self._compare(vectors[None], self._bank)[0, : len(regions)]
 
 
 def can_name_regions(segmenter: Segmenter) -> bool:
@@ -113,7 +140,7 @@ def can_name_regions(segmenter: Segmenter) -> bool:
   return hasattr(segmenter.model, 'encode_masks')
 
 
-def region_masks(regions: Regions, geometry) -> Float32[np.ndarray, 'n h w']:
+def region_masks(regions: Regions, geometry: Geometry) -> Float32[np.ndarray, 'n h w']:
   """True regions as mask logits at a quarter of the padded photo.
 
   A cell belongs to a region that covers half of it, and to a small region's best cell.

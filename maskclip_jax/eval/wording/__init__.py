@@ -1,0 +1,1 @@
+"""Which words a model should read for the classes of a dataset."""

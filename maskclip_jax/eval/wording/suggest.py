@@ -1,0 +1,353 @@
+"""Better words for a dataset's classes, by what a model makes of its true regions.
+
+    found = suggest(segmenter, find_data('coco/panoptic'), photos=50)
+    found.vocabulary.save('mine.json')
+
+The encoder of masks sees every photo once. Then template sets and words are tried as
+matrix products, on half of the photos, and kept where the other half gains as well
+(`search.py`).
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from maskclip_jax.data import described
+from maskclip_jax.data.views import find_view, main_view, view_names
+from maskclip_jax.eval.evaluator import Evaluator, Options, fitting_vocabulary
+from maskclip_jax.eval.examples import EvalExample, ProtocolSource
+from maskclip_jax.eval.judge import Predicted
+from maskclip_jax.eval.protocols import (
+  PROTOCOLS,
+  Protocol,
+  ProtocolRun,
+  find_protocols,
+)
+from maskclip_jax.eval.wording.regions import encode_regions
+from maskclip_jax.eval.wording.search import Change, Gain, Metric, Naming, improve
+from maskclip_jax.names import look_up, unknown
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.benchmarks import BenchmarkSettings
+from maskclip_jax.text.bank import TextCache
+from maskclip_jax.text.category import Category, normal
+from maskclip_jax.text.spellings import other_words
+from maskclip_jax.text.treatment import Treatment, template_sets
+from maskclip_jax.text.vocabulary import Vocabulary
+
+# What is told: a part of the work, how much of it is done, and of how much.
+Progress = Callable[[str, int, int], None]
+# Of 80 templates the words of a large vocabulary take hours on a CPU.
+TEMPLATES = ('none', 'simple', 'vild_14')
+_METRICS: dict[str, Metric] = {
+  'panoptic': 'PQ',
+  'semantic': 'mIoU',
+  'instance': 'PQ',
+}
+# What the model's own masks are judged by.
+_HEADLINES = {'panoptic': 'PQ', 'semantic': 'mIoU_gt', 'instance': 'AP'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+  """A template set for all words.
+
+  Attributes:
+    name: of the set.
+    gain: of it alone, with the words as they were.
+  """
+
+  name: str
+  gain: Gain
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Suggestion:
+  """What was found.
+
+  Attributes:
+    vocabulary: the words and templates to take.
+    metric: what was measured, on true masks: PQ or mIoU.
+    photos: how many were looked at.
+    regions: true regions in them.
+    judged: classes that occur in both halves of the photos; the others stay.
+    templates: every set that was tried.
+    chosen: the set that was taken, or None.
+    changes: words that were changed, the greatest gain first.
+    before: the metric with the words as they were.
+    after: the metric with the words to take.
+    whole: the model's own masks, before and after, where they were judged: the name of
+      the metric and two values, of the photos held out.
+  """
+
+  vocabulary: Vocabulary
+  metric: Metric
+  photos: int
+  regions: int
+  judged: int
+  templates: tuple[Tried, ...]
+  chosen: str | None
+  changes: tuple[Change, ...]
+  before: Gain
+  after: Gain
+  whole: tuple[str, float, float] | None = None
+
+
+def find_data(
+  name: str,
+  system: str = '',
+  split: str | None = None,
+  data_dir: str | os.PathLike | None = None,
+) -> ProtocolRun:
+  """Photos and classes by name: a protocol, a view, or a dataset (its first view).
+
+  Args:
+    name: 'ade150', 'coco/base48', 'ade20k_150', or a dataset of one's own.
+    system: whose settings a protocol is run with.
+    split: of the dataset; that of a protocol, else 'val', by default.
+    data_dir: where a dataset of one's own lies; TFDS's own place by default.
+
+  Raises:
+    ValueError: there is none of that name, or it has no masks.
+  """
+  if name in PROTOCOLS or name in described.names(data_dir):
+    (found,) = find_protocols(name, data_dir)
+    found = dataclasses.replace(found, split=split or found.split)
+    return found.for_system(system)
+  view = find_view(name, data_dir) if '/' in name else main_view(name, data_dir)
+  if view.kind not in _METRICS:
+    segmented = [n for n in view_names() if find_view(n).kind in _METRICS]
+    raise ValueError(
+      f'{view.name} has no masks, and words are judged by masks: name one of '
+      f'{", ".join(segmented)}'
+    )
+  truth = {view.kind: view.name}
+  settings, split = BenchmarkSettings(), split or 'val'
+  protocol = Protocol(
+    view.name, '', truth, settings, (), split=split, data_dir=data_dir
+  )
+  return protocol.for_system('')
+
+
+def suggest(
+  segmenter: Segmenter,
+  run: ProtocolRun,
+  *,
+  data_dir: str | os.PathLike | None = None,
+  photos: int = 50,
+  words: Vocabulary | None = None,
+  candidates: Vocabulary | None = None,
+  templates: Sequence[str] = TEMPLATES,
+  metric: Metric | None = None,
+  whole: bool = False,
+  on_progress: Progress | None = None,
+) -> Suggestion:
+  """Searches words and templates for the classes of a dataset.
+
+  Args:
+    segmenter: an open-vocabulary model that names given masks.
+    run: see `find_data`.
+    data_dir: where built datasets lie; TFDS's own place by default.
+    photos: how many to look at, evenly spread over the split. Every other one is held
+      out.
+    words: where to start from: other words for the same classes, in the same order.
+    candidates: more words to try, by class name.
+    templates: names of template sets to try; none keeps those of the vocabulary.
+    metric: what is to grow; by the kind of annotations by default.
+    whole: also judge the model's own masks with the words before and after, on the
+      photos held out.
+    on_progress: is told of each part of the work.
+
+  Raises:
+    FileNotFoundError: the dataset is not built.
+    ValueError: a model, words or numbers that do not fit.
+    RecordError: an example cannot be read.
+  """
+  tell = on_progress or (lambda *_: None)
+  _check(segmenter, photos, templates)
+  vocabulary = fitting_vocabulary(segmenter, run, words)
+  extra = _by_class(vocabulary, candidates)
+  task, view = next(iter(run.views.items()))
+  source = ProtocolSource(run, data_dir, tasks=(task,))
+  indices = _spread(len(source), photos)
+  regions = encode_regions(
+    segmenter,
+    source,
+    indices,
+    run.preprocessing(segmenter.preset),
+    lambda done, total: tell('photos', done, total),
+  )
+  held_out = np.arange(len(indices)) % 2 == 1
+  metric = metric or _METRICS[view.kind]
+  naming = Naming(regions, held_out, len(vocabulary), metric)
+  if not naming.in_both.any():
+    raise ValueError(
+      f'of {len(indices)} photos, no class is in both halves: take more photos'
+    )
+  cache = TextCache()
+  reader = _Reader(segmenter, vocabulary, cache)
+  before = reader.quality(naming)
+  tried = tuple(
+    Tried(name, reader.treated(name).quality(naming) - before) for name in templates
+  )
+  best = max(tried, key=lambda one: one.gain.chosen, default=None)
+  chosen = best.name if best is not None and best.gain.real else None
+  if chosen is not None:
+    reader = reader.treated(chosen)
+  pool = {
+    index: (*extra.get(index, ()), *other_words(category))
+    for index, category in enumerate(vocabulary.classes)
+    if naming.in_both[index]
+  }
+  reader.prepare([word for some in pool.values() for word in some])
+  changes = improve(
+    naming,
+    reader.words,
+    pool,
+    reader.encode,
+    lambda done, total: tell('classes', done, total),
+  )
+  result = reader.changed(changes)
+  found = Suggestion(
+    vocabulary=result,
+    metric=metric,
+    photos=len(indices),
+    regions=len(regions),
+    judged=int(naming.in_both.sum()),
+    templates=tried,
+    chosen=chosen,
+    changes=tuple(changes),
+    before=before,
+    after=_Reader(segmenter, result, cache).quality(naming),
+  )
+  if not whole:
+    return found
+  kept = [index for index, out in zip(indices, held_out, strict=True) if out]
+  values = [
+    _own_masks(segmenter, run, some, source, kept) for some in (vocabulary, result)
+  ]
+  return dataclasses.replace(found, whole=(_HEADLINES[task], *values))
+
+
+def _check(segmenter: Segmenter, photos: int, templates: Sequence[str]) -> None:
+  """Refuses what cannot be searched, before anything is read."""
+  fixed = segmenter.preset.vocabulary
+  if fixed is not None:
+    raise ValueError(
+      f'this model knows only its own vocabulary, {fixed}, by no words: use an '
+      'open-vocabulary model'
+    )
+  if photos < 2:
+    raise ValueError(f'photos must be at least 2, one of them held out, not {photos}')
+  for name in templates:
+    if name not in template_sets():
+      raise unknown('template set', name, template_sets())
+
+
+def _spread(examples: int, photos: int) -> list[int]:
+  """Places of some photos, evenly spread over all of them.
+
+  Raises:
+    ValueError: there is only one.
+  """
+  if examples < 2:
+    raise ValueError('the split has one photo, and half of the photos is held out')
+  count = min(photos, examples)
+  return [index * examples // count for index in range(count)]
+
+
+def _by_class(
+  vocabulary: Vocabulary, candidates: Vocabulary | None
+) -> dict[int, tuple[str, ...]]:
+  """More words by class index.
+
+  Raises:
+    ValueError: they are for a class that there is not.
+  """
+  indices = {normal(c.name): index for index, c in enumerate(vocabulary.classes)}
+  extra = {}
+  for category in candidates.classes if candidates else ():
+    index = look_up('class', normal(category.name), indices)
+    extra[index] = category.words
+  return extra
+
+
+class _Reader:
+  """A vocabulary as a model reads it, class by class and without a void word."""
+
+  def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary, cache: TextCache):
+    self._segmenter, self._vocabulary, self._cache = segmenter, vocabulary, cache
+    self._treatment = vocabulary.treatment or Treatment()
+    treatment = self._treatment
+    self.words = [
+      ()
+      if normal(category.name) == treatment.wordless
+      else category.words_for(treatment.system)
+      for category in vocabulary.classes
+    ]
+
+  def treated(self, templates: str) -> '_Reader':
+    """The same words in other templates."""
+    treated = self._vocabulary.treated(None, templates=templates)
+    return _Reader(self._segmenter, treated, self._cache)
+
+  def prepare(self, words: Sequence[str]) -> None:
+    """Encodes words together, which is faster than a few at a time."""
+    distinct = list({normal(word): word for word in words}.values())
+    if distinct:
+      self.encode([(word,) for word in distinct])
+
+  def encode(self, classes: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+    """Vectors of classes by their words: one each, or one for each word."""
+    plain = dataclasses.replace(
+      self._treatment, void=None, wordless=None, learned_void=False
+    )
+    spelled = [Category(str(n), words) for n, words in enumerate(classes)]
+    vocabulary = Vocabulary(tuple(spelled), treatment=plain)
+    vectors = self._segmenter.class_vectors(vocabulary, self._cache)
+    counts = vocabulary.columns()['rows'] or [1] * len(classes)
+    return np.split(vectors, np.cumsum(counts)[:-1])
+
+  def quality(self, naming: Naming) -> Gain:
+    """How well the words name true regions."""
+    return naming.quality(naming.similarities(self.words, self.encode).argmax(1))
+
+  def changed(self, changes: Sequence[Change]) -> Vocabulary:
+    """The vocabulary with other words for some classes."""
+    classes = list(self._vocabulary.classes)
+    for change in changes:
+      category = classes[change.index]
+      # The system's own prompts would go before the new words.
+      prompts = {
+        system: words
+        for system, words in category.prompts.items()
+        if system != self._treatment.system
+      }
+      classes[change.index] = dataclasses.replace(
+        category, words=change.after, prompts=prompts
+      )
+    name = self._vocabulary.name
+    return dataclasses.replace(
+      self._vocabulary,
+      classes=tuple(classes),
+      name=name if name.endswith('-suggested') else f'{name}-suggested',
+    )
+
+
+def _own_masks(
+  segmenter: Segmenter,
+  run: ProtocolRun,
+  words: Vocabulary,
+  source: Sequence[EvalExample],
+  indices: Sequence[int],
+) -> float:
+  """The headline metric of a model's own masks on some photos."""
+  task = next(iter(run.views))
+  options = Options(batch_size=jax.local_device_count(), tasks=(task,))
+  evaluator = Evaluator(segmenter, run, options, words)
+  judge = evaluator.judge()
+  for item, results in evaluator.results(source, indices):
+    judge.add(item.example, Predicted.of(results))
+  return judge.result().values[_HEADLINES[task]]
