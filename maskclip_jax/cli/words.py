@@ -63,17 +63,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-  from maskclip_jax.text.vocabulary import Vocabulary
-
   if arguments.vocabulary is None:
     raise ValueError('which words? --vocabulary "cat; sofa, couch", a file or a name')
-  vocabulary = Vocabulary.parse(arguments.vocabulary)
+  vocabulary = _parse(arguments.vocabulary, arguments.data_dir)
   found = vocabulary.check()
   for line in found:
     print(line)
   if not found and not arguments.quiet:
     print(f'{len(vocabulary)} classes: nothing to say against these words')
   return 1 if found else 0
+
+
+def _parse(words: str, data_dir: str | None):
+  """The vocabulary of words, of a file or a name, or of a dataset of one's own."""
+  from maskclip_jax.data.described import named_words
+  from maskclip_jax.text.vocabulary import Vocabulary
+
+  return Vocabulary.parse(named_words(words, data_dir))
 
 
 def _suggest(arguments: argparse.Namespace) -> int:
@@ -88,14 +94,13 @@ def _suggest(arguments: argparse.Namespace) -> int:
   from maskclip_jax.cli.data_report import progress_bars
   from maskclip_jax.eval.wording.report import report
   from maskclip_jax.eval.wording.suggest import TEMPLATES, find_data, suggest
-  from maskclip_jax.text.vocabulary import Vocabulary
 
   templates = arguments.templates
   names = (
     [] if templates == 'keep' else [n.strip() for n in (templates or '').split(',')]
   )
   words, candidates = (
-    None if spec is None else Vocabulary.parse(spec)
+    None if spec is None else _parse(spec, arguments.data_dir)
     for spec in (arguments.vocabulary, arguments.candidates)
   )
   # What is refused needs no model.
