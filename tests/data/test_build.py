@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 
@@ -102,6 +103,14 @@ def test_tfds_can_run_the_builder_itself(name, tmp_path):
     theirs = [plain(records.parse(data)) for data in ArrayRecordDataSource(paths)]
     ours = [plain(record) for record in rows(name, split, tmp_path / 'ours').values()]
     assert theirs == ours
+
+
+def test_a_build_leaves_no_temporary_folders(coco_raw, tmp_path, monkeypatch):
+  elsewhere = tmp_path / 'temporary'
+  elsewhere.mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(elsewhere))
+  build('coco', coco_raw, tmp_path / 'data')
+  assert not list(elsewhere.iterdir())
 
 
 def test_a_second_build_does_nothing(coco_raw, tmp_path):
