@@ -129,7 +129,8 @@ def test_a_run_that_was_killed_ends_with_the_same_numbers(plain, tmp_path):
 # A pod of two processes with two devices each, on this machine.
 POD = """
 import json, os, pathlib, sys
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'
+flags = os.environ.get('XLA_FLAGS', '')
+os.environ['XLA_FLAGS'] = f'{flags} --xla_force_host_platform_device_count=2'
 import jax
 jax.distributed.initialize(sys.argv[2], 2, int(sys.argv[3]))
 import ade_run

@@ -169,7 +169,8 @@ def two_processes(values: dict, workdir: pathlib.Path) -> list[subprocess.Popen]
   env = {
     **os.environ,
     'PYTHONPATH': path,
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+    # Of two counts the last one holds.
+    'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=4',
   }
   command = [sys.executable, '-c', _PROCESS, json.dumps(values), str(workdir), address]
   return [

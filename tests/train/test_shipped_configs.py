@@ -1,7 +1,6 @@
 """Every shipped configuration runs: `:runlocal`, from the command line, two steps."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from maskclip_jax.checkpoints import bundle
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Two steps need no optimised program.
-ENVIRONMENT = {**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
@@ -26,7 +23,6 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
       *('--config', f'configs/{spec}', '--workdir', str(workdir), *overrides),
     ],
     cwd=ROOT,
-    env=ENVIRONMENT,
     capture_output=True,
     text=True,
   )
