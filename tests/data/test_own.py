@@ -1,12 +1,14 @@
 """Photos and labels of one's own, from their files to views and protocols."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import raw_coco
 from built import built, plain, rows
-from raw_files import jpeg, palette_png, png, write
+from own_labels import mask, write_coco, write_masks
+from raw_files import ROTATED, jpeg, palette_png, png, write
 
 from maskclip_jax.data import described
 from maskclip_jax.data.build import BuildError, build
@@ -15,6 +17,9 @@ from maskclip_jax.data.examples import decode
 from maskclip_jax.data.own import OwnData
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view, view_names
+from maskclip_jax.eval.examples import ProtocolSource
+from maskclip_jax.eval.judge import Judge, Predicted
+from maskclip_jax.eval.metrics.instance import Detections
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -94,25 +99,10 @@ def test_the_doctor_finds_no_problem(name, data):
   assert report.ok, report.problems
 
 
-def write_masks(root, encode=png, *, names=('a', 'b', 'sub/c'), suffix='') -> None:
-  """Photos whose upper half is sky (1) and lower half is a car (7), 255 at the left."""
-  values = np.full((24, 32), 1, np.uint8)
-  values[12:], values[:, :2] = 7, 255
-  for seed, name in enumerate(names):
-    write(root / 'photos', {f'{name}.JPG': jpeg(seed, (24, 32))})
-    write(root / 'masks', {f'{name}{suffix}.png': encode(values)})
-  (root / 'classes.csv').write_text('id,name\n1,sky\n7,car\n')
-
-
-def masks_of(root, **changes) -> OwnData:
-  places = {'images': root / 'photos', 'masks': root / 'masks'}
-  return OwnData('masks', **{**places, 'classes': root / 'classes.csv', **changes})
-
-
 def test_masks_by_value_and_by_palette(tmp_path):
   for name, encode in (('grey', png), ('palette', palette_png)):
-    write_masks(tmp_path / name, encode)
-    build(name, None, tmp_path / 'data', own=masks_of(tmp_path / name, val=0.3))
+    given = write_masks(tmp_path / name, encode, val=0.3)
+    build(name, None, tmp_path / 'data', own=given)
     assert view_names(name, tmp_path / 'data') == (f'{name}/semantic',)
     found = find_view(f'{name}/semantic', tmp_path / 'data')
     source = open_source(found, 'train', tmp_path / 'data')
@@ -123,19 +113,17 @@ def test_masks_by_value_and_by_palette(tmp_path):
 
 
 def test_built_again_only_from_the_same_files(tmp_path):
-  write_masks(tmp_path)
-  data = tmp_path / 'data'
-  first = build('mine', None, data, own=masks_of(tmp_path))
+  given, data = write_masks(tmp_path), tmp_path / 'data'
+  first = build('mine', None, data, own=given)
   assert first.examples == {'train': 3}
-  assert build('mine', None, data, own=masks_of(tmp_path)).existed
+  assert build('mine', None, data, own=given).existed
   with pytest.raises(BuildError, match='from other photos, labels or flags'):
-    build('mine', None, data, own=masks_of(tmp_path, val=0.3))
+    build('mine', None, data, own=dataclasses.replace(given, val=0.3))
 
 
 def test_words_and_groups_may_be_edited(tmp_path):
-  write_masks(tmp_path)
   data = tmp_path / 'data'
-  built = build('mine', None, data, own=masks_of(tmp_path, seen=('car',)))
+  built = build('mine', None, data, own=write_masks(tmp_path, seen=('car',)))
   path = built.path / described.FILE
   content = json.loads(path.read_text())
   content['classes'][0]['words'] = ['sky', 'clouds']
@@ -147,3 +135,71 @@ def test_words_and_groups_may_be_edited(tmp_path):
   path.write_text(json.dumps(content))
   with pytest.raises(ValueError, match=r"classes\.json: the group 'seen' names 'tram'"):
     find_view('mine/semantic', data)
+
+
+def test_truth_as_prediction_is_perfect(tmp_path):
+  """Every number of every task, and of every group of classes."""
+  given = write_coco(tmp_path, change=lambda data: data['categories'][0].update(id=1))
+  build('mine', None, tmp_path / 'data', own=dataclasses.replace(given, seen=('dog',)))
+  (protocol,) = find_protocols('mine', tmp_path / 'data')
+  run = protocol.for_system('maskclip')
+  judge = Judge(run, run.vocabulary().things)
+  for example in ProtocolSource(run, tmp_path / 'data'):
+    truth = example.truth
+    objects = truth.instance
+    scores = np.ones(len(objects.classes), np.float32)
+    found = Detections(objects.masks, objects.classes, scores)
+    judge.add(example, Predicted(np.maximum(truth.semantic, 0), truth.panoptic, found))
+  numbers = judge.result().values
+  for name in protocol.headline:
+    assert numbers[name] == pytest.approx(100), name
+  assert {'PQ', 'mIoU_gt', 'AP', 'PQ[seen]', 'AP[unseen]'} <= set(protocol.headline)
+
+
+def test_the_doctor_finds_what_only_a_person_can_know(tmp_path):
+  """Copies of a photo in two splits, an object labelled twice, a class never used."""
+
+  def change(data):
+    data['annotations'].append({**data['annotations'][0], 'id': 99})
+    data['categories'].append({'id': 5, 'name': 'tram'})
+    data['images'][2]['file_name'] = 'val/d.jpg'
+    for row, folder in zip(data['images'][:2], ('train', 'train'), strict=True):
+      row['file_name'] = f'{folder}/{row["file_name"]}'
+
+  given = write_coco(tmp_path, change, photos=('train/a.jpg', 'train/b.jpg'))
+  copied = (tmp_path / 'photos/train/a.jpg').read_bytes()
+  write(tmp_path / 'photos', {'val/d.jpg': copied})
+  build('mine', None, tmp_path / 'data', own=given)
+  report = check('mine', tmp_path / 'data')
+  assert report.kinds() == {'leaked-copy', 'doubled', 'never'}
+  text = report.html()
+  assert 'train 0 and val 2' in text
+  assert 'tram' in text
+  assert 'data list' not in ''.join(map(report.remedy, report.groups))
+
+
+def test_masks_that_are_mostly_ignored(tmp_path):
+  values = np.where(mask() == 1, 255, 7).astype(np.uint8)
+  values[10:14] = 255
+  build('mine', None, tmp_path / 'data', own=write_masks(tmp_path, values=values))
+  assert check('mine', tmp_path / 'data').kinds() == {'ignored', 'never'}
+
+
+@pytest.mark.parametrize('turned', [True, False])
+def test_labels_of_the_upright_or_the_stored_picture(turned, tmp_path):
+  """The size that was labelled tells which; pixels and labels stay together."""
+  size = (32, 24) if turned else (24, 32)
+
+  def change(data):
+    data['images'] = [{**data['images'][0], 'height': size[0], 'width': size[1]}]
+    data['annotations'] = data['annotations'][:1]
+
+  given = write_coco(tmp_path, change, photos=())
+  photo = jpeg(0, (24, 32), orientation=ROTATED)
+  write(tmp_path / 'photos', {'a.jpg': photo})
+  build('mine', None, tmp_path / 'data', own=given)
+  record = rows('mine', 'train', tmp_path / 'data')['0']
+  assert (record['height'], record['width']) == size
+  assert (record['image'] == photo) != turned
+  example = decode(record, find_view('mine/panoptic', tmp_path / 'data'), crowd=True)
+  assert example.image.shape == (32, 24, 3)

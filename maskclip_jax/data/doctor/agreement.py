@@ -23,6 +23,8 @@ _SHARE = 0.5
 _PIXELS = 0.9
 # Official COCO has some odd areas and boxes; more than this share is a fault.
 _ODD = 0.05
+# Above this share, pixels that are not judged are more than a border.
+_IGNORED = 0.5
 _BOX_SLACK = 2.0
 # Share of an object that no other object covers, for it to have a vote.
 _ALONE = 0.25
@@ -162,6 +164,14 @@ class Agreement:
       share = f'{100 * same / total:.0f} % of the pixels agree'
       yield Finding('panoptic-semantic', share, self._worst[1])
     yield from self._frequent()
+    yield from self._ignored()
+
+  def _ignored(self) -> Iterator[Finding]:
+    total = int(self._values.sum())
+    for value in self._facts.other_values if self._facts.own else ():
+      share = int(self._values[value]) / max(total, 1)
+      if share > _IGNORED:
+        yield Finding('ignored', f'{100 * share:.0f} % of the pixels are {value}')
 
   def _frequent(self) -> Iterator[Finding]:
     names, facts = self._facts.value_names(), self._facts

@@ -18,6 +18,7 @@ from maskclip_jax.data.doctor.tables import check_record
 from maskclip_jax.data.doctor.whole import (
   check_copies,
   check_leak,
+  check_never,
   check_split,
   picture_key,
   present,
@@ -66,8 +67,10 @@ def check(
     _Split(facts, split, data_dir).run(images, counts.get(split), progress)
     for split in splits(folder)
   ]
+  indexes = {r.split: r.index for r in results}
   whole = [
-    *check_leak({r.split: r.index for r in results}),
+    *check_leak(indexes),
+    *(check_never(indexes, facts) if facts.own else ()),
     *check_copies({r.split: r.pictures for r in results}),
     *(Finding('part', part) for part in read_summary(folder)['left_out']),
   ]

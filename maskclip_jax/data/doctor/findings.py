@@ -177,6 +177,22 @@ KINDS: Mapping[str, FindingKind] = {
     'It counts several times, perhaps with other labels: keep one.',
     'warning',
   ),
+  'doubled': FindingKind(
+    'two objects cover the same pixels',
+    'It was labelled twice, or a whole and its only part have two labels: keep one.',
+    'warning',
+  ),
+  'ignored': FindingKind(
+    'most of the masks is not judged',
+    'If the value is a class, give it in --classes and say --ignore none.',
+    'warning',
+  ),
+  'never': FindingKind(
+    'classes occur in no photo',
+    'Nothing can be learned or measured of them. Label some, or compare the ids and '
+    'colours in classes.json with those of the labels.',
+    'warning',
+  ),
   'part': FindingKind(
     'a part of the dataset is missing',
     'Views that read it cannot be used. Get the file that "data list" names, delete '

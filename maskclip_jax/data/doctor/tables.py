@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.ndimage
+from pycocotools import mask as coco_mask
 
 from maskclip_jax.data.doctor.decoded import Decoded
 from maskclip_jax.data.doctor.expectations import Expectations
@@ -14,6 +15,8 @@ from maskclip_jax.data.records import Table
 # Areas in official JSON are pixel counts; leave room for rounding.
 _AREA_TOLERANCE = 0.01
 _BOX_TOLERANCE = 1
+# Intersection over union from which on two outlines are of one object.
+_SAME = 0.9
 
 
 def check_record(decoded: Decoded, facts: Expectations) -> list[Finding]:
@@ -25,6 +28,7 @@ def check_record(decoded: Decoded, facts: Expectations) -> list[Finding]:
     *_panoptic_pixels(decoded, facts),
     *_objects(decoded, facts),
     *_values(decoded, facts),
+    *(_doubled(decoded, facts) if facts.own else ()),
   ]
   image_id = decoded.record['image_id']
   return [Finding(found.kind, found.detail, image_id) for found in findings]
@@ -136,3 +140,20 @@ def _values(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
   wrong = values[~facts.allowed[np.clip(values, 0, 65535)]]
   if len(wrong):
     yield Finding('value', ', '.join(map(str, wrong[:5].tolist())))
+
+
+def _doubled(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
+  """Pairs of objects with nearly the same mask."""
+  table, names = decoded.record['instances'], facts.category_names()
+  rows = [i for i, mask in enumerate(decoded.masks) if mask is not None and mask.any()]
+  rows = [row for row in rows if not table['crowd'][row]]
+  masks = [
+    coco_mask.encode(np.asfortranarray(decoded.masks[row], np.uint8)) for row in rows
+  ]
+  shares = coco_mask.iou(masks, masks, [0] * len(masks)) if masks else np.zeros((0, 0))
+  for first, second in np.argwhere(np.triu(shares, 1) >= _SAME).tolist():
+    one, other = (
+      f'{table["id"][row]} ({names.get(int(table["category_id"][row]), "?")})'
+      for row in (rows[first], rows[second])
+    )
+    yield Finding('doubled', f'objects {one} and {other}')

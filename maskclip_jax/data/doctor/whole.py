@@ -139,3 +139,15 @@ def check_copies(pictures: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]
       kind = 'leaked-copy' if len({split for split, _ in copies}) > 1 else 'copy'
       names = ' and '.join(f'{split} {image_id}' for split, image_id in copies[:3])
       yield Finding(kind, names, copies[0][1])
+
+
+def check_never(indexes: Mapping[str, Index], facts: Expectations) -> Iterator[Finding]:
+  """Classes that no split has, in any kind of label."""
+  names, found = {}, set()
+  for index in indexes.values():
+    for _, counts, called in present(index, facts):
+      names |= called
+      found |= set(counts)
+  never = [name for number, name in names.items() if number not in found]
+  if never:
+    yield Finding('never', ', '.join(never[:5]) + (', ...' if never[5:] else ''))

@@ -33,7 +33,20 @@ def open_own(given: OwnData) -> Annotated:
   module, _, function = look_up('form of labels', given.form, READERS).partition(':')
   data = getattr(importlib.import_module(module), function)(given)
   groups(given, data)  # Says now what would be found wrong in the end.
+  _check_apart(data)
   return _drawn(data, given) if given.val else _told(data)
+
+
+def _check_apart(data: Annotated) -> None:
+  """Fails where a file is in two splits: numbers on it would be too good."""
+  owners: dict[str, str] = {}
+  for split, photos in data.splits.items():
+    for photo in photos:
+      other = owners.setdefault(photo.file.path, split)
+      if other != split:
+        raise ValueError(
+          f'{photo.file.path} is in {other} and in {split}: leave it out of one of them'
+        )
 
 
 def groups(given: OwnData, data: Annotated) -> dict[str, tuple[str, ...]]:

@@ -51,10 +51,10 @@ def named(
 def guess_note(classes: Sequence[Category]) -> str:
   """What to tell people about classes that were taken for things or stuff."""
   stuff = [c.name for c in classes if not c.thing]
-  which = f'stuff are {listed(stuff)}, the others things' if stuff else 'all are things'
+  found = f'stuff: {listed(stuff)}' if stuff else 'no stuff'
   if len(stuff) == len(classes):
-    which = 'all are stuff'
-  return f'taken by their names, {which}; --classes FILE says otherwise'
+    found = 'no things'
+  return f'names decide what is a thing or stuff ({found}); --classes says otherwise'
 
 
 def numbered(words: Vocabulary) -> tuple[Vocabulary, list[str]]:

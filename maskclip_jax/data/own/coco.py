@@ -108,7 +108,7 @@ def _open(path: pathlib.Path) -> _File:
     )
   if 'caption' in rows[0]:
     raise ValueError(f'{path} holds captions: --from captions reads those')
-  split = files.split_of(path.stem) or files.split_of(path.parent.name)
+  split = files.split_of(path.stem) or files.split_of_folder(path.parent.name)
   return _File(file, data, 'segments_info' in rows[0], split)
 
 
@@ -128,8 +128,8 @@ def _classes(
       other, first = entries.setdefault(number, (entry, one.file))
       if other['name'] != name:
         raise ValueError(
-          f'category {number} is {shown(other["name"])} in {first.path} and '
-          f'{shown(name)} in {one.file.path}: number them alike in all files'
+          f'{first.path} lists category {number} as {shown(other["name"])}, and '
+          f'{one.file.name} as {shown(name)}: give every class one number everywhere'
         )
   where = opened[0].file.path
   kept, notes = _without_doubles(
@@ -213,7 +213,7 @@ def _add_objects(one, names, found, index, ids, notes) -> None:
   if lost:
     notes.append(
       f'{len(lost)} of {total} objects in {one.file.name} have no outline of three '
-      f'points or more, such as {lost[0]["id"]}: left out'
+      f'points or more, such as object {lost[0]["id"]}: left out'
     )
   for number, name in names.items():
     kept = [row for row in rows.get(number, ()) if _has_outline(row)]

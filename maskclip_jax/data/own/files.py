@@ -19,9 +19,14 @@ _SHOWN = 3
 
 
 def split_of(name: str) -> str | None:
-  """The split that a file or folder is named after: 'instances_val2017' is 'val'."""
+  """The split that a file is named after: 'instances_val2017' is 'val'."""
   found = _WORD.findall(name)
   return _SPLITS[found[-1].lower()] if found else None
+
+
+def split_of_folder(name: str) -> str | None:
+  """The split that a folder is: 'valid' and 'val2017' are 'val', 'test photos' none."""
+  return split_of(name) if _WORD.fullmatch(name) else None
 
 
 class FileIndex:
@@ -57,8 +62,7 @@ class FileIndex:
       there = ', '.join(sorted(others)[:_SHOWN])
       seen = f'there are {there}' if others else 'it is empty'
       raise FileNotFoundError(
-        f'no {what} under {root} ({seen}): give the folder with '
-        f'{", ".join(sorted(suffixes)[:_SHOWN])} or other such files'
+        f'no {what} under {root} ({seen}): give the folder, or the zip, that has them'
       )
     self._by_name: dict[str, list[str]] = {}
     for path in self.files:
@@ -84,7 +88,7 @@ class FileIndex:
       lambda path: f'/{path}'.endswith(f'/{wanted}'),
       # Paths of another computer: ours is their end.
       lambda path: f'/{wanted}'.endswith(f'/{path}'),
-      lambda path: split in map(split_of, path.split('/')[:-1]),
+      lambda path: split in map(split_of_folder, path.split('/')[:-1]),
     ):
       chosen = [path for path in found if fits(path.lower())]
       if len(chosen) == 1:
@@ -115,7 +119,7 @@ class FileIndex:
     if missing:
       listed = ', '.join(missing[:_SHOWN]) + (', ...' if missing[_SHOWN:] else '')
       raise FileNotFoundError(
-        f'{len(missing)} of the {len(found)} {self._what} that {where} names are not '
+        f'{where} names {len(found)} {self._what}, and {len(missing)} of them are not '
         f'under {self.root} ({listed}): add them, or give the folder they are in'
       )
     return {name: file for name, file in found.items() if file is not None}
@@ -125,7 +129,7 @@ def by_folder(paths: Iterable[str]) -> dict[str, str]:
   """The split of each path by its folders; empty where not all are in such a folder."""
   found: dict[str, str] = {}
   for path in paths:
-    splits = [s for s in map(split_of, path.split('/')[:-1]) if s is not None]
+    splits = [s for s in map(split_of_folder, path.split('/')[:-1]) if s]
     if not splits:
       return {}
     found[path] = splits[-1]

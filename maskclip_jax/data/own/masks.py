@@ -30,6 +30,8 @@ _FORMATS = ('PNG', 'BMP', 'TIFF', 'GIF')
 _LOSSY = ('.jpg', '.jpeg', '.webp')
 # What stands for pixels of no class where masks are colours.
 _UNNAMED = 255
+# More values of no class than a table could lack.
+_SMEARED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,8 @@ def read(given: OwnData) -> Annotated:
     lacking = '--masks DIR' if given.masks is None else '--classes FILE'
     raise ValueError(f'--from masks needs {lacking}')
   words, notes = classes.numbered(Vocabulary.parse(given.classes))
+  if any(category.color is not None for category in words.classes):
+    notes = []  # Colours tell the classes.
   masks, photos = _masks(given), files.FileIndex(given.images, SUFFIXES, 'photos')
   pairs, paired_notes = _pairs(photos, masks)
   table = _table(words, given)
@@ -195,9 +199,13 @@ def _labels(file: RawFile, table: _Table) -> Labels:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       image.load()
       png, values = _values(file, image, data, table)
-  except (UnidentifiedImageError, OSError, SyntaxError) as error:
+  except UnidentifiedImageError:
     raise ValueError(
-      f'{file.path} is not a readable mask ({error}): export it again'
+      f'{file.path} is not a mask in {", ".join(_FORMATS)}: export it again, as PNG'
+    ) from None
+  except (OSError, SyntaxError) as error:
+    raise ValueError(
+      f'{file.path} is a damaged mask ({error}): export it again'
     ) from error
   return Labels(values.shape, semantic=LabelMap(png, values))
 
@@ -221,7 +229,7 @@ def _values(
     values = _coloured(file, np.asarray(image.convert('RGB')), table)
     return records.write_label_map(values), values
   if strange:
-    raise ValueError(_unknown(file, strange, table, image.mode))
+    raise ValueError(_unknown(file, strange, values, table))
   # Of a PNG the byte 24 is the depth; grey of fewer bits is scaled by its decoder.
   kept = image.format == 'PNG' and (image.mode == 'P' or data[24] in (8, 16))
   return data if kept else records.write_label_map(values), values
@@ -254,7 +262,7 @@ def _coloured(
     if (pixels == pixels[..., :1]).all():
       values = pixels[..., 0].astype(np.int32)
       if strange := _strange(values, table):
-        raise ValueError(_unknown(file, strange, table, 'RGB'))
+        raise ValueError(_unknown(file, strange, values, table))
       return values
     raise ValueError(
       f'{file.path} is in colours, and the classes have none: give each its colour in '
@@ -285,19 +293,23 @@ def _strange(values: Int32[np.ndarray, 'h w'], table: _Table) -> list[int]:
   return found[~known].tolist()
 
 
-def _unknown(file: RawFile, strange: Sequence[int], table: _Table, mode: str) -> str:
+def _unknown(
+  file: RawFile,
+  strange: Sequence[int],
+  values: Int32[np.ndarray, 'h w'],
+  table: _Table,
+) -> str:
   """What to say of values that no class has."""
-  seen = classes.listed([str(value) for value in strange])
   known = np.flatnonzero(table.known).tolist()
-  own = [value for value in known if value not in table.ignore]
-  zero = ', or if 0 is background say --ignore 0,255' if strange == [0] else ''
-  smeared = len(strange) > 20
-  why = (
-    ': so many values mean that the masks were scaled or saved lossily'
-    if smeared
-    else f': number the classes as the masks do, in --classes{zero}'
-  )
+  ids = [str(value) for value in known if value not in table.ignore]
+  why = 'number the classes as the masks do, in --classes'
+  if len(strange) > _SMEARED:
+    why = 'so many values mean that the masks were scaled, or saved lossily'
+  elif set(np.unique(values).tolist()) == {0, 255}:
+    why = 'of masks in black and white number the class 255, and say --ignore 0'
+  elif strange == [0]:
+    why += ', or say --ignore 0,255 if 0 stands for no class'
   return (
-    f'{file.path} ({mode}) has the value {seen}, and the classes are '
-    f'{own[0]} to {own[-1]}{why}'
+    f'{file.path} has the value {classes.listed([str(value) for value in strange])}, '
+    f'and the classes are {classes.listed(ids)}: {why}'
   )
