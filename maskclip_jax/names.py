@@ -28,9 +28,10 @@ def shown(value: Any) -> str:
 def hint(name: str, known: Iterable[str]) -> str:
   """What a name that does not exist may have meant, else every name there is."""
   known, name = list(known), str(name).lower()[:_LONGEST]
-  close = difflib.get_close_matches(name, known, n=3)
-  longer = [k for k in known if name and k.startswith(name)]
-  likely = list(dict.fromkeys([*longer, *close]))
+  lower = {k.lower(): k for k in known}
+  close = difflib.get_close_matches(name, lower, n=3)
+  longer = [k for k in lower if name and k.startswith(name)]
+  likely = list(dict.fromkeys(lower[k] for k in (*longer, *close)))
   if likely:
     return f'did you mean {" or ".join(map(repr, likely))}?'
   return f'known: {", ".join(known)}'

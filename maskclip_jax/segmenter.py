@@ -10,6 +10,7 @@ lie on canvases of a few sizes, words are padded to a bucket.
 
 import collections
 import concurrent.futures
+import copy
 import functools
 import os
 import pathlib
@@ -89,7 +90,8 @@ class Segmenter:
         'inside MaskCLIP'
       )
     forward, self._weights = self.as_function()
-    whole, _ = params.split(model)
+    self._whole, _ = params.split(model)
+    whole = self._whole
 
     def encode(weights, tokens):
       return whole(weights).clip.text(tokens)
@@ -169,6 +171,29 @@ class Segmenter:
       )
 
     return forward, weights
+
+  @property
+  def has_weights(self) -> bool:
+    """False where the model was made of shapes alone: it can be asked, and not run."""
+    return not any(
+      isinstance(leaf, jax.ShapeDtypeStruct) for leaf in self._weights.values()
+    )
+
+  def with_weights(self, weights: Weights, *, same_text: bool = False) -> 'Segmenter':
+    """The same network, and its compiled programs, with other weights.
+
+    Args:
+      weights: by the paths of `as_function`.
+      same_text: the text tower is as before, so class vectors stay as they are.
+
+    Raises:
+      ValueError: paths are missing or unknown.
+    """
+    other = copy.copy(self)
+    other.model, other._weights = self._whole(weights), weights
+    if not same_text:
+      other._banks, other._cache = {}, None
+    return other
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
     """The vocabulary that words, a file or a name stand for, as this model reads it.

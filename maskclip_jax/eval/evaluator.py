@@ -5,6 +5,7 @@ way through the network while the outputs of one are used.
 """
 
 import contextlib
+import copy
 import dataclasses
 import threading
 import time
@@ -105,7 +106,7 @@ class Evaluator:
   """A model with the words of a protocol, ready to run over examples.
 
   Args:
-    segmenter: the model.
+    segmenter: the model. Without weights it is only checked: `of` gives some.
     run: the protocol as its system runs it.
     options: how it runs.
     words: other words for the same classes, in the same order.
@@ -127,7 +128,7 @@ class Evaluator:
     devices: Sequence[jax.Device] | None = None,
   ):
     options = options or Options()
-    self.run, self.options, self.segmenter = run, options, segmenter
+    self.run, self.options = run, options
     self.tasks = tuple(
       t for t in run.views if options.tasks is None or t in options.tasks
     )
@@ -143,15 +144,27 @@ class Evaluator:
       )
     check_model_options(segmenter, run)
     self.vocabulary = fitting_vocabulary(segmenter, run, words)
-    self.bank = segmenter.text_bank(self.vocabulary)
-    self.words = ClassColumns.of(self.bank)
     self.preprocessing = run.preprocessing(segmenter.preset)
     self.postprocessing = run.postprocessing(segmenter.preset)
     self.scores = _scores(segmenter, run, options)
-    self.predictor = Predictor(
-      segmenter, self.bank, self.scores, options.batch_size, devices
-    )
+    self.predictor = Predictor(segmenter, self.scores, options.batch_size, devices)
     self.name = _name(run, options, words, share)
+    self.segmenter = segmenter
+    if segmenter.has_weights:
+      self._take(segmenter)
+
+  def _take(self, segmenter: Segmenter) -> None:
+    self.segmenter = segmenter
+    self.bank = segmenter.text_bank(self.vocabulary)
+    self.words = ClassColumns.of(self.bank)
+    self.predictor = self.predictor.loaded(segmenter, self.bank)
+
+  def of(self, segmenter: Segmenter) -> 'Evaluator':
+    """The same evaluation, and its compiled programs, of the same network with other
+    weights (`Segmenter.with_weights`)."""
+    other = copy.copy(self)
+    other._take(segmenter)
+    return other
 
   def judge(self) -> Judge:
     """An empty judge of the tasks."""

@@ -7,6 +7,7 @@ changes no number, and results are post-processed where they lie.
 
 import collections
 import concurrent.futures
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -81,11 +82,12 @@ def canvas_of(photo: Photo, step: int) -> tuple[int, int]:
 
 
 class Predictor:
-  """A network with its words, on all devices of this host.
+  """A network, to be run with its words on all devices of this host.
+
+  `loaded` gives it the weights and the words that it runs with.
 
   Args:
-    segmenter: the model.
-    bank: the class vectors.
+    segmenter: the model; its weights are not read.
     scores: how class scores are combined.
     batch_size: photos per call, over all devices.
     devices: all local ones by default.
@@ -97,7 +99,6 @@ class Predictor:
   def __init__(
     self,
     segmenter: Segmenter,
-    bank: TextBank,
     scores: Scores,
     batch_size: int,
     devices: Sequence[jax.Device] | None = None,
@@ -110,10 +111,10 @@ class Predictor:
       )
     mesh = Mesh(np.array(devices), ('data',))
     whole, rows = PartitionSpec(), PartitionSpec('data')
-    forward, state = segmenter.as_function()
+    forward, _ = segmenter.as_function()
     self.batch_size, self.devices = batch_size, len(devices)
-    self._rows = NamedSharding(mesh, rows)
-    self._weights = jax.device_put((state, bank, scores), NamedSharding(mesh, whole))
+    self._rows, self._whole = NamedSharding(mesh, rows), NamedSharding(mesh, whole)
+    self._scores = scores
     self._forward = jax.jit(
       jax.shard_map(
         lambda weights, images: forward(weights[0], images, *weights[1:]),
@@ -123,6 +124,16 @@ class Predictor:
         check_vma=False,
       )
     )
+
+  def loaded(self, segmenter: Segmenter, bank: TextBank) -> 'Predictor':
+    """The same program with the weights of a segmenter and with class vectors.
+
+    Weights that lie on these devices already are not copied.
+    """
+    other = copy.copy(self)
+    _, weights = segmenter.as_function()
+    other._weights = jax.device_put((weights, bank, self._scores), self._whole)
+    return other
 
   def start(
     self,

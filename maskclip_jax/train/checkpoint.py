@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from maskclip_jax.mapping.problems import Problems, dims
 from maskclip_jax.train.config import CheckpointSettings
+from maskclip_jax.train.records.log import evaluations
 from maskclip_jax.train.step import TrainState
 
 DIRECTORY = 'checkpoints'
@@ -28,6 +29,16 @@ DIRECTORY = 'checkpoints'
 _TRASH = 'deleted'
 # A checkpoint in the making stands beside those that are kept.
 _SPARE = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Protected(policies.PreservationPolicy):
+  """Keeps the checkpoints of some steps, which may change."""
+
+  steps: Set[int]
+
+  def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    return [checkpoint.step in self.steps for checkpoint in checkpoints]
 
 
 class Checkpoints:
@@ -39,19 +50,21 @@ class Checkpoints:
   """
 
   def __init__(self, workdir: pathlib.Path, settings: CheckpointSettings):
-    keep = [policies.LatestN(settings.keep)]
-    if settings.best:
-      worst = math.inf if settings.mode == 'min' else -math.inf
+    self._protected: set[int] = set()
+    keep = [policies.LatestN(settings.keep), _Protected(self._protected)]
+    if settings.best and not settings.by_evaluation:
+      least = settings.mode != 'max'
+      worst = math.inf if least else -math.inf
       keep.append(
         policies.BestN(
           # A checkpoint before the first logged number has none.
           get_metric_fn=lambda metrics: metrics.get(settings.best, worst),
-          reverse=settings.mode == 'min',
+          reverse=least,
           n=1,
           keep_checkpoints_without_metrics=False,
         )
       )
-    self._settings = settings
+    self._settings, self._workdir = settings, pathlib.Path(workdir)
     self.directory = pathlib.Path(workdir).absolute() / DIRECTORY
     self._manager = ocp.CheckpointManager(
       self.directory,
@@ -81,11 +94,19 @@ class Checkpoints:
 
   def best(self) -> int | None:
     """The best of them by the settings' metric; None without a metric."""
-    name = self._settings.best
-    metrics = {step: self.info(step)['metrics'] for step in self.steps()}
-    known = {step: m[name] for step, m in metrics.items() if name in m}
-    pick = min if self._settings.mode == 'min' else max
-    return pick(known, key=known.get, default=None)
+    name, steps = self._settings.best, self.steps()
+    if self._settings.by_evaluation:
+      made = evaluations(self._workdir, max(steps, default=-1))
+      metrics = {step: row for step, row in made.items() if step in steps}
+    else:
+      metrics = {step: self.info(step)['metrics'] for step in steps}
+    return self._settings.best_of({s: m[name] for s, m in metrics.items() if name in m})
+
+  def protect(self, step: int | None) -> None:
+    """Keeps one checkpoint besides the latest, in the place of that named before."""
+    self._protected.clear()
+    if step is not None:
+      self._protected.add(step)
 
   def should_stop(self, step: int) -> bool:
     """Whether the cluster wants the run to end; all processes hear it at one step."""

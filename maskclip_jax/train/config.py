@@ -53,17 +53,64 @@ class CheckpointSettings:
   Attributes:
     every: steps; one is written at the end too, and when the run is told to stop.
     keep: latest ones that stay.
-    best: a logged number whose best checkpoint stays as well; '' for none.
-    mode: whether its least or its largest value is best.
+    best: a number whose best checkpoint stays as well; '' for none. One of the
+      evaluations ('ade150/PQ') also decides which step the run exports; a logged one
+      ('loss') does not.
+    mode: whether its least or its largest value is best; 'auto' is the largest of an
+      evaluation's numbers and the least of logged ones.
   """
 
   every: int = 1000
   keep: int = 2
   best: str = ''
-  mode: Literal['min', 'max'] = 'min'
+  mode: Literal['auto', 'min', 'max'] = 'auto'
 
   def __post_init__(self):
     plain.at_least(self, 1, 'every', 'keep')
+
+  @property
+  def by_evaluation(self) -> bool:
+    """Whether the best is chosen by a number of the evaluations."""
+    return '/' in self.best
+
+  def best_of(self, values: Mapping[int, float]) -> int | None:
+    """The step with the best value, the first of equal ones; None of no values."""
+    largest = self.mode == 'max' or (self.mode == 'auto' and self.by_evaluation)
+    pick = max if largest else min
+    return pick(sorted(values), key=values.get, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings:
+  """Evaluation during the run (`evaluation.py`).
+
+  Attributes:
+    evals: protocols, 'ade150,pc59'; '' for no evaluation.
+    every: steps between evaluations; there is one at the end, too.
+    at_start: the starting values are evaluated as well, and may be the best.
+    images: photos of each protocol, the first ones; 0 for all.
+    tasks: some of those that the protocols judge, 'panoptic,semantic'; '' for all.
+    patience: the run ends after so many evaluations without a better
+      `checkpoint.best`; 0 for the whole run.
+    data_dir: where the protocols' datasets lie; that of the training data by default.
+    batch_size: photos per call of the network, over the devices of a process; 0 for one
+      a device.
+    save_every: photos between two savings of an evaluation's state.
+  """
+
+  evals: str = ''
+  every: int = 1000
+  at_start: bool = False
+  images: int = 0
+  tasks: str = ''
+  patience: int = 0
+  data_dir: str | None = None
+  batch_size: int = 0
+  save_every: int = 50
+
+  def __post_init__(self):
+    plain.at_least(self, 1, 'every', 'save_every')
+    plain.at_least(self, 0, 'images', 'patience', 'batch_size')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +153,7 @@ class TrainConfig:
     optim: the optimiser.
     mesh: how devices share the work.
     checkpoint: what is kept.
+    eval: what is evaluated on the way.
     log: what is shown.
     dtype: compute type; parameters and losses are float32.
     remat: recompute blocks of the proposal network in the backward pass.
@@ -124,6 +172,7 @@ class TrainConfig:
   optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
   mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
   checkpoint: CheckpointSettings = dataclasses.field(default_factory=CheckpointSettings)
+  eval: EvalSettings = dataclasses.field(default_factory=EvalSettings)
   log: LogSettings = dataclasses.field(default_factory=LogSettings)
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   remat: bool = False
@@ -138,6 +187,16 @@ class TrainConfig:
       raise ValueError(
         f'a batch of {self.data.batch_size} does not divide into '
         f'{self.optim.accumulate} parts (optim.accumulate)'
+      )
+    if self.checkpoint.by_evaluation and not self.eval.evals:
+      raise ValueError(
+        f'checkpoint.best is {self.checkpoint.best!r}, and nothing is evaluated: name '
+        'the protocols in eval.evals'
+      )
+    if self.eval.patience and not self.checkpoint.by_evaluation:
+      raise ValueError(
+        'eval.patience waits for a better number of the evaluations: say which in '
+        "checkpoint.best, 'ade150/PQ'"
       )
     _ = self.chosen_preset  # Names a wrong field of the model when it is read.
     for name, start in self.start.items():

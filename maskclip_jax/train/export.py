@@ -38,7 +38,11 @@ class _Trained(Mapping[str, np.ndarray]):
 
 
 def save_bundle(
-  directory: pathlib.Path, program: Program, state: TrainState, starting: StartingValues
+  directory: pathlib.Path,
+  program: Program,
+  state: TrainState,
+  starting: StartingValues,
+  best: str = '',
 ) -> None:
   """Writes the trained model as a bundle; every process takes part.
 
@@ -47,6 +51,7 @@ def save_bundle(
     program: the program of the run: says which paths the model has.
     state: trained parameters.
     starting: all others.
+    best: the number that this state was chosen by, for people; '' if it was not.
 
   Raises:
     ValueError, OSError: it cannot be written.
@@ -68,7 +73,7 @@ def save_bundle(
     config.chosen_preset.to_dict(),
     _Trained(shapes, trained, starting),
     source=source,
-    card=_card(config, int(state.step), starting, count(shapes)),
+    card=_card(config, int(state.step), starting, count(shapes), best),
   )
 
 
@@ -117,7 +122,11 @@ def export_checkpoint(
 
 
 def _card(
-  config: TrainConfig, step: int, starting: StartingValues, parameters: int
+  config: TrainConfig,
+  step: int,
+  starting: StartingValues,
+  parameters: int,
+  best: str,
 ) -> str:
   data = ', '.join(f'{d.view} ({d.split})' for d in config.data.datasets)
   sources = [
@@ -131,6 +140,7 @@ def _card(
       f'{parameters:,} parameters, all float32. Stage `{config.task}`, profile '
       f'`{config.profile}`, {step:,} of {config.total_steps:,} steps with '
       f'{config.data.batch_size} photos each.',
+      *([f'The best of the evaluations on the way: {best}.'] if best else []),
       '',
       f'Training data: {data or f"{config.data.generated} generated pictures"}.',
       '',

@@ -3,7 +3,8 @@
 In this order: the directory, the starting values, the latest checkpoint, the data from
 its step on, and then step after step until the end. The loop runs ahead of the device
 by one step: what a step reports is looked at when the next has been sent off, and
-always before a checkpoint is written.
+always before a checkpoint is written. A step that is evaluated has a checkpoint first,
+so that a run that is killed meanwhile goes on with the evaluation.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
+from maskclip_jax.train.evaluation import Evaluations, plan
 from maskclip_jax.train.export import save_bundle
 from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.records import pictures
@@ -50,11 +52,13 @@ class Result:
 
   Attributes:
     step: updates made.
-    finished: whether these were all; else the run was told to stop and can resume.
+    finished: whether that is the end; else the run was told to stop and can resume.
     told_by: the signal that told it to stop.
-    state: the last state.
+    state: the last state; once finished, the exported one.
     metrics: the last means.
     bundle: the exported model, if finished.
+    best: the step that is best so far, and is exported in the end, where evaluations
+      choose it.
   """
 
   step: int
@@ -63,6 +67,7 @@ class Result:
   metrics: Mapping[str, float]
   bundle: pathlib.Path | None
   told_by: signal.Signals | None = None
+  best: int | None = None
 
 
 @dataclasses.dataclass
@@ -120,6 +125,7 @@ def train(
     say = _nothing
   mesh = make_mesh(config.mesh)
   workdirs.check(workdir, config)
+  planned = plan(config)
   program = make_program(config, mesh)
   with workdirs.locked(workdir):
     starting = starting_values(program.task, tuple(config.start.values()), config.seed)
@@ -134,19 +140,26 @@ def train(
       if checkpoints.latest() is not None:
         state = checkpoints.restore(state)
         say(f'resumed at step {int(state.step)} of {config.total_steps}')
-      metrics, told_by, exported = {}, None, None
-      if int(state.step) < config.total_steps:
-        with compiling():
-          step = compile_traced(traced, say)
-        state, metrics, told_by = _run(program, step, state, checkpoints, workdir)
-      if int(state.step) == config.total_steps:
+      evaluations = Evaluations(planned, program, starting, workdir, int(state.step))
+      if planned and not evaluations.done(int(state.step)):
+        say(evaluations.introduce())
+      state, metrics, told_by = _run(
+        program,
+        lambda: _compile(traced, compiling, say),
+        state,
+        checkpoints,
+        evaluations,
+        workdir,
+      )
+      step, exported = int(state.step), None
+      if evaluations.done(step):
+        state = _chosen(state, checkpoints, evaluations, say)
         exported = workdir / bundle.OF_RUN
-        save_bundle(exported, program, state, starting)
+        save_bundle(exported, program, state, starting, evaluations.shown_best())
     finally:
       checkpoints.close()
-  return Result(
-    int(state.step), exported is not None, state, metrics, exported, told_by
-  )
+  finished = exported is not None
+  return Result(step, finished, state, metrics, exported, told_by, evaluations.best)
 
 
 def _nothing(text: str) -> None:
@@ -167,7 +180,8 @@ def _introduce(program: Program, say: Callable[[str], None]) -> None:
 def _check_best(config: TrainConfig, traced: jax.stages.Traced) -> None:
   """Fails where the best checkpoint is to be chosen by a number that is not logged."""
   _, terms = traced.out_info
-  if (best := config.checkpoint.best) and best not in terms:
+  best = config.checkpoint.best
+  if best and not config.checkpoint.by_evaluation and best not in terms:
     raise unknown('logged number (config.checkpoint.best)', best, sorted(terms))
 
 
@@ -185,17 +199,46 @@ def compile_traced(traced: jax.stages.Traced, say: Callable[[str], None]) -> Ste
   return compiled
 
 
-def _run(
-  program: Program,
-  one_step: Step,
+def _compile(
+  traced: jax.stages.Traced,
+  compiling: Callable[[], contextlib.AbstractContextManager],
+  say: Callable[[str], None],
+) -> Step:
+  with compiling():
+    return compile_traced(traced, say)
+
+
+def _chosen(
   state: TrainState,
   checkpoints: Checkpoints,
+  evaluations: Evaluations,
+  say: Callable[[str], None],
+) -> TrainState:
+  """The state that a run ends with: the last one, or the best by its evaluations."""
+  step, best = int(state.step), evaluations.best
+  if evaluations.over:
+    say(f'no gain for {evaluations.patience} evaluations: the run ends at step {step}')
+  if best is None:
+    return state
+  say(f'the best is exported: {evaluations.shown_best()}')
+  return state if best == step else checkpoints.restore(state, best)
+
+
+def _run(
+  program: Program,
+  compile_step: Callable[[], Step],
+  state: TrainState,
+  checkpoints: Checkpoints,
+  evaluations: Evaluations,
   workdir: pathlib.Path,
 ) -> tuple[TrainState, Mapping[str, float], signal.Signals | None]:
   """Steps until the end or until told to stop, and by what; saves before it returns."""
   config = program.config
   active = jax.process_index() == 0
   step = first = int(state.step)
+  checkpoints.protect(evaluations.best)
+  if evaluations.done(step):
+    return state, {}, None
   key, pending = jax.random.key(config.seed), None
   log = RunLog(
     workdir,
@@ -205,7 +248,6 @@ def _run(
     every=config.log.every,
     active=active,
   )
-  draw = _Drawing(program, workdir, log)
 
   def look(one: _Pending | None) -> None:
     if one is not None:
@@ -214,12 +256,27 @@ def _run(
   def save() -> None:
     checkpoints.save(state, {'images': step * config.data.batch_size}, log.last)
 
+  def judged() -> signal.Signals | None:
+    """Evaluates this step if that is due; else, or if cut short, who told to stop."""
+    if evaluations.due(step):
+      checkpoints.wait()
+      if not evaluations(step, state, log, stop):
+        return stop()
+      checkpoints.protect(evaluations.best)
+    return None
+
   with contextlib.ExitStack() as stack:
     stack.callback(log.close)
     stop = stack.enter_context(_listening())
+    if evaluations.due(step) and checkpoints.latest() is None:
+      save()
+    if (told_by := judged()) or evaluations.done(step):
+      return state, log.last, told_by
+    one_step = compile_step()
+    draw = _Drawing(program, workdir, log)
     stream = stack.enter_context(program.stream(step))
     profile = stack.enter_context(_profiler(config, workdir, active))
-    while step < config.total_steps:
+    while not evaluations.done(step):
       begun = time.perf_counter()
       rows = next(stream)
       batch = program.batch(rows)
@@ -232,13 +289,14 @@ def _run(
       look(pending)
       pending = _Pending(step, terms, rows['image_id'])
       told_by = stop() or _preempted(checkpoints, step)
-      last = step == config.total_steps
-      if told_by or last or step % config.checkpoint.every == 0:
+      last, due = step == config.total_steps, evaluations.due(step)
+      if told_by or last or due or step % config.checkpoint.every == 0:
         look(pending)
         pending = None
         save()
       draw(step, state, batch)
-      if told_by and not last:
+      told_by = told_by or judged()
+      if told_by and not evaluations.done(step):
         checkpoints.wait()
         return state, log.last, told_by
     look(pending)

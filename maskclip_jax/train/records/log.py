@@ -6,7 +6,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -16,20 +16,33 @@ from maskclip_jax.train.records.events import EventFile
 
 METRICS = 'metrics.jsonl'
 EVENTS = 'events'
+# Marks the line of an evaluation, of whose step there may be a training line, too.
+_EVALUATED = 'evaluation_seconds'
+
+
+def _lines(path: pathlib.Path, step: int) -> Iterator[tuple[str, dict[str, float]]]:
+  """The whole lines of steps up to `step`, and what they hold."""
+  if not path.exists():
+    return
+  for line in path.read_text().splitlines():
+    try:
+      row = plain.parse_json(line, path)
+      if row['step'] <= step:
+        yield line, row
+    except (ValueError, KeyError, TypeError):
+      continue  # Cut short by a kill.
 
 
 def trim(path: pathlib.Path, step: int) -> None:
   """Drops the lines of steps after `step`: a resumed run makes them again."""
-  if not path.exists():
-    return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if plain.parse_json(line, path)['step'] <= step:
-        kept.append(line + '\n')
-    except (ValueError, KeyError, TypeError):
-      continue  # Cut short by a kill.
-  atomic.write(path, ''.join(kept))
+  if path.exists():
+    atomic.write(path, ''.join(f'{line}\n' for line, _ in _lines(path, step)))
+
+
+def evaluations(workdir: pathlib.Path, step: int) -> dict[int, dict[str, float]]:
+  """Step -> numbers of the evaluations that a run has made, up to a step."""
+  rows = (row for _, row in _lines(workdir / METRICS, step) if _EVALUATED in row)
+  return {row['step']: row for row in rows}
 
 
 def memory_gb() -> float:
@@ -100,6 +113,22 @@ class RunLog:
     self._steps.append(terms)
     if step % self._every == 0 or step == self._total:
       self._show(step)
+
+  def evaluated(
+    self, step: int, numbers: Mapping[str, float], seconds: float, line: str
+  ) -> None:
+    """Takes the numbers of an evaluation, which is no part of the steps' time.
+
+    Args:
+      step: what was evaluated.
+      numbers: by name, 'ade150/PQ'.
+      seconds: how long it took.
+      line: what is shown of them.
+    """
+    self._start += seconds
+    if self._file is not None:
+      self._write(step, {**numbers, _EVALUATED: seconds})
+      print(f'step {step}/{self._total}  {line}', flush=True)
 
   def _show(self, step: int) -> None:
     now = time.perf_counter()

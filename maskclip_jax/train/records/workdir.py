@@ -27,6 +27,7 @@ _LOCK = '.lock'
 # Fields that change speed, or what is shown and kept, and no result.
 _FREE = ('mesh', 'log', 'checkpoint', 'remat', 'data.workers', 'data.threads')
 _FREE += ('data.prefetch', 'data.data_dir')
+_FREE += ('eval.data_dir', 'eval.batch_size', 'eval.save_every')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
