@@ -90,8 +90,7 @@ class Segmenter:
         'inside MaskCLIP'
       )
     forward, self._weights = self.as_function()
-    self._whole, _ = params.split(model)
-    whole = self._whole
+    whole, _ = params.split(model)
 
     def encode(weights, tokens):
       return whole(weights).clip.text(tokens)
@@ -190,9 +189,10 @@ class Segmenter:
       ValueError: paths are missing or unknown.
     """
     other = copy.copy(self)
-    other.model, other._weights = self._whole(weights), weights
+    whole, _ = params.split(self.model)
+    other.model, other._weights = whole(weights), weights
     if not same_text:
-      other._banks, other._cache = {}, None
+      other._banks, other._cache = collections.OrderedDict(), None
     return other
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:

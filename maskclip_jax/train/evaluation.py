@@ -75,21 +75,18 @@ def plan(config: TrainConfig) -> tuple[Planned, ...]:
     limit=settings.images or None,
     save_every=settings.save_every,
   )
+  data_dir = settings.data_dir or config.data.data_dir
+  data_dir = data_dir or config.data.mixture[0].data_dir
   preset = config.chosen_preset
   network = params.abstract_model(
     preset.system, preset.config, dtype=jnp.dtype(config.dtype)
   )
   segmenter = Segmenter(network, preset)
   planned = []
-  for protocol in find_protocols(settings.evals):
+  for protocol in find_protocols(settings.evals, data_dir):
     run = protocol.for_system(preset.system)
     evaluator = Evaluator(segmenter, run, options)
-    source = ProtocolSource(
-      run,
-      settings.data_dir or config.data.data_dir,
-      tasks=options.tasks,
-      limit=options.limit,
-    )
+    source = ProtocolSource(run, data_dir, tasks=options.tasks, limit=options.limit)
     planned.append(Planned(evaluator, source))
   if config.checkpoint.by_evaluation:
     _check_best(config.checkpoint.best, planned)
@@ -265,17 +262,21 @@ class Evaluations:
     Those of the state are not copied where every device holds them already.
     """
     held = {**state.frozen, **state.params}
+    divided = {
+      path: held[path]
+      for path in self._paths
+      if path in held and not held[path].sharding.is_fully_replicated
+    }
+    # One program, and its end awaited: many at once may wait for each other.
+    held |= jax.block_until_ready(self._gather(divided))
     whole = NamedSharding(self._devices, PartitionSpec())
 
     def here(path: str) -> Array:
       if path not in held:
         return jax.device_put(self._starting[path], whole)
-      array = held[path]
-      if not array.sharding.is_fully_replicated:
-        array = self._gather(array)
-      parts = {shard.device: shard.data for shard in array.addressable_shards}
+      parts = {shard.device: shard.data for shard in held[path].addressable_shards}
       return jax.make_array_from_single_device_arrays(
-        array.shape, whole, [parts[device] for device in self._devices.devices.flat]
+        held[path].shape, whole, [parts[device] for device in self._devices.devices]
       )
 
     return {path: here(path) for path in self._paths}
