@@ -96,7 +96,7 @@ class Segmenter:
       return whole(weights).clip.text(tokens)
 
     self._forward, self._encode = jax.jit(forward), jax.jit(encode)
-    self._banks: collections.OrderedDict[str, TextBank] = collections.OrderedDict()
+    self._banks: collections.OrderedDict[tuple, TextBank] = collections.OrderedDict()
 
   @classmethod
   def from_bundle(
@@ -220,17 +220,29 @@ class Segmenter:
     return words.for_system(self.preset.words)
 
   @jax_settings.own()
-  def text_bank(self, vocabulary: Vocabulary) -> TextBank:
-    """The class vectors of a vocabulary; encoded once, kept in memory and on disk."""
-    key = vocabulary.content_key()
+  def text_bank(
+    self, vocabulary: Vocabulary, buckets: Sequence[int] | None = None
+  ) -> TextBank:
+    """The class vectors of a vocabulary; encoded once, kept in memory and on disk.
+
+    Args:
+      vocabulary: the words.
+      buckets: sizes to pad them to, ascending; by default those of the segmenter. The
+        bank of a closed model has a size of its own.
+
+    Raises:
+      ValueError: more classes than the largest bucket holds.
+    """
+    buckets = tuple(buckets or self.buckets)
+    key = vocabulary.content_key(), buckets
     if key not in self._banks:
-      self._banks[key] = self._new_bank(vocabulary)
+      self._banks[key] = self._new_bank(vocabulary, buckets)
     self._banks.move_to_end(key)
     while len(self._banks) > self.banks_kept:
       self._banks.popitem(last=False)
     return self._banks[key]
 
-  def _new_bank(self, vocabulary: Vocabulary) -> TextBank:
+  def _new_bank(self, vocabulary: Vocabulary, buckets: Sequence[int]) -> TextBank:
     if self.preset.vocabulary is not None:
       columns = len(vocabulary) + 1
       return TextBank.build(
@@ -240,7 +252,7 @@ class Segmenter:
     training = self.preset.training
     seen = training and vocabulary.seen_in(Vocabulary.named(training))
     columns = vocabulary.columns()
-    return TextBank.build(vectors, **columns, seen=seen, buckets=self.buckets)
+    return TextBank.build(vectors, **columns, seen=seen, buckets=buckets)
 
   @jax_settings.own()
   def class_vectors(
@@ -259,6 +271,13 @@ class Segmenter:
     """CLIP vectors (not normalised) of prompts."""
     tower = functools.partial(self._encode, self._weights)
     return encode_prompts(prompts, tower, self.preset.config.clip.context_length)
+
+  @property
+  def score_names(self) -> frozenset[str]:
+    """Fields of `Scores` that change what the model answers."""
+    if find_system(self.preset.system).reads_scores:
+      return frozenset(Scores.__dataclass_fields__)
+    return frozenset({'coat'} if self.preset.vocabulary is None else ())
 
   def compilations(self) -> dict[str, int]:
     """How many programs each part has needed so far."""
@@ -345,9 +364,7 @@ class Segmenter:
   def _choices(self, choices):
     """The preset's pre-processing, post-processing and scores, some fields changed."""
     parts = [self.preset.preprocessing, self.preset.postprocessing, self.preset.scores]
-    known = [set(part.__dataclass_fields__) for part in parts]
-    if not find_system(self.preset.system).reads_scores:
-      known[-1] = {'coat'} if self.preset.vocabulary is None else set()
+    known = [*(set(part.__dataclass_fields__) for part in parts[:-1]), self.score_names]
     if unknown := sorted(set(choices).difference(*known)):
       raise ValueError(
         f'unknown choice {", ".join(unknown)}: {self.preset.system} takes '

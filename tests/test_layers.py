@@ -43,6 +43,7 @@ ALLOWED = {
     '_version',
     'checkpoints',
     'deploy',
+    'ops',
     'photos',
     'plan',
     'postprocess',

@@ -1,4 +1,4 @@
-"""`python -m maskclip_jax export --model DIR --format official|bundle --to PLACE`."""
+"""`python -m maskclip_jax export --model DIR --format stablehlo --to PLACE`."""
 
 import argparse
 import pathlib
@@ -19,15 +19,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--format',
     default='official',
-    choices=['official', 'bundle'],
+    choices=['official', 'bundle', 'stablehlo', 'words'],
     help="'official': the layout of the PyTorch code (.safetensors, or .pth); "
-    "'bundle': of a bundle, or of a checkpoint in a workdir",
+    "'bundle': of a bundle, or of a checkpoint in a workdir; 'stablehlo': programs "
+    "that run without this package; 'words': a file of words for these",
   )
   parser.add_argument(
     '--dtype',
     default='float32',
     choices=['float32', 'float16', 'bfloat16'],
-    help='bundle: of the stored arrays; loading widens them again (%(default)s)',
+    help='bundle: of the stored arrays; loading widens them again. stablehlo: what is '
+    'computed in, float32 or bfloat16 (%(default)s)',
   )
   parser.add_argument(
     '--layout',
@@ -35,12 +37,56 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     "'hugging_face', 'scenic', or 'mask_prompts' for these alone",
   )
   parser.add_argument('--step', help="bundle: which checkpoint, a number or 'best'")
+  _add_artefact_flags(parser)
+
+
+def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
+  """Flags of the formats that run without this package."""
+  group = parser.add_argument_group('stablehlo, words')
+  group.add_argument(
+    '--words', help='the vocabulary to write beside the programs, as for predict'
+  )
+  group.add_argument(
+    '--bucket',
+    type=int,
+    default=256,
+    help='most classes of a vocabulary, with one for void (%(default)s)',
+  )
+  group.add_argument(
+    '--canvas',
+    metavar='HxW,...',
+    help='sizes a program is written for, multiples of 32; by default two that hold '
+    "every photo of the model's preprocessing, lying and upright",
+  )
+  group.add_argument(
+    '--result_canvas',
+    metavar='HxW',
+    default='2048x2048',
+    help='holds class ids at the size of the photo (%(default)s)',
+  )
+  group.add_argument(
+    '--batch', type=int, default=1, help='photos of a call (%(default)s)'
+  )
+  group.add_argument(
+    '--platforms',
+    default='cpu,cuda,tpu',
+    help='what one file is to run on, also rocm (%(default)s)',
+  )
+  group.add_argument(
+    '--weights',
+    choices=['beside', 'inside'],
+    default='beside',
+    help='in files of their own, or as constants of the programs (%(default)s)',
+  )
 
 
 def run(arguments: argparse.Namespace) -> int:
   """Writes the file or bundle and says what it holds."""
   if arguments.format == 'bundle':
     _export_bundle(arguments)
+    return 0
+  if arguments.format in ('stablehlo', 'words'):
+    print(_export_artefact(arguments))
     return 0
   from maskclip_jax.checkpoints.export_official import export_official
 
@@ -63,6 +109,42 @@ def _export_bundle(arguments: argparse.Namespace) -> None:
   print(export_checkpoint(source, arguments.to, arguments.step))
   if arguments.dtype != 'float32':
     print(repack(arguments.to, arguments.to, arguments.dtype))
+
+
+def _export_artefact(arguments: argparse.Namespace) -> str:
+  """Writes programs, or words for them."""
+  from maskclip_jax.checkpoints import bundle
+  from maskclip_jax.deploy import artefact
+  from maskclip_jax.deploy.words import Words
+  from maskclip_jax.segmenter import load
+
+  directory = _find(arguments.model)
+  if arguments.format == 'words':
+    if arguments.to.suffix != '.npz':
+      raise ValueError(f'{arguments.to}: the name must end in .npz')
+    segmenter = load(directory, cache_dir=default_cache())
+    words = Words.of(segmenter, arguments.words, arguments.bucket)
+    words.save(arguments.to)
+    return f'{arguments.to}: {len(words.names)} classes'
+  canvases = arguments.canvas and artefact.parse_canvases(arguments.canvas)
+  (result_canvas,) = artefact.parse_canvases(arguments.result_canvas)
+  config = artefact.ArtefactConfig(
+    canvases=canvases or (),
+    result_canvas=result_canvas,
+    batch=arguments.batch,
+    bucket=arguments.bucket,
+    platforms=tuple(arguments.platforms.split(',')),
+    weights_inside=arguments.weights == 'inside',
+  )
+  artefact.check_target(arguments.to)
+  card = directory / bundle.CARD
+  return artefact.export_artefact(
+    load(directory, dtype=arguments.dtype, cache_dir=default_cache()),
+    arguments.to,
+    config,
+    words=arguments.words,
+    card=card.read_text() if card.is_file() else '',
+  )
 
 
 def _find(model: str) -> pathlib.Path:

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from maskclip_jax.postprocess import tiles
 from maskclip_jax.postprocess.class_scores import ClassScores, checked
@@ -37,9 +37,9 @@ def _step(arguments, carry, block: QueryBlock) -> Float[Array, 'q pixels']:
   return carry
 
 
-def _best(
-  arguments, mask_p, interior
-) -> tuple[Int32[Array, 'tile tile'], Float[Array, 'tile tile']]:
+def best_class(
+  arguments, mask_p: Float[Array, 'q pixels'], interior: Bool[Array, 'y x']
+) -> tuple[Int32[Array, 'y x'], Float[Array, 'y x']]:
   """Best class of every pixel and its score, text columns taken a block at a time.
 
   No class can score more on a tile than with every mask at its highest there. Blocks
@@ -85,8 +85,8 @@ def _best(
   return winner.reshape(interior.shape), best.reshape(interior.shape)
 
 
-def _best_class(arguments, mask_p, interior) -> Int32[Array, 'tile tile']:
-  return _best(arguments, mask_p, interior)[0]
+def _winner(arguments, mask_p, interior) -> Int32[Array, 'y x']:
+  return best_class(arguments, mask_p, interior)[0]
 
 
 class SemanticCollector:
@@ -101,7 +101,7 @@ class SemanticCollector:
     ValueError: NaN in the scores, or another number of them.
   """
 
-  kernel = Kernel(_start, _step, _best_class)
+  kernel = Kernel(_start, _step, _winner)
 
   def __init__(self, scores: ClassScores, geometry: Geometry, queries: int):
     checked(scores, queries)
@@ -128,7 +128,7 @@ class ScoredSemanticCollector(SemanticCollector):
   Arguments and errors are those of `SemanticCollector`.
   """
 
-  kernel = Kernel(_start, _step, _best)
+  kernel = Kernel(_start, _step, best_class)
 
   def __init__(self, scores: ClassScores, geometry: Geometry, queries: int):
     super().__init__(scores, geometry, queries)

@@ -95,7 +95,7 @@ class Tile(NamedTuple):
   spot: Int[np.ndarray, 'axis=2 what=4']
 
 
-def _windows(mask_side: int, tile: int, order: Order) -> tuple[int, int]:
+def window_lengths(mask_side: int, tile: int, order: Order) -> tuple[int, int]:
   """Lengths of the windows of padded and of mask pixels a tile is made from."""
   padded = tile if order == 'scores_first' else int(tile * _PADDED_REACH)
   return padded + _PADDED_SPARE, min(mask_side, tile // 2 + 8)
@@ -110,7 +110,7 @@ def _plan_axis(
   the work follows the larger of the two.
   """
   mask, padded, image, original = (int(size) for size in sizes)
-  padded_window, mask_window = _windows(mask_side, tile, order)
+  padded_window, mask_window = window_lengths(mask_side, tile, order)
   pixels = np.arange(original)
   low = np.floor(np.clip((pixels + 0.5) * image / original - 0.5, 0, image - 1))
   padded_low, padded_high = np.maximum(low - 1, 0), np.minimum(low + 2, image - 1)
@@ -198,7 +198,7 @@ def arrange(
   order = np.concatenate([first, np.setdiff1d(np.arange(queries), first)])
   if isinstance(mask_logits, Partition):
     return ArrangedPartition.of(mask_logits, order, block)
-  masks, finite = _arrange(
+  masks, finite = arrange_arrays(
     mask_logits,
     np.array(geometry.mask, np.int32),
     order.astype(np.int32),
@@ -213,13 +213,14 @@ def arrange(
 
 
 @functools.partial(jax.jit, static_argnames='block')
-def _arrange(
+def arrange_arrays(
   mask_logits: Float[Array, 'q h w'],
   mask_hw: Int[Array, '2'],
   order: Int[Array, ' q'],
   *,
   block: int,
 ) -> tuple[Float[Array, 'blocks h block w'], Bool[Array, '']]:
+  """`arrange` inside a program: the masks, and whether all of them are finite."""
   queries, height, width = mask_logits.shape
   real = (jnp.arange(height) < mask_hw[0])[:, None] & (jnp.arange(width) < mask_hw[1])
   # Outside the real part a NaN times a zero weight would still be a NaN.
@@ -276,7 +277,9 @@ def tile_matrices(
     matrices (mask -> padded, padded -> original).
   """
   pairs = [
-    _axis_matrices(sizes[i], spot[i], tile, *_windows(mask_canvas[i], tile, order))
+    _axis_matrices(
+      sizes[i], spot[i], tile, *window_lengths(mask_canvas[i], tile, order)
+    )
     for i in (0, 1)
   ]
   if order == 'scores_first':

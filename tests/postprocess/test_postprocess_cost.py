@@ -20,7 +20,7 @@ def test_no_photo_and_no_vocabulary_compiles_anything():
   programs = (
     _tile_results,
     _top,
-    tiles._arrange,
+    tiles.arrange_arrays,
     class_probabilities,
   )
 

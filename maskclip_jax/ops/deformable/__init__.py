@@ -35,6 +35,8 @@ _KERNELS = ('pallas',)
 # By XLA's name of a platform; on all others, chunks.
 _CHOICE = {'cuda': 'unrolled', 'rocm': 'unrolled', 'tpu': 'pallas'}
 _OTHERS = 'chunks'
+# Where one program is for several platforms: no kernel lowers for those it is not for.
+_PORTABLE = {**_CHOICE, 'tpu': 'products'}
 
 
 def check_form(form: str) -> str:
@@ -75,6 +77,23 @@ def divided(wrap: Wrap) -> Iterator[None]:
     _wrap.reset(token)
 
 
+_portable = contextvars.ContextVar[str | None]('portable', default=None)
+
+
+@contextlib.contextmanager
+def portable(form: str = AUTO) -> Iterator[None]:
+  """What is traced inside can be lowered for several platforms at once.
+
+  Args:
+    form: what 'auto' stands for inside; by default one in plain XLA, by platform.
+  """
+  token = _portable.set(check_form(form))
+  try:
+    yield
+  finally:
+    _portable.reset(token)
+
+
 @dataclasses.dataclass(frozen=True)
 class _How:
   """How to sample: the levels' shapes, the form, and how devices share the work."""
@@ -82,6 +101,7 @@ class _How:
   shapes: tuple[tuple[int, int], ...]
   form: str
   wrap: Wrap | None
+  portable: bool = False
 
 
 @functools.partial(jax.jit, static_argnames='how')
@@ -122,7 +142,9 @@ def sample_pyramid(
   real_hw = jnp.broadcast_to(sizes, (batch, depth, 2))
   points, weights = (x.astype(jnp.float32) for x in (points, weights))
   # Traced once for all layers.
-  how = _How(tuple(map(tuple, shapes)), check_form(form), _wrap.get())
+  outer = _portable.get()
+  form = outer if check_form(form) == AUTO and outer else form
+  how = _How(tuple(map(tuple, shapes)), form, _wrap.get(), outer is not None)
   return _sample_jitted(values, points, weights, real_hw, how=how)
 
 
@@ -141,8 +163,9 @@ def _by_platform(
     return jax.lax.platform_dependent(*args, default=interpreted, tpu=compiled)
   if how.form != AUTO:
     return sampling(how.form)(*args)
-  branches = {name: sampling(name) for name in (*_CHOICE.values(), _OTHERS)}
-  chosen = {platform: branches[name] for platform, name in _CHOICE.items()}
+  choice = _PORTABLE if how.portable else _CHOICE
+  branches = {name: sampling(name) for name in (*choice.values(), _OTHERS)}
+  chosen = {platform: branches[name] for platform, name in choice.items()}
   return jax.lax.platform_dependent(*args, default=branches[_OTHERS], **chosen)
 
 

@@ -1,0 +1,1 @@
+"""Models outside this package: exported artefacts, and a server."""

@@ -1,0 +1,273 @@
+"""Artefacts: a model as programs that run without this package.
+
+An artefact is a directory: programs for photos on canvases of fixed sizes and one for
+prompts, their weights, `manifest.json`, words to begin with, and a short script that
+segments a photo and needs neither this package nor its networks.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+
+from maskclip_jax import atomic, jax_settings, plain
+from maskclip_jax._version import __version__
+from maskclip_jax.deploy import stablehlo
+from maskclip_jax.deploy.parity import Run, local_platform, parity
+from maskclip_jax.deploy.programs import (
+  Program,
+  photo_program,
+  score_numbers,
+  text_program,
+)
+from maskclip_jax.deploy.words import Words
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import STRIDE
+
+FORMAT = 'maskclip_jax artefact 1'
+MANIFEST, WORDS_FILE, CARD = 'manifest.json', 'words.npz', 'MODEL_CARD.md'
+RUNNER = 'run_artefact.py'
+# Words of an artefact that is exported without any.
+SOME_WORDS = 'cat; dog; person; stuff:sky; stuff:grass'
+_CANVAS = re.compile(r'(\d+)x(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtefactConfig:
+  """What an artefact is made for.
+
+  Attributes:
+    canvases: (height, width) of the photos' canvases, multiples of 32; empty for those
+      that hold every photo of the preset's preprocessing, lying or upright.
+    result_canvas: (height, width) that holds class ids of the photo's own size; those
+      of larger photos have the size that the network sees.
+    batch: photos of a call.
+    bucket: columns for words: classes, and the void column if the model has one.
+    platforms: what one program is to run on, some of `stablehlo.PLATFORMS`.
+    weights_inside: the weights are constants of the programs, not files beside them.
+
+  Raises:
+    ValueError: a number below 1, a canvas that is none, or an unknown platform.
+  """
+
+  canvases: tuple[tuple[int, int], ...] = ()
+  result_canvas: tuple[int, int] = (2048, 2048)
+  batch: int = 1
+  bucket: int = 256
+  platforms: tuple[str, ...] = ('cpu', 'cuda', 'tpu')
+  weights_inside: bool = False
+
+  def __post_init__(self):
+    for name in ('batch', 'bucket', 'result_canvas'):
+      if np.min(getattr(self, name)) < 1:
+        raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+    for height, width in self.canvases:
+      if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
+        raise ValueError(
+          f'a canvas has sides that are multiples of {STRIDE}: not {height}x{width}'
+        )
+    stablehlo.check_platforms(self.platforms)
+
+
+def parse_canvases(text: str) -> tuple[tuple[int, int], ...]:
+  """Canvases from '800x1344,1344x800', height first.
+
+  Raises:
+    ValueError: the text is something else.
+  """
+  found = [_CANVAS.fullmatch(part.strip()) for part in text.split(',')]
+  if not all(found):
+    raise ValueError(f'canvases are given as 800x1344,1344x800, not as {text!r}')
+  return tuple((int(one[1]), int(one[2])) for one in found)
+
+
+def preset_canvases(short: int, long: int) -> tuple[tuple[int, int], ...]:
+  """Canvases that hold every photo whose edges are at most these."""
+  short, long = (-(-edge // STRIDE) * STRIDE for edge in (short, long))
+  return tuple(dict.fromkeys([(short, long), (long, short)]))
+
+
+@jax_settings.own()
+def export_artefact(
+  segmenter: Segmenter,
+  to: str | os.PathLike,
+  config: ArtefactConfig | None = None,
+  *,
+  words: str | None = None,
+  card: str = '',
+) -> str:
+  """Writes an artefact; one that is there is replaced once the new one is whole.
+
+  Args:
+    segmenter: the model.
+    to: the directory.
+    config: sizes and platforms.
+    words: the vocabulary to put beside the programs, as for `Segmenter.vocabulary`; a
+      few by default.
+    card: the text of MODEL_CARD.md, with the licence of the weights.
+
+  Returns:
+    What was written, in one line.
+
+  Raises:
+    ValueError: something else is at `to`, or the words do not fit.
+    OSError: it cannot be written; nothing is left behind.
+  """
+  config, to = config or ArtefactConfig(), pathlib.Path(to).absolute()
+  check_target(to)
+  preset = segmenter.preset
+  if words is None and preset.vocabulary is None:
+    words = SOME_WORDS
+  vocabulary = Words.of(segmenter, words, config.bucket)
+  edges = preset.preprocessing.short_edge, preset.preprocessing.long_edge
+  canvases = config.canvases or preset_canvases(*edges)
+  with atomic.directory(to) as part:
+    # One canvas is compared with the model; the others are the same at another size.
+    first, *others = sorted(canvases, key=np.prod)
+    photo = [_write_photo(segmenter, vocabulary, first, part, config, compare=True)]
+    for canvas in others:
+      photo.append(_write_photo(segmenter, vocabulary, canvas, part, config))
+    text = text_program(segmenter)
+    entries = {'photo': photo}
+    if text is not None:
+      entries['text'] = _write(text, 'text', part, config)[0]
+    content = _manifest(segmenter, config, entries)
+    (part / MANIFEST).write_text(json.dumps(content, indent=1) + '\n')
+    vocabulary.save(part / WORDS_FILE)
+    shutil.copy(pathlib.Path(__file__).with_name(RUNNER), part / RUNNER)
+    if card:
+      (part / CARD).write_text(card)
+  return _summary(to, content)
+
+
+def check_target(to: pathlib.Path) -> None:
+  """Fails early where an artefact cannot be put.
+
+  Raises:
+    ValueError: something else is there.
+    OSError: the place is not writable.
+  """
+  if to.is_dir():
+    if any(to.iterdir()) and not is_artefact(to):
+      raise ValueError(
+        f'{to} exists and is not an artefact, so it is not overwritten: choose another '
+        'directory'
+      )
+  elif to.exists():
+    raise ValueError(f'{to} is a file: choose a directory for the artefact')
+  atomic.check_place(to)
+
+
+def is_artefact(directory: pathlib.Path) -> bool:
+  """True where a directory holds what `export_artefact` writes."""
+  try:
+    content = plain.read_json(directory / MANIFEST)
+  except (OSError, ValueError):
+    return False
+  return isinstance(content, dict) and content.get('format') == FORMAT
+
+
+def _write_photo(
+  segmenter: Segmenter,
+  words: Words,
+  canvas: tuple[int, int],
+  directory: pathlib.Path,
+  config: ArtefactConfig,
+  *,
+  compare: bool = False,
+) -> dict[str, Any]:
+  """Writes the program of a canvas; `compare` it where this machine can run it."""
+  # It holds at least what the network sees.
+  result_canvas = tuple(map(max, canvas, config.result_canvas))
+  program = photo_program(
+    segmenter,
+    words.arrays,
+    canvas,
+    config.batch,
+    result_canvas=result_canvas,
+  )
+  name = 'photo_{}x{}'.format(*canvas)
+  entry, run = _write(program, name, directory, config)
+  entry |= {
+    'canvas': list(canvas),
+    'result_canvas': list(result_canvas),
+    'batch': config.batch,
+  }
+  if compare and local_platform() in config.platforms:
+    entry['parity'] = parity(segmenter, words.bank, program, run)
+  return entry
+
+
+def _write(
+  program: Program, name: str, directory: pathlib.Path, config: ArtefactConfig
+) -> tuple[dict[str, Any], Run]:
+  # One file of weights serves the programs of all canvases.
+  kind = name.partition('_')[0]
+  weights = None if config.weights_inside else f'{kind}_weights.safetensors'
+  file = f'{name}{stablehlo.SUFFIX}'
+  run = stablehlo.write(program, directory / file, config.platforms, weights)
+  outputs = jax.eval_shape(program.function, program.weights, program.inputs)
+  entry = {
+    'file': file,
+    'weights': weights,
+    'inputs': _described(program.inputs),
+    'outputs': _described(outputs),
+  }
+  return entry, run
+
+
+def _described(arrays) -> dict[str, dict[str, Any]]:
+  """Shapes and types; how many prompts there are is free."""
+
+  def shape(name: str, a) -> list[int | str]:
+    free = name in ('tokens', 'vectors')
+    return ['n', *a.shape[1:]] if free else list(a.shape)
+
+  return {
+    name: {'shape': shape(name, a), 'dtype': np.dtype(a.dtype).name}
+    for name, a in arrays.items()
+  }
+
+
+def _manifest(
+  segmenter: Segmenter, config: ArtefactConfig, programs: dict[str, Any]
+) -> dict[str, Any]:
+  preset = segmenter.preset
+  return {
+    'format': FORMAT,
+    'library_version': __version__,
+    'jax_version': jax.__version__,
+    'system': preset.system,
+    'platforms': list(config.platforms),
+    'preprocessing': {
+      **plain.to_dict(preset.preprocessing),
+      'stride': STRIDE,
+      'pixels': 'RGB 0..255 in the top left corner of the canvas, zeros beside; the '
+      'program subtracts the mean and divides by the standard deviation',
+    },
+    'numbers': {name: a.item() for name, a in score_numbers(segmenter).items()},
+    'programs': programs,
+  }
+
+
+def _summary(to: pathlib.Path, manifest: dict[str, Any]) -> str:
+  """What was written, in one line."""
+  photo = manifest['programs']['photo']
+  canvases = ', '.join('{}x{}'.format(*entry['canvas']) for entry in photo)
+  columns = photo[0]['inputs']['valid']['shape'][0]
+  size = sum(file.stat().st_size for file in to.iterdir())
+  if 'parity' in photo[0]:
+    far = photo[0]['parity']['class_probabilities']
+    compared = f'class probabilities within {far:.0e} of the model'
+  else:
+    compared = 'not compared with the model, as this machine is none of these'
+  return (
+    f'{to}: photos on canvases {canvases}, {columns} columns of words, for '
+    f'{", ".join(manifest["platforms"])}; {size / 1e6:.1f} MB; {compared}'
+  )

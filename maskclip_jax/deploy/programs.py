@@ -1,0 +1,185 @@
+"""What is exported: a model as pure functions of plain arrays.
+
+    photo   weights, a photo on its canvas, words -> masks, class scores, class ids
+    text    weights, token ids -> vectors of prompts
+
+Arguments and results are dictionaries of arrays, so that what runs an artefact needs
+none of this package's types.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from maskclip_jax import jax_settings, postprocess
+from maskclip_jax.checkpoints import params
+from maskclip_jax.ops.deformable import portable
+from maskclip_jax.postprocess.partition import Partition
+from maskclip_jax.postprocess.traced import semantic_ids
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.systems.contract import STRIDE, Images, Scores, TextBank
+
+Arrays = dict[str, Array]
+
+# The weights of the text tower, which only the text program reads.
+TEXT_TOWER = 'clip/text/'
+# What of a text bank the photo program reads; `columns` is not in every bank.
+WORDS = ('embeddings', 'valid', 'void', 'seen', 'columns')
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A pure function, and what it is called with.
+
+  Attributes:
+    function: (weights, inputs) -> outputs, all of them dictionaries of arrays.
+    weights: those that it reads, by their paths.
+    inputs: an example, for shapes, types and a first call.
+  """
+
+  function: Callable[[Arrays, Arrays], Arrays]
+  weights: Arrays
+  inputs: dict[str, np.ndarray]
+
+  def without_weights(self) -> Callable[[Arrays], Arrays]:
+    """The function of its inputs alone, with the weights as constants in it."""
+    return lambda inputs: self.function(self.weights, inputs)
+
+
+def lowering(platforms: Sequence[str]) -> contextlib.AbstractContextManager:
+  """Within it, programs are traced so that they lower for all of these platforms."""
+  return portable() if len(platforms) > 1 else contextlib.nullcontext()
+
+
+def words_of(bank: TextBank) -> dict[str, np.ndarray]:
+  """A text bank as the arrays that the photo program reads."""
+  arrays = {name: getattr(bank, name) for name in WORDS}
+  return {name: np.asarray(a) for name, a in arrays.items() if a is not None}
+
+
+def photo_program(
+  segmenter: Segmenter,
+  words: Mapping[str, np.ndarray],
+  canvas: tuple[int, int],
+  batch: int = 1,
+  *,
+  result_canvas: tuple[int, int] | None = None,
+) -> Program:
+  """The network and its post-processing for photos on one canvas.
+
+  Inputs are `pixels` uint8 [batch, height, width, 3], each photo in the top left corner
+  and zeros beside it; `image_hw` int32 [batch, 2], its size there; `result_hw` int32
+  [batch, 2], the size wanted of the class ids; the arrays of the words; and numbers,
+  the fields of `Scores` that the model reads. Results are
+
+      mask_logits          [batch, queries, h, w]; `mask_hw` of it covers the photo
+                           with its padding to a multiple of 32
+      mask_hw              [batch, 2]
+      class_probabilities  [batch, queries, columns]; zero where there is no class
+      void_probability     [batch, queries]
+      semantic             [batch, height, width], on the result's canvas; the best
+                           column of every pixel in the top left `result_hw`, else -1
+
+  Args:
+    segmenter: the model.
+    words: from `words_of`; they give the shapes and are the example.
+    canvas: (height, width), multiples of 32.
+    batch: photos of a call.
+    result_canvas: (height, width) that holds the class ids; None for a program without
+      `semantic` and `result_hw`.
+
+  """
+  forward, weights = segmenter.as_function()
+  weights, others = _divided(weights, text=False)
+  names, config = sorted(segmenter.score_names), segmenter.preset.postprocessing
+
+  @jax_settings.own()
+  def function(weights: Arrays, inputs: Arrays) -> Arrays:
+    image_hw = inputs['image_hw']
+    padded_hw = -(-image_hw // STRIDE) * STRIDE
+    text = TextBank(
+      thing=jnp.zeros_like(inputs['valid']),
+      **{name: inputs[name] for name in WORDS if name in inputs},
+    )
+    outputs = forward(
+      weights | others,
+      Images(inputs['pixels'], image_hw, padded_hw),
+      text,
+      Scores(**{name: inputs[name] for name in names}),
+    )
+    masks = outputs.mask_logits
+    masks = masks.logits() if isinstance(masks, Partition) else masks
+    scores = jax.vmap(postprocess.class_probabilities, (0, None, None, 0))(
+      outputs.class_logits, text.valid, text.void, outputs.objectness
+    )
+    results = {
+      'mask_logits': masks.astype(jnp.float32),
+      'mask_hw': outputs.mask_hw,
+      'class_probabilities': scores.probabilities,
+      'void_probability': scores.void,
+    }
+    if result_canvas:
+      steps = (outputs.mask_hw, padded_hw, image_hw, inputs['result_hw'])
+      results['semantic'] = jax.lax.map(
+        lambda one: semantic_ids(*one, result_canvas, config.semantic_order),
+        (masks, scores, jnp.stack(steps, axis=-1)),
+      )
+    return results
+
+  whole = np.tile(np.array(canvas, np.int32), (batch, 1))
+  example = {
+    'pixels': np.zeros((batch, *canvas, 3), np.uint8),
+    'image_hw': whole,
+    **({'result_hw': whole} if result_canvas else {}),
+    **words,
+    **score_numbers(segmenter),
+  }
+  return Program(function, weights, example)
+
+
+def score_numbers(segmenter: Segmenter) -> dict[str, np.ndarray]:
+  """The preset's choices of how scores are combined, as inputs."""
+  scores = segmenter.preset.scores
+  kinds = {float: np.float32, bool: np.bool_}
+  numbers = {name: getattr(scores, name) for name in sorted(segmenter.score_names)}
+  return {
+    name: np.asarray(number, kinds[type(getattr(Scores, name))])
+    for name, number in numbers.items()
+  }
+
+
+def text_program(segmenter: Segmenter) -> Program | None:
+  """The text tower; None for a model that knows one vocabulary only.
+
+  Its input is `tokens` int32 [n, length] of CLIP's tokenizer: start token, the text,
+  end token, zeros. Its result is `vectors` [n, d], not normalised.
+  """
+  if segmenter.preset.vocabulary is not None:
+    return None
+  whole, weights = params.split(segmenter.model)
+  weights, others = _divided(weights, text=True)
+
+  @jax_settings.own()
+  def function(weights: Arrays, inputs: Arrays) -> Arrays:
+    tokens: Int[Array, 'n t'] = inputs['tokens']
+    return {'vectors': whole(weights | others).clip.text(tokens)}
+
+  length = segmenter.preset.config.clip.context_length
+  return Program(function, weights, {'tokens': np.zeros((1, length), np.int32)})
+
+
+def _divided(weights: Arrays, *, text: bool) -> tuple[Arrays, dict]:
+  """The weights of a program, and in the place of the others what cannot be computed
+  with: a network that read them would fail when it is traced."""
+  mine = {p: w for p, w in weights.items() if p.startswith(TEXT_TOWER) == text}
+  others = {
+    path: jax.ShapeDtypeStruct(w.shape, w.dtype)
+    for path, w in weights.items()
+    if path not in mine
+  }
+  return mine, others

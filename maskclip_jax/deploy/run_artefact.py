@@ -1,0 +1,112 @@
+"""Segments a photo by the artefact that this file lies in; needs jax, numpy and Pillow.
+
+python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image, ImageOps
+
+HERE = pathlib.Path(__file__).parent
+TYPES = {'F32': '<f4', 'I32': '<i4', 'I64': '<i8', 'BOOL': '?'}
+
+
+def read_weights(path):
+  """Name -> array of a safetensors file."""
+  data = np.memmap(path, np.uint8, 'r')
+  start = 8 + int(data[:8].view('<u8')[0])
+  entries = json.loads(data[8:start].tobytes())
+  entries.pop('__metadata__', None)
+  return {
+    name: data[slice(*(start + offset for offset in entry['data_offsets']))]
+    .view(TYPES[entry['dtype']])
+    .reshape(entry['shape'])
+    for name, entry in entries.items()
+  }
+
+
+def read_manifest():
+  """What the artefact holds."""
+  return json.loads((HERE / 'manifest.json').read_text())
+
+
+def load_program(entry):
+  """A program of the manifest: inputs -> outputs, by name."""
+  call = jax.jit(jax.export.deserialize((HERE / entry['file']).read_bytes()).call)
+  if entry['weights'] is None:
+    return call
+  weights = jax.device_put(read_weights(HERE / entry['weights']))
+  return lambda inputs: call(weights, inputs)
+
+
+def network_size(size, rule):
+  """Height and width of a photo as the network sees it: the short edge first, then the
+  long one if need be, each rounded."""
+  scale = rule['short_edge'] / min(size)
+  h, w = (rule['short_edge'] if n == min(size) else scale * n for n in size)
+  if max(h, w) > rule['long_edge']:
+    scale = rule['long_edge'] / max(h, w)
+    h, w = h * scale, w * scale
+  return max(int(h + 0.5), 1), max(int(w + 0.5), 1)
+
+
+def resize(photo, height, width, rule):
+  """Bilinear on uint8, by the library that the model was tested with."""
+  if rule['resample'] == 'opencv' and photo.size != (width, height):
+    import cv2
+
+    return cv2.resize(np.asarray(photo), (width, height))
+  return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def prepare(photo, manifest):
+  """The smallest program that holds a photo, and the photo as its inputs."""
+  rule = manifest['preprocessing']
+  original = photo.height, photo.width
+  size = network_size(original, rule)
+  entries = manifest['programs']['photo']
+  fits = lambda hw, canvas: all(np.less_equal(hw, canvas))
+  entry = next((one for one in entries if fits(size, one['canvas'])), None)
+  if entry is None:
+    canvases = ', '.join('{}x{}'.format(*one['canvas']) for one in entries)
+    raise SystemExit(f'a photo of {size[0]}x{size[1]} fits no canvas of {canvases}')
+  # Class ids have the photo's size where their canvas holds it, else the network's.
+  result = original if fits(original, entry['result_canvas']) else size
+  pixels = np.zeros((entry['batch'], *entry['canvas'], 3), np.uint8)
+  pixels[:, : size[0], : size[1]] = resize(photo, *size, rule)
+  sizes = {'image_hw': size, 'result_hw': result}
+  tiled = {
+    name: np.tile(np.int32(hw), (entry['batch'], 1)) for name, hw in sizes.items()
+  }
+  return entry, {'pixels': pixels, **tiled}, result
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('photo', type=pathlib.Path)
+  parser.add_argument('--words', type=pathlib.Path, default=HERE / 'words.npz')
+  parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('result.npz'))
+  arguments = parser.parse_args()
+  manifest = read_manifest()
+  words = dict(np.load(arguments.words))
+  names, things = words.pop('names'), words.pop('things')
+  photo = ImageOps.exif_transpose(Image.open(arguments.photo)).convert('RGB')
+  entry, inputs, (height, width) = prepare(photo, manifest)
+  numbers = {
+    name: np.asarray(number, entry['inputs'][name]['dtype'])
+    for name, number in manifest['numbers'].items()
+  }
+  outputs = load_program(entry)({**inputs, **words, **numbers})
+  outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
+  outputs['semantic'] = ids = outputs['semantic'][:height, :width]
+  np.savez(arguments.out, names=names, things=things, **outputs)
+  for column in np.unique(ids):
+    print(f'{names[column]:24} {(ids == column).mean():6.1%}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,80 @@
+"""Programs as StableHLO, by `jax.export`: one file runs on every platform named."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax import export
+from jaxtyping import Array
+
+from maskclip_jax.checkpoints.tensor_file import write_tensors
+from maskclip_jax.deploy.programs import Program, lowering
+
+SUFFIX = '.stablehlo'
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+# Sizes of a file are 32 bits in the format.
+_MOST_BYTES = 2**31 - 1
+
+
+def check_platforms(platforms: Sequence[str]) -> None:
+  """Refuses what is not a platform.
+
+  Raises:
+    ValueError: which it is, or that there is none.
+  """
+  if unknown := [name for name in platforms if name not in PLATFORMS]:
+    raise ValueError(
+      f'platforms are {", ".join(PLATFORMS)}: there is no {", ".join(unknown)}'
+    )
+  if not platforms:
+    raise ValueError(f'name a platform: some of {", ".join(PLATFORMS)}')
+
+
+def write(
+  program: Program, path: pathlib.Path, platforms: Sequence[str], weights: str | None
+) -> Callable[[dict[str, np.ndarray]], dict[str, Array]]:
+  """Writes a program, and its weights beside it.
+
+  Args:
+    program: what to write. The first axis of `tokens` takes any length.
+    path: the file.
+    platforms: some of `PLATFORMS`.
+    weights: name of the file of weights; None puts them into the program.
+
+  Returns:
+    The program as it was written: inputs -> outputs.
+
+  Raises:
+    ValueError: weights of more than 2 GB inside.
+    OSError: a file cannot be written.
+  """
+  size = sum(w.nbytes for w in program.weights.values())
+  if weights is None and size > _MOST_BYTES:
+    raise ValueError(
+      f'{size / 1e9:.1f} GB of weights do not fit into a program, which holds 2 GB: '
+      'leave them beside it (--weights beside)'
+    )
+  inputs = _shapes(program.inputs)
+  if 'tokens' in inputs:
+    (count,) = export.symbolic_shape('n')
+    tokens = inputs['tokens']
+    inputs['tokens'] = jax.ShapeDtypeStruct((count, *tokens.shape[1:]), tokens.dtype)
+  with lowering(platforms):
+    if weights is None:
+      function = jax.jit(program.without_weights())
+      exported = export.export(function, platforms=platforms)(inputs)
+    else:
+      exported = export.export(jax.jit(program.function), platforms=platforms)(
+        _shapes(program.weights), inputs
+      )
+  path.write_bytes(exported.serialize())
+  read = jax.jit(export.deserialize(path.read_bytes()).call)
+  if weights is None:
+    return read
+  write_tensors(path.with_name(weights), program.weights)
+  return lambda inputs: read(program.weights, inputs)
+
+
+def _shapes(arrays):
+  return {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in arrays.items()}

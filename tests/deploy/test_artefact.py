@@ -1,0 +1,165 @@
+"""Artefacts: programs that run where this package is not."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskclip_jax.__main__ import main
+from maskclip_jax.deploy import artefact, programs, run_artefact, stablehlo
+from maskclip_jax.deploy.words import Words
+from maskclip_jax.ops.deformable import portable, sample_pyramid
+from maskclip_jax.resizing import shortest_edge
+from maskclip_jax.segmenter import Segmenter, load
+from maskclip_jax.text import tokenizer
+
+SCENES = pathlib.Path(artefact.__file__).parents[1] / 'miniature' / 'scenes'
+EVERYWHERE = ('cpu', 'cuda', 'tpu')
+# Runs the artefact's own script, and its text program, without this package.
+BARE = """
+import runpy, sys
+import numpy as np
+for name in ('maskclip_jax', 'flax', 'jaxtyping'):
+  sys.modules[name] = None  # cannot be imported
+script, first, second, words = sys.argv[1:]
+sys.argv = [script, first, '--out', 'first.npz']
+found = runpy.run_path(script, run_name='__main__')
+sys.argv = [script, second, '--words', words, '--out', 'second.npz']
+runpy.run_path(script, run_name='__main__')
+encode = found['load_program'](found['read_manifest']()['programs']['text'])
+np.save('vectors.npy', encode({'tokens': np.load('tokens.npy')})['vectors'])
+"""
+
+
+@pytest.fixture(scope='module')
+def miniature():
+  return load('clip_baseline_miniature')
+
+
+def test_the_script_resizes_by_the_librarys_rule():
+  random = np.random.default_rng(0)
+  for size in [(622, 1244), (1, 9), *random.integers(1, 3000, (500, 2)).tolist()]:
+    rule = {'short_edge': 800, 'long_edge': 1333}
+    expected = shortest_edge(tuple(size), 800, 1333)
+    assert run_artefact.network_size(tuple(size), rule) == expected
+
+
+def test_sampling_lowers_for_several_platforms_at_once():
+  random = np.random.default_rng(0)
+  values = random.normal(size=(1, 20, 2, 4)).astype(np.float32)
+  points = random.uniform(-1, 5, (1, 3, 2, 1, 2, 2)).astype(np.float32)
+  weights = random.uniform(size=(1, 3, 2, 1, 2)).astype(np.float32)
+  sample = lambda *arrays: sample_pyramid(arrays[0], [(4, 5)], *arrays[1:])
+  with portable():
+    program = jax.export.export(jax.jit(sample), platforms=EVERYWHERE)
+    exported = program(values, points, weights)
+  assert exported.platforms == EVERYWHERE
+  # The same sums in the same order, compiled once more.
+  np.testing.assert_allclose(
+    exported.call(values, points, weights),
+    sample(values, points, weights),
+    rtol=1e-6,
+    atol=1e-6,
+  )
+
+
+def test_words_are_a_file_of_arrays(miniature, tmp_path):
+  Words.of(miniature, 'star; disk, coin; stuff:sand', 64).save(tmp_path / 'w.npz')
+  words = dict(np.load(tmp_path / 'w.npz'))  # nothing in it is pickled
+  assert words['names'].tolist() == ['star', 'disk', 'sand']
+  assert words['things'].tolist() == [True, True, False]
+  assert words['embeddings'].shape == (64, 64)
+  assert set(words) <= {*programs.WORDS, 'names', 'things'}
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--canvas', '100x128'], 'multiples of 32: not 100x128'),
+    (['--canvas', 'big'], "given as 800x1344,1344x800, not as 'big'"),
+    (['--platforms', 'cpu,gpu'], 'there is no gpu'),
+    (['--batch', '0'], 'batch must be at least 1'),
+    (['--result_canvas', '0x5'], 'result_canvas must be at least 1'),
+    (['--words', ';'], 'vocabulary'),
+    (['--words', 'a; b; c', '--bucket', '2'], 'export with a larger --bucket'),
+    (['--dtype', 'float16'], 'float32'),
+  ],
+)
+def test_bad_exports_leave_nothing(flags, message, tmp_path, capsys):
+  command = ['export', '--model', 'clip_baseline_miniature', '--format', 'stablehlo']
+  assert main([*command, '--to', str(tmp_path / 'a'), *flags]) == 2
+  error = capsys.readouterr().err
+  assert message in error
+  assert len(error.splitlines()) == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_an_artefact_is_not_replaced(miniature, tmp_path):
+  (tmp_path / 'mine.txt').write_text('mine')
+  with pytest.raises(ValueError, match='is not an artefact'):
+    artefact.export_artefact(miniature, tmp_path)
+  with pytest.raises(ValueError, match='is a file'):
+    artefact.export_artefact(miniature, tmp_path / 'mine.txt')
+  assert [p.name for p in tmp_path.iterdir()] == ['mine.txt']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'preset',
+  ['fcclip', 'mask2former', 'masqclip', 'ovseg', 'segclip'],
+)
+def test_every_system_is_one_program_for_three_platforms(preset, tmp_path):
+  segmenter = Segmenter.from_preset(f'{preset}_tiny')
+  closed = segmenter.preset.vocabulary is not None
+  words = Words.of(segmenter, None if closed else 'cat; stuff:floor', 64)
+  program = programs.photo_program(
+    segmenter, words.arrays, (64, 96), result_canvas=(64, 96)
+  )
+  stablehlo.write(program, tmp_path / 'photo.stablehlo', EVERYWHERE, None)
+  read = jax.export.deserialize((tmp_path / 'photo.stablehlo').read_bytes())
+  assert read.platforms == EVERYWHERE
+
+
+@pytest.mark.slow
+def test_a_stranger_segments_a_photo(miniature, tmp_path):
+  """Ids and numbers are the bundle's, for words and sizes that came later."""
+  place = tmp_path / 'artefact'
+  command = ['export', '--model', 'clip_baseline_miniature']
+  flags = ['--format', 'stablehlo', '--to', str(place), '--canvas', '128x160']
+  assert main([*command, *flags, '--words', 'miniature-116']) == 0
+  words, more = tmp_path / 'more.npz', 'star; disk; bar; stuff:sand; stuff:water'
+  flags = ['--format', 'words', '--words', more, '--to', str(words)]
+  assert main([*command, *flags]) == 0
+  scene, wide = SCENES / 'scene_1.jpg', tmp_path / 'wide.png'
+  Image.open(SCENES / 'scene_2.jpg').crop((0, 20, 240, 220)).save(wide)
+  prompts = ['a star', 'yellow sand']
+  length = miniature.preset.config.clip.context_length
+  np.save(tmp_path / 'tokens.npy', tokenizer.tokenize(prompts, length))
+  subprocess.run(
+    [sys.executable, '-c', BARE, place / artefact.RUNNER, scene, wide, words],
+    cwd=tmp_path,
+    check=True,
+  )
+  for photo, vocabulary, name in (
+    (scene, 'miniature-116', 'first'),
+    (wide, more, 'second'),
+  ):
+    found = np.load(tmp_path / f'{name}.npz')
+    expected = miniature(photo, vocabulary, 'semantic')
+    np.testing.assert_array_equal(found['semantic'], expected.semantic)
+    assert tuple(found['names'].tolist()) == expected.names
+  manifest = json.loads((place / artefact.MANIFEST).read_text())
+  (entry,) = manifest['programs']['photo']
+  assert entry['parity']['semantic_pixels'] == 0
+  assert (place / artefact.CARD).read_text()
+  # float32 sums in another order; logits reach about 30.
+  assert entry['parity']['mask_logits'] < 3e-4
+  assert entry['parity']['class_probabilities'] < 1e-5
+  np.testing.assert_allclose(
+    np.load(tmp_path / 'vectors.npy'), miniature.encode_text(prompts), atol=1e-5
+  )
