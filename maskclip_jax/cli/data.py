@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     dest='read_as',
     metavar='FORM',
     help='build, under a name of your own: captions (pairs of photo and text), or how '
-    'your photos are labelled: coco, masks',
+    'your photos are labelled: coco, cvat, labelme, masks, yolo',
   )
   parser.add_argument(
     '--on_error',

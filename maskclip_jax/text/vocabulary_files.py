@@ -34,7 +34,7 @@ def read(path: pathlib.Path) -> Any:
     OSError: it cannot be read.
     ValueError: it is not what its ending says, or makes no classes.
   """
-  text = _decode(path.read_bytes())
+  text = decode_text(path.read_bytes())
   ending = path.suffix.lower()
   if ending == '.json':
     return plain.parse_json(text, 'the file')
@@ -45,8 +45,12 @@ def read(path: pathlib.Path) -> Any:
   return syntax.from_text(text)
 
 
-def _decode(content: bytes) -> str:
-  """Text in UTF-8, or in UTF-16 with a byte order mark, as Windows writes it."""
+def decode_text(content: bytes) -> str:
+  """Text in UTF-8, or in UTF-16 with a byte order mark, as Windows writes it.
+
+  Raises:
+    ValueError: it is neither.
+  """
   utf16 = content.startswith((b'\xff\xfe', b'\xfe\xff'))
   try:
     text = content.decode('utf-16' if utf16 else 'utf-8-sig')

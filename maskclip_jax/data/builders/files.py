@@ -41,10 +41,17 @@ def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
   return data, (height, width)
 
 
+def orientation(file: RawFile) -> int:
+  """The camera's note how a photo is to be turned: 1 is upright, from 5 on height and
+  width are exchanged."""
+  with Image.open(io.BytesIO(file.read())) as image:
+    note = image.getexif().get(ExifTags.Base.Orientation, 1)
+  return note if note in range(2, 9) else 1
+
+
 def is_turned(file: RawFile) -> bool:
   """Whether a camera's note in the photo exchanges height and width."""
-  with Image.open(io.BytesIO(file.read())) as image:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+  return orientation(file) >= 5
 
 
 def read_labels(

@@ -111,7 +111,7 @@ def _record(
     ValueError: a file is damaged, or labels do not fit their photo; names it.
   """
   labels = photo.read()
-  data, size = stored_photo(photo.file, labels.size)
+  data, size = stored_photo(photo.file, labels.size, labels.upright)
   found: dict[str, Any] = {}
   objects, segments = labels.objects, labels.segments
   if 'instances' in fields:

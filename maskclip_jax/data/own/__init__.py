@@ -19,7 +19,10 @@ from maskclip_jax.names import look_up, unknown
 # By form, the function from `OwnData` to `Annotated`; imported when it is used.
 READERS: Mapping[str, str] = {
   'coco': 'maskclip_jax.data.own.coco:read',
+  'cvat': 'maskclip_jax.data.own.cvat:read',
+  'labelme': 'maskclip_jax.data.own.labelme:read',
   'masks': 'maskclip_jax.data.own.masks:read',
+  'yolo': 'maskclip_jax.data.own.yolo:read',
 }
 
 

@@ -85,12 +85,15 @@ class Labels:
     objects: outlines or masks of things and of stuff, which may overlap; see `row`.
     segments: each pixel belongs to one of them at most.
     semantic: the class of each pixel.
+    upright: whether a photo was labelled as its camera's note turns it. Counts where
+      the size does not tell: for half turns, mirror images and squares.
   """
 
   size: tuple[int, int] | None = None
   objects: Sequence[Row] | None = None
   segments: LabelMap | None = None
   semantic: LabelMap | None = None
+  upright: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
 from maskclip_jax.names import shown
@@ -15,6 +16,7 @@ _SPLITS = {
   **dict.fromkeys(('test', 'testing'), 'test'),
 }
 _WORD = re.compile(rf'(?:^|[_\-. ])({"|".join(_SPLITS)})\d*(?=$|[_\-. ])', re.I)
+_UPLOAD = re.compile('[0-9a-f]{8}-')
 _SHOWN = 3
 
 
@@ -81,8 +83,13 @@ class FileIndex:
     Raises:
       ValueError: several files could be meant.
     """
-    wanted = normal_path(name).lower()
-    found = self._by_name.get(_last(wanted), [])
+    for wanted in _spellings(name):
+      if found := self._by_name.get(_last(wanted)):
+        return self.files[self._meant(found, wanted, split)]
+    return None
+
+  def _meant(self, found: Sequence[str], wanted: str, split: str | None) -> str:
+    """The one of several paths that is meant; see `find`."""
     for fits in (
       lambda path: path == wanted,
       lambda path: f'/{path}'.endswith(f'/{wanted}'),
@@ -92,13 +99,13 @@ class FileIndex:
     ):
       chosen = [path for path in found if fits(path.lower())]
       if len(chosen) == 1:
-        return self.files[chosen[0]]
+        return chosen[0]
     if len(found) > 1:
       raise ValueError(
-        f'{shown(name)} may be {found[0]} or {found[1]} under {self.root}: write the '
+        f'{shown(wanted)} may be {found[0]} or {found[1]} under {self.root}: write the '
         'folder before the name, or rename one'
       )
-    return self.files[found[0]] if found else None
+    return found[0]
 
   def find_all(
     self, names: Iterable[str], where: str, split: str | None = None
@@ -134,6 +141,19 @@ def by_folder(paths: Iterable[str]) -> dict[str, str]:
       return {}
     found[path] = splits[-1]
   return found
+
+
+def _spellings(name: str) -> Iterator[str]:
+  """What a name may mean, in lower case: itself; without the query of an address; and
+  without the eight digits that Label Studio writes before the name of an upload."""
+  wanted = normal_path(name).lower()
+  yield wanted
+  address = normal_path(urllib.parse.unquote(wanted.rpartition('?d=')[2]))
+  if address != wanted:
+    yield address
+  folder, slash, last = address.rpartition('/')
+  if _UPLOAD.match(last):
+    yield folder + slash + _UPLOAD.sub('', last)
 
 
 def normal_path(name: str) -> str:

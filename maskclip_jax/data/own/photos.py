@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from maskclip_jax.data.builders.files import is_turned, read_photo
+from maskclip_jax.data.builders.files import orientation, read_photo
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.photos import photo_from_bytes
 
@@ -18,7 +18,7 @@ _QUALITY = 95
 
 
 def stored_photo(
-  file: RawFile, labelled: tuple[int, int] | None
+  file: RawFile, labelled: tuple[int, int] | None, upright: bool = False
 ) -> tuple[bytes, tuple[int, int]]:
   """The photo that a record holds, and its height and width.
 
@@ -30,14 +30,17 @@ def stored_photo(
   Args:
     file: the photo.
     labelled: height and width of what was labelled, if that is told.
+    upright: whether the upright picture was labelled, where the size does not tell.
 
   Raises:
     ValueError: it cannot be read, or another size was labelled.
   """
   data, size = read_photo(file)
-  turned = is_turned(file) and size[0] != size[1]
-  upright = turned and labelled == size[::-1]
-  if labelled is not None and labelled != size and not upright:
+  turn = orientation(file)
+  if turn >= 5 and labelled is not None and size[0] != size[1]:
+    upright = labelled == size[::-1]
+  upright = upright and turn > 1
+  if labelled not in (None, size[::-1] if upright and turn >= 5 else size):
     raise ValueError(
       f'{file.path} is {size[1]} x {size[0]} and its labels are for {labelled[1]} x '
       f'{labelled[0]} pixels: give the photos that were labelled, at their size'
@@ -49,7 +52,7 @@ def stored_photo(
   if plain and not upright:
     return data, size
   pixels = photo_from_bytes(data, file.path)
-  if turned and not upright:
+  if turn > 1 and not upright:
     raise ValueError(
       f'{file.path} carries a rotation, and its labels are not of the turned picture: '
       'save it upright, or as JPEG'
