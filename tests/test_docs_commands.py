@@ -19,6 +19,8 @@ import tomllib
 import golden
 import pytest
 import raw_coco
+import raw_files
+import raw_tools
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints.convert import convert_checkpoint
@@ -75,6 +77,7 @@ def place(tmp_path_factory) -> pathlib.Path:
   shutil.copy(scenes / 'scene_2.jpg', place / 'photos')
   raw_coco.write_coco(place / 'DOWNLOADS')
   label_photos(place)
+  label_with_tools(place)
   captioned = place / 'CAPTIONED'
   captioned.mkdir()
   shutil.copy(scenes / 'scene_1.jpg', captioned / 'one.jpg')
@@ -99,6 +102,19 @@ def label_photos(place: pathlib.Path) -> None:
   classes = Vocabulary.named('coco-stuff-171').classes
   lines = [f'{category.id - 1},"{category.name}"' for category in classes]
   (place / 'classes.csv').write_text('\n'.join(['id,name', *lines]))
+
+
+def label_with_tools(place: pathlib.Path) -> None:
+  """Two photos each with labels of YOLO, labelme and CVAT."""
+  raw_tools.write_yolo(place / 'SIGNS', raw_tools.yolo_line(0))
+  names = ('a.jpg', 'b.jpg')
+  for seed, name in enumerate(names):
+    photo = {name: raw_files.jpeg(seed, raw_tools.SIZE)}
+    cell = raw_tools.labelme([raw_tools.shape('cell', raw_tools.SQUARE)], name)
+    raw_files.write(place / 'CELLS', photo | {f'{name}.json': cell})
+    raw_files.write(place / 'ROOFS', photo)
+  roofs = raw_tools.cvat(raw_tools.polygon(), names=names)
+  (place / 'roofs.xml').write_bytes(roofs)
 
 
 @pytest.fixture

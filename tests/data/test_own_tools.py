@@ -2,12 +2,22 @@
 
 import base64
 import json
-import pathlib
 
 import numpy as np
 import pytest
 from built import rows
 from raw_files import jpeg, png, write
+from raw_tools import (
+  HEAD,
+  SIZE,
+  SQUARE,
+  cvat,
+  labelme,
+  polygon,
+  shape,
+  write_yolo,
+  yolo_line,
+)
 
 from maskclip_jax.data.build import build
 from maskclip_jax.data.doctor import check
@@ -15,10 +25,6 @@ from maskclip_jax.data.examples import decode
 from maskclip_jax.data.own import OwnData, open_own
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view
-
-SIZE = (40, 60)
-# A square of 20 pixels at (10, 5), as points.
-SQUARE = [[10, 5], [30, 5], [30, 25], [10, 25]]
 
 
 def area_of(data, name, key='a', split='train') -> list[tuple[str, int]]:
@@ -42,23 +48,6 @@ def notes_of(given: OwnData) -> str:
 
 
 # --- YOLO -----------------------------------------------------------------------------
-
-
-def write_yolo(root: pathlib.Path, lines: str, config: str = '') -> OwnData:
-  """Two photos in Ultralytics' layout, of which b has no label."""
-  for seed, name in enumerate(('a', 'b')):
-    write(root / 'images' / 'train', {f'{name}.jpg': jpeg(seed, SIZE)})
-  write(root / 'images' / 'val', {'c.jpg': jpeg(2, SIZE)})
-  write(root / 'labels' / 'train', {'a.txt': lines.encode()})
-  write(root / 'labels' / 'val', {'c.txt': b''})
-  text = config or 'path: ../datasets/mine\ntrain: images/train\nval: images/val\n'
-  (root / 'data.yaml').write_text(text + 'names:\n  0: cat\n  1: sky\n')
-  return OwnData('yolo', root, (root / 'data.yaml',))
-
-
-def yolo_line(number: int, points=SQUARE) -> str:
-  values = [v / side for x, y in points for v, side in ((x, SIZE[1]), (y, SIZE[0]))]
-  return ' '.join(map(str, (number, *values)))
 
 
 def test_yolo_from_files_to_a_view(tmp_path):
@@ -161,22 +150,6 @@ def test_yolo_without_its_files(tmp_path):
 # --- labelme --------------------------------------------------------------------------
 
 
-def shape(label, points, kind='polygon', **fields) -> dict:
-  return {'label': label, 'points': points, 'shape_type': kind, **fields}
-
-
-def labelme(shapes, photo='a.jpg', size=SIZE, data=None) -> bytes:
-  content = {
-    'version': '5.5.0',
-    'shapes': shapes,
-    'imagePath': photo,
-    'imageData': data and base64.b64encode(data).decode(),
-    'imageHeight': size[0],
-    'imageWidth': size[1],
-  }
-  return json.dumps(content).encode()
-
-
 def test_labelme_shapes_become_objects(tmp_path):
   mask = np.zeros((11, 6), np.uint8)
   mask[:, :3] = 255
@@ -274,27 +247,6 @@ def test_photos_with_a_rotation_are_labelled_upright(tmp_path, orientation):
 
 # --- CVAT -----------------------------------------------------------------------------
 
-HEAD = """<?xml version="1.0" encoding="utf-8"?>
-<annotations><version>1.1</version><meta><task><labels>
-<label><name>cat</name><color>#ff0010</color><type>any</type></label>
-<label><name>dog</name></label>
-<label><name>nose</name><type>points</type></label>
-</labels></task></meta>
-"""
-
-
-def cvat(*shapes, name='sub/a.jpg', head=HEAD, size=SIZE, more='') -> bytes:
-  image = f'<image id="0" name="{name}" width="{size[1]}" height="{size[0]}"'
-  text = f'{head}{image} subset="Validation">{"".join(shapes)}</image>{more}'
-  return f'{text}</annotations>'.encode()
-
-
-def polygon(label='cat', points=SQUARE, **fields) -> str:
-  listed = ';'.join(f'{x:.2f},{y:.2f}' for x, y in points)
-  extra = ''.join(f' {name}="{value}"' for name, value in fields.items())
-  return f'<polygon label="{label}" points="{listed}"{extra}/>'
-
-
 BOX = '<box label="dog" xtl="40" ytl="2" xbr="50" ybr="12" rotation="90"/>'
 MASK = '<mask label="dog" rle="2,3,3,2" left="20" top="30" width="5" height="2"/>'
 
@@ -347,7 +299,7 @@ def test_cvat_shapes_become_objects(tmp_path):
     (cvat(MASK.replace('2,3,3,2', '2,3')), 'cover 5 pixels, and its box is 5 x 2'),
     (cvat(MASK.replace('2,3,3,2', '')), 'not run lengths'),
     (cvat(BOX.replace('xtl="40"', '')), "'xtl' is"),
-    (cvat(polygon(), name='nowhere.jpg'), r'nowhere\.jpg'),
+    (cvat(polygon(), names=('nowhere.jpg',)), r'nowhere\.jpg'),
     (cvat(polygon(), size=(0, 5)), '5 x 0 pixels'),
   ],
 )
