@@ -11,13 +11,26 @@ import warnings
 from collections.abc import Sequence
 
 from maskclip_jax._version import __version__
-from maskclip_jax.cli import convert, data, export, mine, models, predict, train, words
+from maskclip_jax.cli import (
+  convert,
+  data,
+  export,
+  mine,
+  models,
+  predict,
+  serve,
+  train,
+  words,
+)
 from maskclip_jax.cli import eval as evaluate
 from maskclip_jax.cli.messages import PROGRAM, note, one_line, show_warning
 from maskclip_jax.cli.stopping import Stopped
 from maskclip_jax.train.config_files import is_override
 
-COMMANDS = (predict, train, evaluate, convert, export, models, data, words, mine)
+COMMANDS = (
+  *(predict, serve, train, evaluate, convert, export),
+  *(models, data, words, mine),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

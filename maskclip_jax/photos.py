@@ -55,6 +55,10 @@ class PhotoWarning(UserWarning):
   """What had to be assumed to read a photo."""
 
 
+class PhotoTooLarge(ValueError):
+  """A photo has more pixels than anybody should decode."""
+
+
 def open_photo(photo: Photo, white: float | None = None) -> UInt8[np.ndarray, 'h w 3']:
   """A photo in any form as upright RGB, 0..255; see `read_photo`."""
   if isinstance(photo, Image.Image):
@@ -136,16 +140,17 @@ def photo_from_bytes(
   return _photo(functools.partial(io.BytesIO, content), name, white)
 
 
-def photo_size(content: bytes, name: str) -> tuple[int, int]:
+def photo_size(file: BinaryIO, name: str) -> tuple[int, int]:
   """Height and width of an image file as it lies there, from its head alone.
 
   For files of strangers, before anything is decoded.
 
   Args:
-    content: the file.
+    file: stands at its beginning, before and after.
     name: what to call it where it cannot be read.
 
   Raises:
+    PhotoTooLarge: Pillow's own limit is exceeded.
     ValueError: it is not an image of `FORMATS`.
   """
   Image.init()
@@ -153,8 +158,8 @@ def photo_size(content: bytes, name: str) -> tuple[int, int]:
   try:
     with warnings.catch_warnings():
       warnings.filterwarnings('ignore', module=r'PIL\.')
-      with Image.open(io.BytesIO(content), formats=formats) as image:
-        return image.height, image.width
+      image = Image.open(file, formats=formats)
+    return image.height, image.width
   except Image.DecompressionBombError:
     raise _too_large(name) from None
   except Exception:
@@ -162,10 +167,12 @@ def photo_size(content: bytes, name: str) -> tuple[int, int]:
     raise ValueError(
       f'{name} is not an image that can be read: send {", ".join(FORMATS[:4])} or TIFF'
     ) from None
+  finally:
+    file.seek(0)
 
 
-def _too_large(name: str) -> ValueError:
-  return ValueError(
+def _too_large(name: str) -> PhotoTooLarge:
+  return PhotoTooLarge(
     f'{name} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels: shrink '
     'or crop it first'
   )

@@ -295,6 +295,16 @@ class Prediction:
     overlay_scale: int | None = None,
   ) -> dict[str, bytes]:
     """What `save` writes, by name; arguments as there."""
+    files = self.id_pictures(stem)
+    if self.photo is not None:
+      picture = self.overlay(scale=overlay_scale)
+      files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
+    # The last takes its place first: pictures without it would be taken for photos.
+    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
+    return files
+
+  def id_pictures(self, stem: str) -> dict[str, bytes]:
+    """The PNGs of `save` that hold numbers, by name."""
     files = {}
     if self.panoptic is not None:
       rgb = result_files.panoptic_rgb(self.panoptic)
@@ -303,11 +313,6 @@ class Prediction:
       files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
     if self.instances is not None:
       files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
-    if self.photo is not None:
-      picture = self.overlay(scale=overlay_scale)
-      files[f'{stem}.overlay.png'] = result_files.png_bytes(picture)
-    # The last takes its place first: pictures without it would be taken for photos.
-    files |= self.json_files(stem, file_name=file_name, image_id=image_id, info=info)
     return files
 
   def save(
