@@ -135,8 +135,11 @@ async function segment() {
     const { width, height } = json.images[0];
     state.result = { json, task: asked, size: { width, height }, all: regions(json, asked) };
     show();
-    const count = state.shown.length;
-    say(`${count} ${count === 1 ? 'region' : 'regions'}, ${seconds} s`);
+    say(`${counted()}, ${seconds} s`);
+    // On a phone the result lies below the form.
+    if ($('view').getBoundingClientRect().top > innerHeight - 100) {
+      $('result').scrollIntoView();
+    }
   } catch (error) {
     if (error.name === 'AbortError') return;
     say('');
@@ -161,6 +164,11 @@ function show() {
   $('notes').replaceChildren(...notes.map((text) => element('li', text)));
   $('notes').hidden = !notes.length;
   $('found').hidden = false;
+}
+
+function counted() {
+  const count = state.shown.length;
+  return `${count} ${count === 1 ? 'region' : 'regions'}`;
 }
 
 function fit({ width, height }) {
@@ -289,18 +297,22 @@ function fail(text) {
 
 // Photos.
 
+function bytes(count) {
+  return count < 1e6 ? `${Math.ceil(count / 1e3)} kB` : `${(count / 1e6).toFixed(1)} MB`;
+}
+
 async function take(file) {
   if (!file) return;
   state.running?.abort();
   fail('');
   say('');
   if (state.model && file.size > state.model.max_bytes) {
-    const most = Math.floor(state.model.max_bytes / 1e6);
-    fail(`${file.name} has ${(file.size / 1e6).toFixed(0)} MB, and the server takes ${most}.`);
+    const most = bytes(state.model.max_bytes);
+    fail(`${file.name} has ${bytes(file.size)}, and the server takes ${most}.`);
     return;
   }
   Object.assign(state, { file, result: null, shown: [], map: null, lit: 0 });
-  $('photo-name').textContent = `${file.name || 'photo'}, ${(file.size / 1e6).toFixed(1)} MB`;
+  $('photo-name').textContent = `${file.name || 'photo'}, ${bytes(file.size)}`;
   $('found').hidden = true;
   $('tip').hidden = true;
   state.photo?.close();
@@ -355,7 +367,8 @@ const lastWord = () => $('words').value.match(/[^;,]*$/)[0].replace(/^\s*(stuff|
 
 function suggest() {
   const typed = lastWord().trim().toLowerCase();
-  const there = new Set($('words').value.split(/[;,]/).map((w) => w.trim().toLowerCase()));
+  const words = $('words').value.toLowerCase().split(/[;,]/);
+  const there = new Set(words.map((w) => w.replace(/^\s*(stuff|thing):/, '').trim()));
   let found = [];
   if (typed) {
     const begin = state.words.filter((w) => w.toLowerCase().startsWith(typed));
@@ -415,8 +428,7 @@ $('thresholds').oninput = () => {
   // next ones take the place of those that go.
   if (state.result.task === 'instance') {
     show();
-    const count = state.shown.length;
-    say(`${count} ${count === 1 ? 'region' : 'regions'}`);
+    say(counted());
   } else {
     pause = setTimeout(segment, PAUSE);
   }
