@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Builds the container image of this checkout, and pushes it if told so.
 #   launch/image.sh --tag REGISTRY/maskclip_jax:1 [--accelerator tpu|cuda13] [--push yes]
-#     [--dry_run]
+#     [--dockerfile serve.Dockerfile] [--dry_run]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/commands.sh
-parse_flags 'tag' 'accelerator push' "$@"
+parse_flags 'tag' 'accelerator push dockerfile' "$@"
 
-run docker build --file launch/Dockerfile --tag "${flags[tag]}" \
+run docker build --file "launch/${flags[dockerfile]:-Dockerfile}" \
+  --tag "${flags[tag]}" \
   --build-arg "ACCELERATOR=${flags[accelerator]:-tpu}" .
 [ -z "${flags[push]:-}" ] || run docker push "${flags[tag]}"

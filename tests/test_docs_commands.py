@@ -25,7 +25,7 @@ import raw_tools
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.tensor_file import write_tensors
-from maskclip_jax.cli import train
+from maskclip_jax.cli import serve, train
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import config_files
 
@@ -128,6 +128,8 @@ def in_place(place, monkeypatch):
   monkeypatch.setenv('HOME', str(place))
   # Training is tested where it is; here configurations and overrides are read.
   monkeypatch.setattr(train, 'run', read_configuration)
+  # A server does not end; it is tested in tests/deploy.
+  monkeypatch.setattr(serve, 'run', lambda arguments: 0)
   return place
 
 

@@ -65,6 +65,11 @@ def test_slurm():
   assert '143' in line
 
 
+def test_image_of_the_server():
+  (build,) = dry('image.sh', '--tag', 't', '--dockerfile', 'serve.Dockerfile')
+  assert build.startswith('docker build --file launch/serve.Dockerfile --tag t ')
+
+
 def test_image():
   build, push = dry(
     'image.sh', '--tag', 't', '--accelerator', 'cuda13', '--push', 'yes'
@@ -75,8 +80,9 @@ def test_image():
   assert push.startswith('docker push t')
 
 
-def test_the_image_copies_files_that_exist():
-  text = (ROOT / 'launch' / 'Dockerfile').read_text()
+@pytest.mark.parametrize('name', ['Dockerfile', 'serve.Dockerfile'])
+def test_the_image_copies_files_that_exist(name):
+  text = (ROOT / 'launch' / name).read_text()
   for line in re.findall(r'^COPY (.*)$', text, re.MULTILINE):
     *sources, _ = line.split()
     for source in sources:

@@ -1,6 +1,7 @@
 """`python -m maskclip_jax serve --model M`: a page and an interface for one model."""
 
 import argparse
+import dataclasses
 import pathlib
 import re
 
@@ -23,6 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     required=True,
     help='bundle directory, that of a run, or a name of `models list`',
   )
+  parser.add_argument('--name', help="what clients see as the model's name")
   parser.add_argument(
     '--host',
     default='127.0.0.1',
@@ -45,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     help='sizes to compile for, in place of those that hold every photo',
   )
   for name, kind, text in (
-    ('batch', int, 'most photos that are computed together (4)'),
+    ('batch', int, 'most photos that are computed together (4; on CPUs 1)'),
     ('queue', int, 'most photos in work; further ones are refused (64)'),
     ('max_mb', float, 'most megabytes of a request (32)'),
     ('max_megapixels', float, 'most megapixels of a photo (50)'),
@@ -66,17 +68,22 @@ def run(arguments: argparse.Namespace) -> int:
     raise ImportError(
       f"serving needs {error.name}: pip install 'maskclip_jax[serve]'"
     ) from None
+  import jax
+
   from maskclip_jax.segmenter import Segmenter
 
   with obeyed_at_once():
     settings = _settings(arguments)
     bound = running.bind(arguments.host, arguments.port)
     compiled = watch_compilation(arguments.cache_dir)
+    if arguments.batch is None and jax.default_backend() == 'cpu':
+      # There a batch takes as long as its photos one by one.
+      settings = dataclasses.replace(settings, batch=1)
     loaded = load_segmenter(arguments)
     app = create_app(
       # Without the cache on disk: clients' words are nobody else's business.
       Segmenter(loaded.model, loaded.preset),
-      pathlib.Path(arguments.model).name,
+      arguments.name or pathlib.Path(arguments.model).resolve().name,
       settings,
       words=arguments.words,
       compiled=compiled,
