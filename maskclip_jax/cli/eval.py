@@ -20,7 +20,8 @@ WIDTH = 120
 def add_flags(parser: argparse.ArgumentParser) -> None:
   """The flags of `eval`."""
   parser.add_argument(
-    '--evals', help='protocols, such as ade150,pc59; --list names them'
+    '--evals',
+    help='protocols, such as ade150,pc59, or a dataset of your own; --list names them',
   )
   parser.add_argument(
     '--model', help='bundle directory, that of a run, or a name of `models list`'
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
   if arguments.list:
-    print(_protocol_table())
+    print(_protocol_table(arguments.data_dir))
     return 0
   if arguments.compare:
     print(_comparison(arguments))
@@ -139,9 +140,12 @@ def _comparison(arguments: argparse.Namespace) -> str:
   return comparison(entries, everything=arguments.everything, width=WIDTH)
 
 
-def _protocol_table() -> str:
-  """The protocols by name, as text."""
-  from maskclip_jax.eval.protocols import PROTOCOLS
+def _protocol_table(data_dir: str | None) -> str:
+  """The protocols by name, those of the user's own datasets last, as text."""
+  from maskclip_jax.data import described
+  from maskclip_jax.eval.protocols import PROTOCOLS, find_protocols
 
-  longest = max(map(len, PROTOCOLS))
-  return '\n'.join(f'{name:{longest}}  {p.about}' for name, p in PROTOCOLS.items())
+  own = [find_protocols(name, data_dir)[0] for name in described.names(data_dir)]
+  protocols = (*PROTOCOLS.values(), *own)
+  longest = max(len(protocol.name) for protocol in protocols)
+  return '\n'.join(f'{p.name:{longest}}  {p.about}' for p in protocols)

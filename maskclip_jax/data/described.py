@@ -109,8 +109,12 @@ class Description:
     """Writes the file into a dataset's folder."""
     data = {'name': self.name, _HEAD: plain.to_dict(self.contents)}
     data = self.words.to_json() | data
-    text = json.dumps(data, ensure_ascii=False, indent=2)
-    atomic.write(pathlib.Path(folder, FILE), text + '\n')
+    # A class a line, to be edited.
+    lines = [json.dumps(one, ensure_ascii=False) for one in data.pop('classes')]
+    head = json.dumps(data, ensure_ascii=False, indent=2).removesuffix('\n}')
+    classes = ',\n    '.join(lines)
+    text = f'{head},\n  "classes": [\n    {classes}\n  ]\n}}\n'
+    atomic.write(pathlib.Path(folder, FILE), text)
 
 
 def find(name: str, data_dir: str | os.PathLike | None = None) -> Description | None:

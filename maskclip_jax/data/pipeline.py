@@ -46,6 +46,7 @@ from maskclip_jax.data.transforms.mappers import Mapper
 from maskclip_jax.data.views import View, find_view
 from maskclip_jax.plain import above, at_least
 from maskclip_jax.text import tokenizer
+from maskclip_jax.text.vocabulary import Vocabulary
 
 _log = logging.getLogger(__name__)
 # Examples of a stream without end: grain's own 'for ever' overflows in small batches.
@@ -183,9 +184,9 @@ class DataConfig:
       )
     return next(iter(names.values()))
 
-  def vocabulary(self) -> str:
-    """Name or file of the vocabulary that the class indices follow."""
-    return self.view_of(self.mixture[0]).vocabulary
+  def words(self) -> Vocabulary:
+    """The classes that the class indices follow, without background."""
+    return self.view_of(self.mixture[0]).words()
 
   def view_of(self, dataset: DatasetConfig) -> View:
     """How a dataset of the mixture is read.

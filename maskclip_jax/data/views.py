@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32
 
-from maskclip_jax.data import described
+from maskclip_jax.data import described, places
 from maskclip_jax.names import unknown
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -41,6 +41,7 @@ class View:
     ignored: stored values that are not judged although there is a background.
     only: examples that count. 'all'; 'labelled': with a class of the view in the field;
       or the name of a subset.
+    chosen: names of the classes of the vocabulary that it has; none stands for all.
   """
 
   name: str
@@ -51,6 +52,7 @@ class View:
   background: bool = False
   ignored: tuple[int, ...] = ()
   only: str = 'all'
+  chosen: tuple[str, ...] = ()
 
   @property
   def dataset(self) -> str:
@@ -64,9 +66,12 @@ class View:
     """
     if not self.vocabulary:
       raise ValueError(f'{self.name} has captions and no classes')
-    if self.vocabulary in Vocabulary.names():
-      return Vocabulary.named(self.vocabulary)
-    return Vocabulary.load(self.vocabulary)
+    bundled = self.vocabulary in Vocabulary.names()
+    words = (Vocabulary.named if bundled else Vocabulary.load)(self.vocabulary)
+    if not self.chosen:
+      return words
+    classes = tuple(one for one in words.classes if one.name in self.chosen)
+    return dataclasses.replace(words, classes=classes)
 
   def class_names(self) -> tuple[str, ...]:
     """Names by class index, the background included where it is a class."""
@@ -122,7 +127,11 @@ def find_view(name: str, data_dir: str | os.PathLike | None = None) -> View:
     return own[name]
   if kind == 'captions' and dataset not in {view.dataset for view in _VIEWS}:
     return View(name, 'caption', 'captions')
-  raise unknown('view', name, own or table)
+  error = unknown('view', name, own or table)
+  if dataset not in {view.dataset for view in _VIEWS} and not own:
+    place = data_dir or places.DATA_DIR
+    raise ValueError(f'{error} (and no dataset {dataset!r} of your own is in {place})')
+  raise error
 
 
 def main_view(dataset: str, data_dir: str | os.PathLike | None = None) -> View:
@@ -137,14 +146,22 @@ def main_view(dataset: str, data_dir: str | os.PathLike | None = None) -> View:
 def _own_views(dataset: str, data_dir: str | os.PathLike | None) -> tuple[View, ...]:
   """The views of a dataset of one's own; none if there is no such dataset.
 
-  Photos without labels belong to it: nothing is to be found in them.
+  Photos without labels belong to it: nothing is to be found in them. Of each group of
+  classes there are the same views, 'NAME/panoptic_seen', in which the others are void.
   """
   found = described.find(dataset, data_dir)
   if found is None:
     return ()
-  fields = found.contents.views
+  fields, groups = found.contents.views, {'': (), **found.contents.groups}
   return tuple(
-    View(f'{dataset}/{view}', _KINDS[view], fields[view], found.path)
+    View(
+      f'{dataset}/{view}' + (f'_{group}' if group else ''),
+      _KINDS[view],
+      fields[view],
+      found.path,
+      chosen=chosen,
+    )
+    for group, chosen in groups.items()
     for view in described.VIEWS
     if view in fields
   )

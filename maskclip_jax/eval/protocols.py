@@ -11,8 +11,8 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from maskclip_jax.data import described
-from maskclip_jax.data.views import BACKGROUND, View, find_view, view_names
+from maskclip_jax.data import described, places
+from maskclip_jax.data.views import BACKGROUND, View, find_view
 from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import OutputKind, PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
@@ -196,8 +196,9 @@ def find_protocols(
     for member in groups.get(name, (name,)):
       protocol = PROTOCOLS.get(member) or _own(member, data_dir)
       if protocol is None:
-        known = (*protocol_names(), *described.names(data_dir))
-        raise unknown('evaluation', name, known)
+        own, place = described.names(data_dir), data_dir or places.DATA_DIR
+        error = unknown('evaluation', name, (*protocol_names(), *own))
+        raise ValueError(f'{error} (your own in {place}: {", ".join(own) or "none"})')
       found[member] = protocol
   if not found:
     raise ValueError(f'name an evaluation: {", ".join(protocol_names())}')
@@ -209,7 +210,8 @@ def _own(name: str, data_dir: str | os.PathLike | None) -> Protocol | None:
   dataset = described.find(name, data_dir)
   if dataset is None:
     return None
-  truth = {find_view(view, data_dir).kind: view for view in view_names(name, data_dir)}
+  views = [find_view(f'{name}/{view}', data_dir) for view in dataset.contents.views]
+  truth = {view.kind: view.name for view in views}
   numbers = {'panoptic': ('PQ',), 'semantic': _MIOU, 'instance': ('AP', 'AP50')}
   headline = [number for task in truth for number in numbers[task]]
   groups, split = dataset.contents.groups, dataset.judged

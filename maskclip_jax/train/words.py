@@ -33,7 +33,7 @@ class TextTask(Task):
   @classmethod
   def check_data(cls, config: TrainConfig, preset: Preset) -> Vocabulary:
     cls.check_kind(config)
-    named = config.vocabulary or config.data.vocabulary()
+    named = config.vocabulary or config.data.words()
     return training_words(named, len(config.data.class_names()), preset)
 
   def text(self, constants: Flat) -> TextBank:
@@ -82,7 +82,9 @@ def from_constants(constants: Flat) -> TextBank:
   )
 
 
-def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
+def training_words(
+  vocabulary: str | Vocabulary, classes: int, preset: Preset
+) -> Vocabulary:
   """The words of a run's classes, as its system reads them.
 
   Args:
@@ -96,7 +98,7 @@ def training_words(vocabulary: str, classes: int, preset: Preset) -> Vocabulary:
   words = Vocabulary.parse(vocabulary)
   if len(words) != classes:
     raise ValueError(
-      f'config.vocabulary {vocabulary!r} has {len(words)} classes and the training '
+      f'config.vocabulary {words.name!r} has {len(words)} classes and the training '
       f'data has {classes}: their order must be the same, one to one'
     )
   return words.for_system(preset.words)

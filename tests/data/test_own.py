@@ -74,6 +74,15 @@ def test_views_words_and_protocol_come_with_a_build(name, data):
   assert described.named_words('cat; dog', data) == 'cat; dog'
 
 
+def test_names_that_there_are_not(data):
+  with pytest.raises(ValueError, match=r"no dataset 'mine' of your own is in .*"):
+    find_view('mine/panoptic', data)
+  with pytest.raises(ValueError, match="did you mean 'objects/panoptic'"):
+    find_view('objects/panoptik', data)
+  with pytest.raises(ValueError, match=r'your own in .*: both, objects, panoptic'):
+    find_protocols('mine', data)
+
+
 def test_maps_painted_from_objects(data):
   """A tie lies on its person, and a crowd under single persons."""
   record = rows('objects', 'train', data)['9']
@@ -131,6 +140,10 @@ def test_words_and_groups_may_be_edited(tmp_path):
   assert Vocabulary.parse(str(path)).classes[0].words == ('sky', 'clouds')
   run = find_protocols('mine', data)[0].for_system('')
   assert run.groups() == {'seen': (1,), 'unseen': (0,)}
+  seen = find_view('mine/semantic_seen', data)
+  record = rows('mine', 'train', data)['a']
+  assert seen.class_names() == ('car',)
+  assert set(np.unique(decode(record, seen, crowd=True).categories())) == {-1, 0}
   content['dataset']['groups']['seen'] = ['tram']
   path.write_text(json.dumps(content))
   with pytest.raises(ValueError, match=r"classes\.json: the group 'seen' names 'tram'"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,7 +68,13 @@ def read(given: OwnData) -> Annotated:
   """
   if not given.annotations:
     raise ValueError('--from coco needs --annotations: the JSON files')
-  opened = [_open(pathlib.Path(path)) for path in given.annotations]
+  places = [pathlib.Path(path) for path in given.annotations]
+  listed = [sorted(p.glob('*.json')) if p.is_dir() else [p] for p in places]
+  opened = [_open(path) for path in itertools.chain(*listed)]
+  if not opened:
+    raise FileNotFoundError(
+      f'no JSON file in {places[0]}: give the files of the labels'
+    )
   photos = files.FileIndex(given.images, SUFFIXES, 'photos')
   words, index, notes = _classes(opened, given)
   splits: dict[str, list[LabelledPhoto]] = {}
@@ -158,12 +165,13 @@ def _without_doubles(
   if not doubled:
     return dict(entries), []
   used = {
-    row.get('category_id')
+    str(row.get('category_id'))
     for one in opened
     for annotation in one.data['annotations']
-    for row in annotation.get('segments_info', [annotation])
+    for row in annotation.get('segments_info') or [annotation]
+    if isinstance(row, dict)
   }
-  unused = sorted(doubled - used)
+  unused = sorted(number for number in doubled if str(number) not in used)
   notes = [
     f'category {number} ({entries[number]["name"]}) is listed twice and never used: '
     'left out'

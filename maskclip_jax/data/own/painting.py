@@ -26,8 +26,8 @@ def painted(
     size: height and width of the photo.
     things: which ids are of things.
   """
-  masks = [decode_mask(one['segmentation'], size) for one in objects]
-  areas = [int(mask.sum()) for mask in masks]
+  # Masks are drawn twice, as all of a large photo together would not fit in memory.
+  areas = [int(decode_mask(one['segmentation'], size).sum()) for one in objects]
 
   def depth(position: int) -> tuple[bool, bool, int]:
     one = objects[position]
@@ -40,7 +40,7 @@ def painted(
     number = len(rows) + 1 if thing else stuff.setdefault(category, len(rows) + 1)
     if number > len(rows):
       rows.append(row(number, category, crowd=crowd and thing))
-    values[masks[position]] = number
+    values[decode_mask(objects[position]['segmentation'], size)] = number
   boxes = scipy.ndimage.find_objects(values, len(rows))
   counts = np.bincount(values.reshape(-1), minlength=len(rows) + 1).tolist()
   kept = [
