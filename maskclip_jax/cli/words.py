@@ -92,6 +92,7 @@ def _suggest(arguments: argparse.Namespace) -> int:
 
   from maskclip_jax import atomic
   from maskclip_jax.cli.data_report import progress_bars
+  from maskclip_jax.eval.examples import ProtocolSource
   from maskclip_jax.eval.wording.report import report
   from maskclip_jax.eval.wording.suggest import TEMPLATES, find_data, suggest
 
@@ -104,7 +105,8 @@ def _suggest(arguments: argparse.Namespace) -> int:
     for spec in (arguments.vocabulary, arguments.candidates)
   )
   # What is refused needs no model.
-  find_data(arguments.data, data_dir=arguments.data_dir)
+  data = find_data(arguments.data, '', arguments.split, arguments.data_dir)
+  ProtocolSource(data, arguments.data_dir)
   if arguments.out is not None:
     atomic.check_place(arguments.out)
   compiled = watch_compilation(arguments.cache_dir)

@@ -54,7 +54,9 @@ def test_yolo_from_files_to_a_view(tmp_path):
   given = write_yolo(tmp_path, f'{yolo_line(0)}\n{yolo_line(1)}\n')
   built = build('mine', None, tmp_path / 'data', own=given)
   assert built.examples == {'train': 2, 'val': 1}
-  assert any(line.startswith('2 photos have no object') for line in built.notes)
+  assert any(
+    line.startswith('photos without an object, kept as such: 2') for line in built.notes
+  )
   data = tmp_path / 'data'
   # Sky is stuff, and no object.
   assert area_of(data, 'mine', 'images/train/a') == [('cat', 400)]
@@ -90,11 +92,11 @@ def test_what_yolo_files_lack_is_told(tmp_path):
   given = write_yolo(tmp_path, '\n'.join(text))
   notes = notes_of(given)
   for part in (
-    '1 objects stand twice',
-    '1 outlines leave their photo',
-    '1 objects are boxes',
-    '1 outlines of fewer than three points',
-    '2 photos have no object',
+    'twice in their file, taken once: 1',
+    'leave their photo, cut off at its border: 1',
+    'boxes without an outline, left out: 1',
+    'fewer than three points, left out: 1',
+    'photos without an object, kept as such: 2',
   ):
     assert part in notes
   build('mine', None, tmp_path / 'data', own=given)
@@ -180,7 +182,7 @@ def test_labelme_shapes_become_objects(tmp_path):
   assert areas[2] == pytest.approx(np.pi * 25, rel=0.1)
   assert areas[3] == 33 + 50
   notes = '\n'.join(built.notes)
-  for part in ('1 shapes enclose', '__ignore__', 'fewer than three', 'no object'):
+  for part in ('enclose nothing', '__ignore__', 'fewer than three', 'an object'):
     assert part in notes
   assert problems_of(tmp_path / 'data') <= {'many-unlabelled'}
 
@@ -274,7 +276,7 @@ def test_cvat_shapes_become_objects(tmp_path):
   assert [area for _, area in found[:3]] == [500, 100, 5]
   assert found[3][1] == pytest.approx(np.pi * 32, rel=0.1)
   notes = '\n'.join(built.notes)
-  for part in ('1 shapes enclose', '1 objects are rectangles', '1 photos have no obj'):
+  for part in ('enclose nothing', 'rectangles, taken', 'without an object'):
     assert part in notes
   view = find_view('mine/panoptic', data)
   assert view.class_names() == ('cat', 'dog')

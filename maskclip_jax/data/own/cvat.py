@@ -25,7 +25,7 @@ from maskclip_jax.text.category import Category
 _SHAPES = ('polygon', 'mask', 'box', 'ellipse')
 # Labels of these kinds of shapes are of no objects.
 _NOT_AREAS = ('points', 'polyline', 'tag', 'skeleton', 'cuboid')
-_NO_AREA = 'shapes enclose nothing, as lines, points and skeletons: left out'
+_NO_AREA = 'shapes that enclose nothing, as lines, points and skeletons, left out'
 _COLOUR = re.compile('#[0-9a-fA-F]{6}')
 
 
@@ -92,7 +92,7 @@ def _xml_files(given: OwnData) -> list[RawFile]:
     if place.suffix.lower() == '.xml' and place.is_file():
       found.append(RawFile(str(place), place.name, place.read_bytes))
     else:
-      found += files.FileIndex(place, ('.xml',), "CVAT's XML files").files.values()
+      found += files.FileIndex(place, ('.xml',), 'XML files of CVAT').files.values()
   return found
 
 

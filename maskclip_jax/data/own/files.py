@@ -50,6 +50,8 @@ class FileIndex:
       FileNotFoundError: there is no such folder, or no such file in it.
     """
     self.root, self._what = pathlib.Path(root), what
+    if not self.root.expanduser().exists():
+      raise FileNotFoundError(f'there is no {root}: give the folder with the {what}')
     suffixes, others = tuple(suffixes), set()
     raw, self.files = RawFiles(root), dict[str, RawFile]()
     for folder, files in sorted(raw.folders().items()):

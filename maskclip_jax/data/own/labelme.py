@@ -34,8 +34,9 @@ from maskclip_jax.text.category import Category
 _POLYGONS = ('polygon', 'rotation', 'oriented_rectangle', 'quadrilateral')
 # labelme's own names of what is no object.
 _NOT_OBJECTS = ('__ignore__', '_background_')
-_NO_AREA = 'shapes enclose nothing, as lines and points: left out'
-_NO_CLASS = f'shapes are {" or ".join(_NOT_OBJECTS)}: left out'
+_NO_AREA = 'shapes that enclose nothing, as lines and points, left out'
+_EMBEDDED = 'photos that are not there, taken from their JSON files'
+_NO_CLASS = f'shapes called {" or ".join(_NOT_OBJECTS)}, left out'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _photo(
   found = photos and photos.find(beside)
   if found or not picture.embedded:
     return found
-  tally.add('photos are not there: taken from their JSON files', picture.photo)
+  tally.add(_EMBEDDED, picture.photo)
   name = picture.photo.rpartition('/')[2]
   return RawFile(f'{file.path}:{name}', name, functools.partial(_embedded, file))
 

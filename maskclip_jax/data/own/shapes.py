@@ -63,7 +63,7 @@ class Tally:
     """Counts one.
 
     Args:
-      what: happened, as 'outlines of fewer than three points: left out'.
+      what: happened, as 'outlines of fewer than three points, left out'.
       where: it did.
     """
     self.counts[what] = self.counts.get(what, 0) + 1
@@ -72,15 +72,15 @@ class Tally:
   def notes(self) -> list[str]:
     """A line for each."""
     return [
-      f'{count} {what} (such as {self.examples[what]})'
+      f'{what}: {count}, such as {self.examples[what]}'
       for what, count in self.counts.items()
     ]
 
 
-NO_OUTLINE = 'outlines of fewer than three points: left out'
-OUTSIDE = 'outlines leave their photo: cut off at its border'
-RECTANGLES = 'objects are rectangles: taken as their outlines'
-NO_OBJECT = 'photos have no object: kept, as photos where nothing is to be found'
+NO_OUTLINE = 'outlines of fewer than three points, left out'
+OUTSIDE = 'outlines that leave their photo, cut off at its border'
+RECTANGLES = 'rectangles, taken as outlines of their objects'
+NO_OBJECT = 'photos without an object, kept as such'
 
 
 def outline(points: Sequence[Point]) -> list[float] | None:

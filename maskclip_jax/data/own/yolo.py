@@ -16,6 +16,7 @@ import yaml
 
 from maskclip_jax.data.builders.files import is_turned, read_photo
 from maskclip_jax.data.builders.raw import RawFile
+from maskclip_jax.data.described import VALUES
 from maskclip_jax.data.own import files, shapes
 from maskclip_jax.data.own.annotated import Annotated, OwnData
 from maskclip_jax.data.own.classes import listed
@@ -31,8 +32,8 @@ _ENDINGS = ('.yaml', '.yml')
 _LARGEST = 2.0
 # An outline that ends this much beyond the photo was drawn to its border.
 _ROUNDING = 1e-3
-_BOXES = 'objects are boxes without an outline: left out'
-_TWICE = 'objects stand twice in their file: taken once'
+_BOXES = 'boxes without an outline, left out'
+_TWICE = 'objects that stand twice in their file, taken once'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,8 @@ def _config(given: OwnData, images: pathlib.Path) -> _Config:
     places = [images, images.parent]
   found: list[pathlib.Path] = []
   for place in places:
+    if not place.exists():
+      raise FileNotFoundError(f'there is no {place}: give the data.yaml')
     inside = sorted(place.glob('*')) if place.is_dir() else [place]
     found = [p for p in inside if p.suffix.lower() in _ENDINGS and p.is_file()]
     if found:
@@ -151,12 +154,13 @@ def _names(path: pathlib.Path, names: Any) -> dict[int, str]:
   if isinstance(names, list):
     names = dict(enumerate(names))
   good = isinstance(names, dict) and all(
-    isinstance(number, int) and number >= 0 and isinstance(name, str | int)
+    isinstance(number, int) and 0 <= number < VALUES and isinstance(name, str | int)
     for number, name in names.items()
   )
   if not good or not names:
     raise ValueError(
-      f"{path}: 'names' is {shown(names)}: list the classes, or give each its number"
+      f"{path}: 'names' is {shown(names)}: list the classes, or give each its number "
+      f'from 0 to {VALUES - 1}'
     )
   return {number: str(name) for number, name in sorted(names.items())}
 
