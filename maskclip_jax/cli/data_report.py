@@ -139,8 +139,14 @@ def build_with_progress(
   for note in result.notes:
     console.print(f'[yellow]note:[/] {escape(note)}', highlight=False, soft_wrap=True)
   if own is not None:
-    views = ', '.join(view_names(name, data_dir))
-    console.print(f'train on it: the views {views}', soft_wrap=True)
+    views = view_names(name, data_dir)
+    fields = described.find(name, data_dir).contents.views
+    first, more = views[: len(fields)], views[len(fields) :]
+    groups = f'; of groups of classes {more[0]}, ...' if more else ''
+    console.print(f'train on it: {", ".join(first)}{groups}', soft_wrap=True)
+    console.print(
+      f'evaluate on it: --evals {name} --data_dir {data_dir}', soft_wrap=True
+    )
     console.print(f'its words, to edit: {result.path / described.FILE}', soft_wrap=True)
   console.print(
     f'check it: python -m maskclip_jax data check {name} --data_dir {data_dir}',

@@ -1,5 +1,6 @@
 """Mistakes that people make in labels of their own: read all the same, or one line."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -98,7 +99,12 @@ READ = {
       for row in data['images']
     ]
   },
-  'numbers as text': {'change': first(image_id='0', category_id='1')},
+  'numbers as text': {
+    'change': lambda data: (
+      first(image_id='0', category_id='1')(data),
+      data['categories'][0].update(id='1'),
+    )
+  },
 }
 
 
@@ -119,6 +125,15 @@ def test_what_is_left_out_is_told(tmp_path):
   assert '1 of 6 objects in labels.json have no outline' in told
   assert 'category 0 (car) is listed twice and never used' in told
   assert [c.id for c in data.classes.classes] == [1, 2]
+
+
+def test_files_of_the_same_photos_are_joined(tmp_path):
+  """Their objects may have the same ids; a folder stands for its files."""
+  write_coco(tmp_path, files=('labels/cars.json', 'labels/dogs.json'))
+  data = opened(OwnData('coco', tmp_path / 'photos', (tmp_path / 'labels',)))
+  objects = data.splits['train'][0].read().objects
+  assert [row['id'] for row in objects] == [1, 2, 3, 4]
+  assert 'in 3 photos several objects had one id: they were numbered anew' in data.notes
 
 
 def jpeg_mask(values: np.ndarray) -> bytes:
@@ -192,7 +207,7 @@ def test_masks_are_refused_in_one_line(mistake, tmp_path):
   options = {'classes': own_labels.TABLE, **options}
   changes = {'classes': None} if options['classes'] is None else {}
   given = write_masks(tmp_path, **{**options, 'classes': options['classes'] or ''})
-  given = OwnData(**{**vars(given), **changes})
+  given = dataclasses.replace(given, **changes)
   with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
     opened(given)
   assert '\n' not in str(error.value)
@@ -205,6 +220,11 @@ def test_masks_and_photos_that_have_no_other(tmp_path):
   (tmp_path / 'photos/b.JPG').unlink()
   with pytest.raises(FileNotFoundError, match=r'1 of 2 masks .* no photo .*\(b\.png\)'):
     opened(given)
+
+
+def test_masks_may_lie_among_the_photos(tmp_path):
+  given = dataclasses.replace(write_masks(tmp_path), images=tmp_path)
+  assert len(opened(given).splits['train']) == 3
 
 
 def test_masks_in_every_form_say_the_same(tmp_path):

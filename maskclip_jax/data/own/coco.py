@@ -132,6 +132,7 @@ def _classes(
   for one in sorted(opened, key=lambda one: not one.panoptic):
     for entry in one.data['categories']:
       number, name = coco_json.category(one.file, entry)
+      entry = {**entry, 'id': number}
       other, first = entries.setdefault(number, (entry, one.file))
       if other['name'] != name:
         raise ValueError(
@@ -139,6 +140,8 @@ def _classes(
           f'{one.file.name} as {shown(name)}: give every class one number everywhere'
         )
   where = opened[0].file.path
+  if not entries:
+    raise ValueError(f'{where} lists no categories: export the classes with the labels')
   kept, notes = _without_doubles(
     {number: entry for number, (entry, _) in entries.items()}, opened
   )
@@ -200,6 +203,7 @@ def _joined(
       found.setdefault(name, _Photo(number, sizes.get(number)))
     add = _add_segments if one.panoptic else _add_objects
     add(one, names, found, index, ids, notes)
+  notes.extend(_renumbered(found))
   if len(listed) == 2 and (odd := sorted(listed[True] ^ listed[False])):
     which = 'panoptic' if odd[0] in listed[True] else 'instances'
     raise ValueError(
@@ -207,6 +211,19 @@ def _joined(
       'the same photos'
     )
   return found
+
+
+def _renumbered(found: Mapping[str, _Photo]) -> list[str]:
+  """Gives the objects of a photo ids of their own, where several have one; tells it."""
+  count = 0
+  for photo in found.values():
+    rows = photo.objects or []
+    if len({row['id'] for row in rows}) < len(rows):
+      count += 1
+      photo.objects = [{**row, 'id': i} for i, row in enumerate(rows, 1)]
+  if not count:
+    return []
+  return [f'in {count} photos several objects had one id: they were numbered anew']
 
 
 def _add_objects(one, names, found, index, ids, notes) -> None:

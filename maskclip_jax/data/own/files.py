@@ -1,5 +1,6 @@
 """Finding the photos and maps that annotations name, in folders as people have them."""
 
+import copy
 import os
 import pathlib
 import re
@@ -68,6 +69,21 @@ class FileIndex:
       raise FileNotFoundError(
         f'no {what} under {root} ({seen}): give the folder, or the zip, that has them'
       )
+    self._index()
+
+  def without(self, other: 'FileIndex') -> 'FileIndex':
+    """The same without the files of another index, whose folder may lie in this one."""
+    theirs = {pathlib.Path(file.path).resolve() for file in other.files.values()}
+    kept = copy.copy(self)
+    kept.files = {
+      path: file
+      for path, file in self.files.items()
+      if pathlib.Path(file.path).resolve() not in theirs
+    }
+    kept._index()
+    return kept
+
+  def _index(self) -> None:
     self._by_name: dict[str, list[str]] = {}
     for path in self.files:
       self._by_name.setdefault(_last(path).lower(), []).append(path)

@@ -65,6 +65,7 @@ def read(given: OwnData) -> Annotated:
   if any(category.color is not None for category in words.classes):
     notes = []  # Colours tell the classes.
   masks, photos = _masks(given), files.FileIndex(given.images, SUFFIXES, 'photos')
+  photos = photos.without(masks)
   pairs, paired_notes = _pairs(photos, masks)
   table = _table(words, given)
   by_folder = files.by_folder(pairs) or files.by_folder(pairs.values())
