@@ -1,5 +1,6 @@
 """Runs the application until it is told to stop, and then to its last answer."""
 
+import logging
 import os
 import signal
 import socket
@@ -50,6 +51,8 @@ def run(app: FastAPI, bound: socket.socket) -> None:
     app: from `create_app`.
     bound: where to listen.
   """
+  # Of every body that is no form; the client is told.
+  logging.getLogger('python_multipart').setLevel(logging.ERROR)
   # uvicorn raises the signal again when all is answered: then it has been obeyed.
   before = {
     number: signal.signal(number, lambda *_: None)
