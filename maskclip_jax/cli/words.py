@@ -3,7 +3,12 @@ D`."""
 
 import argparse
 
-from maskclip_jax.cli.model import add_model_flags, load_segmenter, watch_compilation
+from maskclip_jax.cli.model import (
+  add_model_flags,
+  load_segmenter,
+  told,
+  watch_compilation,
+)
 from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'words', 'Check a vocabulary, or find words that a model reads better.'
@@ -132,5 +137,5 @@ def _suggest(arguments: argparse.Namespace) -> int:
     found.vocabulary.save(arguments.out)
     print(f'the vocabulary: {arguments.out} (for --vocabulary)')
   if not arguments.quiet:
-    console.print(compiled.told(), highlight=False)
+    console.print(told(compiled), highlight=False)
   return 0
