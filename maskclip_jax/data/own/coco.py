@@ -77,10 +77,11 @@ def read(given: OwnData) -> Annotated:
     )
   photos = files.FileIndex(given.images, SUFFIXES, 'photos')
   words, index, notes = _classes(opened, given)
+  joiner = _Joiner(words, index, notes)
   splits: dict[str, list[LabelledPhoto]] = {}
   for split in dict.fromkeys(one.split for one in opened):
     here = [one for one in opened if one.split == split]
-    found = _joined(here, words, index, notes)
+    found = joiner.join(here)
     where = ' and '.join(one.file.name for one in here)
     placed = photos.find_all(found, where, split)
     by_folder = {} if split else files.by_folder(found)
@@ -94,13 +95,10 @@ def read(given: OwnData) -> Annotated:
   kinds = {one.panoptic for one in opened}
   fields = ('segments',) * (True in kinds) + ('instances',) * (False in kinds)
   if fields == ('instances',):
-    notes.append('panoptic maps are painted from the objects, small ones over large')
-  sources = (given.images, *given.annotations, *map(_folder, _panoptic(opened)))
-  return Annotated(words, splits, fields, sources, notes=tuple(notes))
-
-
-def _panoptic(opened: Sequence[_File]) -> list[_File]:
-  return [one for one in opened if one.panoptic]
+    joiner.notes.append('panoptic maps are painted from objects, small over large')
+  maps = [_folder(one) for one in opened if one.panoptic]
+  sources = (given.images, *given.annotations, *maps)
+  return Annotated(words, splits, fields, sources, notes=tuple(joiner.notes))
 
 
 def _open(path: pathlib.Path) -> _File:
@@ -183,34 +181,88 @@ def _without_doubles(
   return {n: entry for n, entry in entries.items() if n not in unused}, notes
 
 
-def _joined(
-  here: Sequence[_File], words: Vocabulary, index: Mapping[int, int], notes: list[str]
-) -> dict[str, _Photo]:
-  """What the files of one split say, by name of the photo.
+class _Joiner:
+  """Joins what files say, photo by photo.
 
-  Raises:
-    ValueError: a photo that some of the files lack, or rows that cannot be read.
+  Attributes:
+    notes: what people should know; a line each.
+
+  Args:
+    words: the classes.
+    index: class index by category id of the files.
+    notes: of what was read before.
   """
-  found: dict[str, _Photo] = {}
-  ids = [category.id for category in words.classes]
-  listed: dict[bool, set[str]] = {}
-  for one in here:
-    names = coco_json.photos(one.file, one.data, folders=True)
-    names = {number: files.normal_path(name) for number, name in names.items()}
-    listed.setdefault(one.panoptic, set()).update(names.values())
-    sizes = coco_json.sizes(one.file, one.data)
-    for number, name in names.items():
-      found.setdefault(name, _Photo(number, sizes.get(number)))
-    add = _add_segments if one.panoptic else _add_objects
-    add(one, names, found, index, ids, notes)
-  notes.extend(_renumbered(found))
-  if len(listed) == 2 and (odd := sorted(listed[True] ^ listed[False])):
-    which = 'panoptic' if odd[0] in listed[True] else 'instances'
-    raise ValueError(
-      f'only the {which} file lists {odd[0]} ({len(odd)} such photos): give files of '
-      'the same photos'
-    )
-  return found
+
+  def __init__(self, words: Vocabulary, index: Mapping[int, int], notes: Sequence[str]):
+    self._ids = [category.id for category in words.classes]
+    self._index, self.notes = index, list(notes)
+
+  def join(self, here: Sequence[_File]) -> dict[str, _Photo]:
+    """What the files of one split say, by name of the photo.
+
+    Raises:
+      FileNotFoundError: PNG files of a panoptic file are missing.
+      ValueError: a photo that some of the files lack, or rows that cannot be read.
+    """
+    found: dict[str, _Photo] = {}
+    listed: dict[bool, set[str]] = {}
+    for one in here:
+      names = coco_json.photos(one.file, one.data, folders=True)
+      names = {number: files.normal_path(name) for number, name in names.items()}
+      listed.setdefault(one.panoptic, set()).update(names.values())
+      sizes = coco_json.sizes(one.file, one.data)
+      photos = {
+        number: found.setdefault(name, _Photo(number, sizes.get(number)))
+        for number, name in names.items()
+      }
+      add = self._add_segments if one.panoptic else self._add_objects
+      add(one, photos)
+    self.notes.extend(_renumbered(found))
+    if len(listed) == 2 and (odd := sorted(listed[True] ^ listed[False])):
+      which = 'panoptic' if odd[0] in listed[True] else 'instances'
+      raise ValueError(
+        f'only the {which} file lists {odd[0]} ({len(odd)} such photos): give files of '
+        'the same photos'
+      )
+    return found
+
+  def _add_objects(self, one: _File, photos: Mapping[int, _Photo]) -> None:
+    """Adds the objects of a file to its photos, by the number that it gives them."""
+    rows = coco_json.instances(one.file, one.data, photos, self._index)
+    lost = [row for some in rows.values() for row in some if not _has_outline(row)]
+    total = sum(map(len, rows.values()))
+    if len(lost) == total:
+      raise ValueError(
+        f'{one.file.path}: none of the {total} objects has an outline, only boxes: '
+        'label outlines or masks'
+      )
+    if lost:
+      self.notes.append(
+        f'{len(lost)} of {total} objects in {one.file.name} have no outline of three '
+        f'points or more, such as object {lost[0]["id"]}: left out'
+      )
+    for number, photo in photos.items():
+      kept = [row for row in rows.get(number, ()) if _has_outline(row)]
+      photo.objects = (photo.objects or []) + self._of_classes(kept)
+
+  def _add_segments(self, one: _File, photos: Mapping[int, _Photo]) -> None:
+    """The same for the segments of a panoptic file."""
+    listed = coco_json.panoptic(one.file, one.data, photos, self._index)
+    maps = files.FileIndex(_folder(one), ('.png',), 'panoptic PNG')
+    names = [panoptic.file_name for panoptic in listed.values()]
+    placed = maps.find_all(names, one.file.name)
+    for number, panoptic in listed.items():
+      if photos[number].segments is not None:
+        raise ValueError(
+          f'{one.file.path} and another file have panoptic maps of one photo '
+          f'({panoptic.file_name}): keep one'
+        )
+      rows = self._of_classes(panoptic.segments)
+      photos[number].segments = placed[panoptic.file_name], rows
+
+  def _of_classes(self, rows: Sequence[Row]) -> list[Row]:
+    """Rows with the ids of the classes, which may be others than the file's."""
+    return [{**row, 'category_id': self._ids[row['class']]} for row in rows]
 
 
 def _renumbered(found: Mapping[str, _Photo]) -> list[str]:
@@ -226,43 +278,11 @@ def _renumbered(found: Mapping[str, _Photo]) -> list[str]:
   return [f'in {count} photos several objects had one id: they were numbered anew']
 
 
-def _add_objects(one, names, found, index, ids, notes) -> None:
-  rows = coco_json.instances(one.file, one.data, names, index)
-  lost = [row for some in rows.values() for row in some if not _has_outline(row)]
-  total = sum(map(len, rows.values()))
-  if len(lost) == total:
-    raise ValueError(
-      f'{one.file.path}: none of the {total} objects has an outline, only boxes: '
-      'label outlines or masks'
-    )
-  if lost:
-    notes.append(
-      f'{len(lost)} of {total} objects in {one.file.name} have no outline of three '
-      f'points or more, such as object {lost[0]["id"]}: left out'
-    )
-  for number, name in names.items():
-    kept = [row for row in rows.get(number, ()) if _has_outline(row)]
-    kept = [{**row, 'category_id': ids[row['class']]} for row in kept]
-    found[name].objects = (found[name].objects or []) + kept
-
-
 def _has_outline(row: Row) -> bool:
   text = row['segmentation']
   return text.startswith('{') or any(
     part.count(',') >= 5 for part in text[1:-1].split('],[')
   )
-
-
-def _add_segments(one, names, found, index, ids, notes) -> None:
-  del notes
-  listed = coco_json.panoptic(one.file, one.data, names, index)
-  maps = files.FileIndex(_folder(one), ('.png',), 'panoptic PNG')
-  placed = maps.find_all(
-    [panoptic.file_name for panoptic in listed.values()], one.file.name
-  )
-  for number, panoptic in listed.items():
-    rows = [{**row, 'category_id': ids[row['class']]} for row in panoptic.segments]
-    found[names[number]].segments = placed[panoptic.file_name], rows
 
 
 def _folder(one: _File) -> pathlib.Path:
