@@ -16,11 +16,13 @@ _NOT_A_WORD = re.compile(r',|-(merged|other)\b')
 def other_words(category: Category) -> tuple[str, ...]:
   """Words that a class could go by beside its own, the nearest first.
 
-  Singular and plural, hyphen and blank; and the words and prompts of every bundled
-  vocabulary for a class that has this one's name, or its first word, among its words.
+  Its name; singular and plural, hyphen and blank; and the words and prompts of every
+  bundled vocabulary for a class that has this one's name, or its first word, among its
+  words.
   """
   own = {normal(word) for word in category.words}
   words = [
+    category.name,
     *(word for prompts in category.prompts.values() for word in prompts),
     *(form for word in category.words for form in spellings(word)),
     *(w for key in _keys(category.name, category.words[0]) for w in _bundled(key)),

@@ -230,7 +230,7 @@ class Vocabulary:
     """The word of the extra last column, or None if there is no such column."""
     return self.treatment.void if self.treatment else None
 
-  def _words(self) -> list[tuple[str, ...]]:
+  def class_words(self) -> list[tuple[str, ...]]:
     """The words of each class, as the treatment reads them; none for the class that
     stands for what the others leave over."""
     treatment = self.treatment or Treatment()
@@ -247,7 +247,7 @@ class Vocabulary:
     treatment = self.treatment or Treatment()
     rows = None
     if treatment.synonyms == 'max':
-      rows = [max(1, len(words)) for words in self._words()]
+      rows = [max(1, len(words)) for words in self.class_words()]
     return {
       'thing': self.things,
       'rows': rows,
@@ -271,7 +271,7 @@ class Vocabulary:
       ValueError: the only class is one without words.
     """
     treatment = self.treatment or Treatment()
-    words = self._words()
+    words = self.class_words()
     if not any(words):
       raise ValueError(
         f'{treatment.wordless!r} is what other classes leave over: name one, such as '

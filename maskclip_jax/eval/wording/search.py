@@ -89,7 +89,8 @@ class Naming:
     metric: Metric,
   ):
     weights = regions.areas if metric == 'mIoU' else np.ones(len(regions))
-    self.regions, self.classes, self._metric = regions, classes, metric
+    self.regions, self.classes, self.metric = regions, classes, metric
+    self.photos = len(held_out)
     out = held_out[regions.photos]
     self._halves = [
       (rows, regions.classes[rows], weights[rows].astype(np.float64))
@@ -132,7 +133,7 @@ class Naming:
         (true, slice(None)),
       )
     )
-    if self._metric == 'PQ':
+    if self.metric == 'PQ':
       # Over the classes that occur or are predicted, as panopticapi has it.
       return 100 * mean(ratio(hits, (given + wanted) / 2))
     return 100 * mean(np.where(wanted > 0, ratio(hits, given + wanted - hits), np.nan))

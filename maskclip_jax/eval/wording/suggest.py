@@ -10,7 +10,7 @@ matrix products, on half of the photos, and kept where the other half gains as w
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -26,15 +26,16 @@ from maskclip_jax.eval.protocols import (
   ProtocolRun,
   find_protocols,
 )
+from maskclip_jax.eval.wording.reader import Reader
 from maskclip_jax.eval.wording.regions import encode_regions
 from maskclip_jax.eval.wording.search import Change, Gain, Metric, Naming, improve
 from maskclip_jax.names import look_up, unknown
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.text.bank import TextCache
-from maskclip_jax.text.category import Category, normal
+from maskclip_jax.text.category import normal
 from maskclip_jax.text.spellings import other_words
-from maskclip_jax.text.treatment import Treatment, template_sets
+from maskclip_jax.text.treatment import template_sets
 from maskclip_jax.text.vocabulary import Vocabulary
 
 # What is told: a part of the work, how much of it is done, and of how much.
@@ -186,8 +187,36 @@ def suggest(
     raise ValueError(
       f'of {len(indices)} photos, no class is in both halves: take more photos'
     )
-  cache = TextCache()
-  reader = _Reader(segmenter, vocabulary, cache)
+  reader = Reader(segmenter, vocabulary, TextCache())
+  found = _search(
+    naming, reader, templates, extra, lambda done, total: tell('classes', done, total)
+  )
+  if not whole:
+    return found
+  kept = [index for index, out in zip(indices, held_out, strict=True) if out]
+  values = [
+    _own_masks(segmenter, run, some, source, kept)
+    for some in (vocabulary, found.vocabulary)
+  ]
+  return dataclasses.replace(found, whole=(_HEADLINES[task], *values))
+
+
+def _search(
+  naming: Naming,
+  reader: Reader,
+  templates: Sequence[str],
+  extra: Mapping[int, tuple[str, ...]],
+  on_progress: Callable[[int, int], None],
+) -> Suggestion:
+  """Tries template sets for all words, then words class by class.
+
+  Args:
+    naming: the regions to name.
+    reader: the words to start from.
+    templates: names of the sets.
+    extra: more words to try, by class index.
+    on_progress: is told how many classes are done, of how many.
+  """
   before = reader.quality(naming)
   tried = tuple(
     Tried(name, reader.treated(name).quality(naming) - before) for name in templates
@@ -198,37 +227,24 @@ def suggest(
     reader = reader.treated(chosen)
   pool = {
     index: (*extra.get(index, ()), *other_words(category))
-    for index, category in enumerate(vocabulary.classes)
+    for index, category in enumerate(reader.vocabulary.classes)
     if naming.in_both[index]
   }
   reader.prepare([word for some in pool.values() for word in some])
-  changes = improve(
-    naming,
-    reader.words,
-    pool,
-    reader.encode,
-    lambda done, total: tell('classes', done, total),
-  )
+  changes = improve(naming, reader.words, pool, reader.encode, on_progress)
   result = reader.changed(changes)
-  found = Suggestion(
-    vocabulary=result,
-    metric=metric,
-    photos=len(indices),
-    regions=len(regions),
+  return Suggestion(
+    vocabulary=result.vocabulary,
+    metric=naming.metric,
+    photos=naming.photos,
+    regions=len(naming.regions),
     judged=int(naming.in_both.sum()),
     templates=tried,
     chosen=chosen,
     changes=tuple(changes),
     before=before,
-    after=_Reader(segmenter, result, cache).quality(naming),
+    after=result.quality(naming),
   )
-  if not whole:
-    return found
-  kept = [index for index, out in zip(indices, held_out, strict=True) if out]
-  values = [
-    _own_masks(segmenter, run, some, source, kept) for some in (vocabulary, result)
-  ]
-  return dataclasses.replace(found, whole=(_HEADLINES[task], *values))
 
 
 def _check(segmenter: Segmenter, photos: int, templates: Sequence[str]) -> None:
@@ -272,68 +288,6 @@ def _by_class(
     index = look_up('class', normal(category.name), indices)
     extra[index] = category.words
   return extra
-
-
-class _Reader:
-  """A vocabulary as a model reads it, class by class and without a void word."""
-
-  def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary, cache: TextCache):
-    self._segmenter, self._vocabulary, self._cache = segmenter, vocabulary, cache
-    self._treatment = vocabulary.treatment or Treatment()
-    treatment = self._treatment
-    self.words = [
-      ()
-      if normal(category.name) == treatment.wordless
-      else category.words_for(treatment.system)
-      for category in vocabulary.classes
-    ]
-
-  def treated(self, templates: str) -> '_Reader':
-    """The same words in other templates."""
-    treated = self._vocabulary.treated(None, templates=templates)
-    return _Reader(self._segmenter, treated, self._cache)
-
-  def prepare(self, words: Sequence[str]) -> None:
-    """Encodes words together, which is faster than a few at a time."""
-    distinct = list({normal(word): word for word in words}.values())
-    if distinct:
-      self.encode([(word,) for word in distinct])
-
-  def encode(self, classes: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
-    """Vectors of classes by their words: one each, or one for each word."""
-    plain = dataclasses.replace(
-      self._treatment, void=None, wordless=None, learned_void=False
-    )
-    spelled = [Category(str(n), words) for n, words in enumerate(classes)]
-    vocabulary = Vocabulary(tuple(spelled), treatment=plain)
-    vectors = self._segmenter.class_vectors(vocabulary, self._cache)
-    counts = vocabulary.columns()['rows'] or [1] * len(classes)
-    return np.split(vectors, np.cumsum(counts)[:-1])
-
-  def quality(self, naming: Naming) -> Gain:
-    """How well the words name true regions."""
-    return naming.quality(naming.similarities(self.words, self.encode).argmax(1))
-
-  def changed(self, changes: Sequence[Change]) -> Vocabulary:
-    """The vocabulary with other words for some classes."""
-    classes = list(self._vocabulary.classes)
-    for change in changes:
-      category = classes[change.index]
-      # The system's own prompts would go before the new words.
-      prompts = {
-        system: words
-        for system, words in category.prompts.items()
-        if system != self._treatment.system
-      }
-      classes[change.index] = dataclasses.replace(
-        category, words=change.after, prompts=prompts
-      )
-    name = self._vocabulary.name
-    return dataclasses.replace(
-      self._vocabulary,
-      classes=tuple(classes),
-      name=name if name.endswith('-suggested') else f'{name}-suggested',
-    )
 
 
 def _own_masks(
