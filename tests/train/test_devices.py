@@ -5,17 +5,14 @@ import dataclasses
 import functools
 import json
 import os
-import pathlib
 import re
 import signal
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 import tiny_stages
+from two_processes import run_both
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.train.checkpoint import Checkpoints
@@ -26,7 +23,6 @@ from maskclip_jax.train.step import Program, make_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
 STEPS = 20
 # Sums over devices are in another order: a few units in the last place of float32. Adam
 # moves as far by gradients that are mostly rounding as by others, so that grows with
@@ -143,46 +139,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     np.testing.assert_array_equal(second.state.params[path], value, err_msg=path)
 
 
-_PROCESS = """
-import json, sys
-from absl import flags
-import jax
-jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_default_matmul_precision', 'highest')
-from maskclip_jax.train.mesh import start_processes
-values, workdir, address, number = sys.argv[1:]
-start_processes(address, 2, int(number), heartbeat_seconds=20)
+_PROGRAM = """
+import json
 from maskclip_jax.train.config import read
 from maskclip_jax.train.loop import train
-flags.FLAGS.mark_as_parsed()
+values, workdir = arguments
 result = train(read(json.loads(values)), workdir)
 print('ended', result.step, result.finished)
 """
-
-
-def two_processes(values: dict, workdir: pathlib.Path) -> list[subprocess.Popen]:
-  """Starts a run on two processes with four devices each."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
-  path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
-  env = {
-    **os.environ,
-    'PYTHONPATH': path,
-    # Of two counts the last one holds.
-    'XLA_FLAGS': os.environ['XLA_FLAGS'] + ' --xla_force_host_platform_device_count=4',
-  }
-  command = [sys.executable, '-c', _PROCESS, json.dumps(values), str(workdir), address]
-  return [
-    subprocess.Popen(
-      [*command, str(number)],
-      env=env,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for number in (0, 1)
-  ]
 
 
 def test_two_processes(tmp_path):
@@ -194,9 +158,7 @@ def test_two_processes(tmp_path):
     mesh={'data': 2, 'fsdp': 4, 'model': 1, 'min_size': 64},
     checkpoint={'every': 10},
   )
-  processes = two_processes(values, tmp_path)
-  output = [process.communicate(timeout=600)[0] for process in processes]
-  assert [p.returncode for p in processes] == [0, 0], '\n'.join(output)
+  output = run_both(_PROGRAM, json.dumps(values), str(tmp_path))
   assert all(f'ended {STEPS} True' in text for text in output)
   # Only one of them reports.
   assert [f'step {STEPS}/{STEPS}' in text for text in output] == [True, False]

@@ -4,26 +4,25 @@ The losses and their gradients with the official draws are in systems/test_segcl
 """
 
 import dataclasses
+import functools
 import math
 import re
-import types
 
 import jax
 import numpy as np
 import pytest
 import tiny_stages
+from small_towers import loss_and_gradients
+from two_processes import run_both
 
 from configs import segclip as shipped
-from maskclip_jax import zoo
 from maskclip_jax.data.pipeline import train_stream
-from maskclip_jax.train import mesh as meshes
 from maskclip_jax.train.config import read
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.optim import factors
 from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.step import make_program
-from maskclip_jax.train.task import MODEL, Layout, make_task
-from maskclip_jax.train.tasks.segclip import SegCLIPLossConfig, SegCLIPTraining
+from maskclip_jax.train.task import Layout, make_task
 
 LOSSES = {
   'contrastive': 'loss_clip',
@@ -128,44 +127,23 @@ MESHES = [
   (MeshConfig(data=8), 8),
   (MeshConfig(data=2, fsdp=4, min_size=64), 8),
 ]
-_SIDE, _TEXT, _WIDTH = 4, 16, 32
 
 
-class Towers(SegCLIPTraining):
-  """The task with towers of one product each, whose sums round little."""
+@functools.cache
+def alone() -> tuple[float, dict[str, np.ndarray]]:
+  """The reference: one device, all pairs at once."""
+  return loss_and_gradients(*MESHES[0], 1)
 
-  def photo_losses(self, model, photos, superpixels, keys):
-    return photos.reshape(len(photos), -1) @ model.photos, {}
 
-
-def of_small_towers(mesh_config: MeshConfig, devices: int, accumulate: int):
-  """Loss and gradients of sixteen pairs on some of the fake devices."""
-  mesh = make_mesh(mesh_config, jax.devices()[:devices])
-  config = SegCLIPLossConfig(superpixel=0.0, reconstruction=0.0)
-  parts = meshes.in_parts(accumulate)
-  task = Towers(zoo.find_preset('segclip_tiny'), config, in_parts=parts)
-  rng = np.random.default_rng(0)
-  values = {
-    'photos': rng.normal(size=(3 * _SIDE**2, _WIDTH)).astype(np.float32),
-    'texts': rng.normal(size=(_TEXT, _WIDTH)).astype(np.float32),
-    'scale': np.float32(3),
-  }
-  batch = {
-    'image': rng.integers(0, 256, (16, _SIDE, _SIDE, 3), np.uint8),
-    'tokens': rng.integers(0, _TEXT, (16, 5), np.int32),
-  }
-
-  def loss(values, batch):
-    clip = types.SimpleNamespace(
-      text=lambda tokens: values['texts'][tokens].mean(1), logit_scale=values['scale']
-    )
-    model = types.SimpleNamespace(clip=clip, photos=values['photos'])
-    return task.loss({MODEL: model}, {}, batch, jax.random.key(0))[0]
-
-  placed = jax.device_put(values, meshes.shardings(values, mesh, mesh_config))
-  rows = meshes.to_devices(batch, mesh)
-  value, found = jax.jit(jax.value_and_grad(loss))(placed, rows)
-  return float(value), jax.tree.map(np.asarray, found)
+def assert_same_as_alone(value: float, found: dict[str, np.ndarray]):
+  """Equal to 1e-6 to what one device finds at once: sums are in another order."""
+  expected, others = alone()
+  assert expected > 1
+  assert value == pytest.approx(expected, rel=1e-6)
+  assert set(found) == set(others)
+  for path, gradient in found.items():
+    atol = 1e-6 * np.abs(others[path]).max()
+    np.testing.assert_allclose(gradient, others[path], rtol=0, atol=atol, err_msg=path)
 
 
 @pytest.mark.eight_devices
@@ -173,13 +151,29 @@ def of_small_towers(mesh_config: MeshConfig, devices: int, accumulate: int):
 @pytest.mark.parametrize(('mesh', 'devices'), MESHES)
 def test_the_contrastive_loss_is_that_of_the_whole_batch(mesh, devices, accumulate):
   """Sixteen pairs, each the wrong answer of all others, wherever they are."""
-  value, found = of_small_towers(mesh, devices, accumulate)
-  expected, others = of_small_towers(MESHES[0][0], 1, 1)
-  assert expected > 1
-  assert value == pytest.approx(expected, rel=1e-6)
-  for path, gradient in found.items():
-    atol = 1e-6 * np.abs(others[path]).max()
-    np.testing.assert_allclose(gradient, others[path], rtol=0, atol=atol, err_msg=path)
+  assert_same_as_alone(*loss_and_gradients(mesh, devices, accumulate))
+
+
+# Prints nothing but errors; the first process saves what it found.
+_PROGRAM = """
+import numpy as np
+from small_towers import loss_and_gradients
+from maskclip_jax.train.mesh import MeshConfig
+for accumulate in (1, 2):
+  value, found = loss_and_gradients(MeshConfig(2, 4, min_size=64), 8, accumulate)
+  if number == '0':
+    np.savez(f'{arguments[0]}/{accumulate}.npz', loss=value, **found)
+"""
+
+
+@pytest.mark.slow
+def test_the_contrastive_loss_in_two_processes(tmp_path):
+  """Each has half of the pairs, and all are compared; at once and in parts."""
+  run_both(_PROGRAM, str(tmp_path))
+  for accumulate in (1, 2):
+    with np.load(tmp_path / f'{accumulate}.npz') as found:
+      gradients = dict(found)
+    assert_same_as_alone(float(gradients.pop('loss')), gradients)
 
 
 def of_the_network(mesh_config: MeshConfig, devices: int, accumulate: int):

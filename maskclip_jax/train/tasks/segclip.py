@@ -9,10 +9,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from maskclip_jax.losses.grouping import hidden_patch_error, superpixel_kl
-from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn import group_vit
 from maskclip_jax.nn.clip import capped_scale, normalize_pixels, unit
 from maskclip_jax.plain import at_least
@@ -20,7 +19,11 @@ from maskclip_jax.systems.segclip.model import LARGEST_SCALE, SegCLIP
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, Task
-from maskclip_jax.train.tasks.contrastive import check_canvas, check_captions
+from maskclip_jax.train.tasks.contrastive import (
+  check_canvas,
+  check_captions,
+  judge_pairs,
+)
 
 # All but CLIP's embeddings and the first norm [segclip 3.4].
 TRAINABLE = (
@@ -150,31 +153,16 @@ class SegCLIPTraining(Task):
     }
     rows['keys'] = jax.random.split(key, len(tokens))
     photos, texts, terms = self.in_parts(embed)(rows)
-    match = jnp.eye(len(tokens), dtype=bool)
-    if settings.equal_texts_match:
-      match = (tokens[:, None] == tokens).all(-1)
     scale = capped_scale(model.clip.logit_scale[...], LARGEST_SCALE)
-    logits = scale * jnp.einsum('id,jd->ij', photos, texts)
-    terms = {name: values.mean() for name, values in terms.items()}
-    terms |= {
-      'loss_clip': contrastive(logits, match),
-      'accuracy': _share_found(logits, match),
-      'scale': scale,
-    }
+    same = tokens if settings.equal_texts_match else None
+    _, found = judge_pairs(photos, texts, scale, same)
+    terms = {name: values.mean() for name, values in terms.items()} | found
     weights = {
       'loss_clip': settings.contrastive,
       'loss_superpixel': settings.superpixel,
       'loss_reconstruction': settings.reconstruction,
     }
     return sum(w * terms[name] for name, w in weights.items() if w), terms
-
-
-def _share_found(
-  logits: Float[Array, 'n n'], match: Bool[Array, 'n n']
-) -> Float[Array, '']:
-  """Photos whose nearest caption is theirs, as a share."""
-  best = jnp.take_along_axis(match, logits.argmax(1)[:, None], axis=1)
-  return best.mean(dtype=jnp.float32)
 
 
 TASK = SegCLIPTraining
