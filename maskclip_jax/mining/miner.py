@@ -7,7 +7,6 @@ is what Ray Data's `map_batches` and Beam's `Map` call.
 import concurrent.futures
 import dataclasses
 import functools
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ from maskclip_jax.results.files import png_bytes
 from maskclip_jax.segmenter import Segmenter, load
 from maskclip_jax.systems.contract import (
   STRIDE,
+  EncodesMasks,
   Images,
   RegionVectors,
   Scores,
@@ -146,16 +146,13 @@ class PairMiner:
 
   def _program(self):
     """Masks and their vectors as one compiled function, and the weights it takes."""
-    if not hasattr(self._matcher.model, 'encode_masks'):
+    if not isinstance(self._matcher.model, EncodesMasks):
       raise ValueError(
         f'{self.config.model} has no vectors of given masks: match with another '
         '--model and give this one as --proposals'
       )
     propose, proposer = self._proposer.as_function()
     whole, matcher = params.split(self._matcher.model)
-    takes_scores = (
-      'scores' in inspect.signature(type(self._matcher.model).encode_masks).parameters
-    )
 
     def forward(states, images, bank, scores):
       found = propose(states[0], images, bank, scores)
@@ -168,9 +165,7 @@ class PairMiner:
       threshold = jnp.asarray(scores.mask_threshold, jnp.float32)
       logits = found.mask_logits - (jnp.log(threshold) - jnp.log1p(-threshold))
       halved = dataclasses.replace(scores, mask_threshold=0.5)
-      encoded = whole(states[1]).encode_masks(
-        images, logits, found.mask_hw, *([halved] if takes_scores else [])
-      )
+      encoded = whole(states[1]).encode_masks(images, logits, found.mask_hw, halved)
       return logits, found.mask_hw, RegionVectors(encoded.vectors, (), encoded.empty)
 
     return jax.jit(forward), (proposer, matcher)

@@ -7,7 +7,7 @@ a canvas, and `Images` says how much of the canvas is real.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -336,6 +336,30 @@ class RegionVectors:
   vectors: Float[Array, 'b q d']
   masks: tuple[Float[Array, 'b q r r'], ...]
   empty: Bool[Array, 'b q']
+
+
+@runtime_checkable
+class EncodesMasks(Protocol):
+  """A system that gives vectors of masks, whoever made them: people may name masks of
+  their own, and pairs be mined. Proposal networks alone and SegCLIP are none."""
+
+  def encode_masks(
+    self,
+    images: Images,
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+    scores: Scores | None = None,
+  ) -> RegionVectors:
+    """Vectors of arbitrary masks, any number of them.
+
+    Args:
+      images: photos on their canvas.
+      mask_logits: positive inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: what a system reads of them, such as where masks that it cuts out end;
+        its published ones by default.
+    """
+    ...
 
 
 @_pytree

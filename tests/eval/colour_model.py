@@ -59,7 +59,7 @@ class ColourModel(nnx.Module):
       images.padded_hw // STRIDE,
     )
 
-  def encode_masks(self, images, mask_logits, mask_hw):
+  def encode_masks(self, images, mask_logits, mask_hw, scores=None):
     """Vectors of given masks: that of the colour nearest to their mean colour."""
     height, width = mask_logits.shape[2:]
     batch = len(mask_logits)

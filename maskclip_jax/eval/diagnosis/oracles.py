@@ -27,7 +27,7 @@ from maskclip_jax.postprocess.instances import Instances
 from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.postprocess.tiles import Geometry, PackedMasks
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import Images, TextBank
+from maskclip_jax.systems.contract import EncodesMasks, Images, TextBank
 from maskclip_jax.systems.regions import class_similarity
 
 # Networks have maps at this stride.
@@ -137,7 +137,7 @@ class RegionNamer:
 
 def can_name_regions(segmenter: Segmenter) -> bool:
   """Whether a model has an encoder of given masks."""
-  return hasattr(segmenter.model, 'encode_masks')
+  return isinstance(segmenter.model, EncodesMasks)
 
 
 def region_masks(regions: Regions, geometry: Geometry) -> Float32[np.ndarray, 'n h w']:

@@ -18,6 +18,7 @@ from maskclip_jax.systems.contract import (
   Images,
   Outputs,
   RegionVectors,
+  Scores,
   TextBank,
   check_inputs,
 )
@@ -65,8 +66,16 @@ class CLIPBaseline(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
+    scores: Scores | None = None,
   ) -> RegionVectors:
-    """CLIP vectors of the crops of arbitrary masks, any number of them."""
+    """CLIP vectors of the crops of arbitrary masks, any number of them.
+
+    Args:
+      images: photos on their canvas.
+      mask_logits: positive inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: nothing of them is read.
+    """
     config = self.config
     return encode_crops(
       images,

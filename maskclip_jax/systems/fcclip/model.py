@@ -238,6 +238,7 @@ class FCCLIP(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
+    scores: Scores | None = None,
   ) -> RegionVectors:
     """CLIP vectors (not normalised) of arbitrary masks, any number of them.
 
@@ -245,6 +246,7 @@ class FCCLIP(nnx.Module):
       images: photos on their canvas.
       mask_logits: positive inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: nothing of them is read.
     """
     return self.pool(images, self.features(images)['res5'], mask_logits, mask_hw)
 

@@ -21,6 +21,7 @@ from maskclip_jax.systems.contract import (
   Images,
   Outputs,
   RegionVectors,
+  Scores,
   TextBank,
   check_inputs,
 )
@@ -207,6 +208,7 @@ class MaskCLIP(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
+    scores: Scores | None = None,
   ) -> RegionVectors:
     """CLIP vectors of arbitrary masks, any number of them, and the masks as refined.
 
@@ -214,6 +216,7 @@ class MaskCLIP(nnx.Module):
       images: photos on their canvas.
       mask_logits: positive inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: nothing of them is read.
     """
     size = self.config.clip.image_size
     # CLIP sees the detector's mean colour beyond the photo's edge [masqclip 4.1].

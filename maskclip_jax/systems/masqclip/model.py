@@ -19,6 +19,7 @@ from maskclip_jax.systems.contract import (
   Images,
   Outputs,
   RegionVectors,
+  Scores,
   TextBank,
   check_inputs,
 )
@@ -86,6 +87,7 @@ class MasQCLIP(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
+    scores: Scores | None = None,
   ) -> RegionVectors:
     """CLIP vectors of arbitrary masks, any number of them.
 
@@ -93,6 +95,7 @@ class MasQCLIP(nnx.Module):
       images: photos on their canvas.
       mask_logits: positive inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
+      scores: nothing of them is read.
     """
     visible = self.visibility(mask_logits, mask_hw)
     visual = self.clip.visual

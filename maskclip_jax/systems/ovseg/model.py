@@ -117,7 +117,7 @@ class OVSeg(nnx.Module):
     images: Images,
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
-    scores: Scores = SCORES,
+    scores: Scores | None = None,
   ) -> RegionVectors:
     """CLIP vectors of the crops of arbitrary masks, any number of them.
 
@@ -125,8 +125,10 @@ class OVSeg(nnx.Module):
       images: photos on their canvas.
       mask_logits: high inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
-      scores: from which probability on a pixel belongs to a mask.
+      scores: from which probability on a pixel belongs to a mask, and whether prompts
+        stand in for the rest; the published ones by default.
     """
+    scores = SCORES if scores is None else scores
     return encode_crops(
       images,
       mask_logits,
