@@ -6,6 +6,8 @@ where they arose.
 
 import argparse
 import io
+import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,12 +35,41 @@ COMMANDS = (
 )
 
 
+# What the shell says of a program whose reader is gone: 128 + SIGPIPE.
+_UNREAD = 141
+
+
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit status."""
   for stream in (sys.stdout, sys.stderr):
     # Names of classes and files may have letters that a terminal lacks.
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='replace')
+  try:
+    try:
+      return _run(argv)
+    finally:
+      if sys.stdout is not None:
+        sys.stdout.flush()
+  except BrokenPipeError as error:
+    if not _unread(error):
+      raise
+    # Python would complain of what is left when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _UNREAD
+
+
+def _unread(error: Exception) -> bool:
+  """Whether it says that the program that reads what is printed has ended, as in
+  `... | head`, which is no error."""
+  if not isinstance(error, BrokenPipeError):
+    return False
+  reader = select.poll()
+  reader.register(sys.stdout, 0)
+  return bool(reader.poll(0))
+
+
+def _run(argv: Sequence[str] | None) -> int:
   parser = _parser()
   arguments, overrides = parser.parse_known_args(argv)
   trains = arguments.run is train.run
@@ -53,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     note('interrupted')
     return stop.status if isinstance(stop, Stopped) else 130
   except (ValueError, OSError, ImportError) as error:
-    if arguments.debug:
+    if arguments.debug or _unread(error):
       raise
     note(one_line(error))
     return 2

@@ -1,5 +1,6 @@
 """All commands: what `--help` costs, and that each is where the list says."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -38,6 +39,16 @@ def test_unknown_words_are_refused(words, capsys):
     entry.main(words)
   assert stopped.value.code == 2
   assert 'usage:' in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error():
+  # As in `models list | head`.
+  reader, writer = os.pipe()
+  os.close(reader)
+  command = [sys.executable, '-m', 'maskclip_jax', 'models', 'list']
+  done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (141, b'')
 
 
 def test_a_user_without_a_home_and_a_terminal_of_few_letters():

@@ -79,7 +79,7 @@ def _broken(whole: bytes) -> bytes:
     ({'a.csv': b'path,caption\nno.jpg,a cat'}, 'lists no.jpg, which is not there'),
     ({'a.csv': b'one,two\n'}, 'names no photo'),
     ({'a.csv': b'path,caption\n\na.jpg'}, 'line 3 lacks a column'),
-    ({'a.parquet': b'PAR1'}, 'no parquet file'),
+    ({'a.parquet': b'PAR1'}, 'not a parquet file'),
     ({'a.txt': b'text'}, 'no pairs under'),
   ],
 )

@@ -23,19 +23,17 @@ _PHOTO_COLUMNS = ('image', 'jpg', 'jpeg', 'png', 'webp', 'image_bytes', 'bytes')
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
-  """Photos that a list names.
+class _Table:
+  """Pairs whose names and captions a table holds.
 
   Attributes:
-    path: the list.
+    path: the table.
     keys: names of the pairs.
-    files: the photos.
     texts: their captions.
   """
 
   path: pathlib.Path
   keys: tuple[str, ...]
-  files: tuple[pathlib.Path, ...]
   texts: tuple[tuple[str, ...], ...]
 
   def __len__(self) -> int:
@@ -44,12 +42,23 @@ class Listed:
   def key(self, row: int) -> str:
     return self.keys[row]
 
+  def captions(self, row: int) -> tuple[str, ...]:
+    return self.texts[row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed(_Table):
+  """Photos that a list names.
+
+  Attributes:
+    files: the photos.
+  """
+
+  files: tuple[pathlib.Path, ...]
+
   def photo(self, row: int) -> RawFile:
     file = self.files[row]
     return RawFile(str(file), file.name, file.read_bytes)
-
-  def captions(self, row: int) -> tuple[str, ...]:
-    return self.texts[row]
 
 
 def _listed(
@@ -68,7 +77,7 @@ def _listed(
       kept[key] = file, texts
   files = tuple(file for file, _ in kept.values())
   texts = tuple(captions for _, captions in kept.values())
-  return Opened(Listed(path, tuple(kept), files, texts), tuple(problems))
+  return Opened(Listed(path, tuple(kept), texts, files), tuple(problems))
 
 
 def open_coco(root: pathlib.Path) -> list[Opened]:
@@ -151,35 +160,20 @@ def _first(wanted: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class ParquetTable:
+class ParquetTable(_Table):
   """Pairs of a parquet file; photos are read a row group at a time.
 
   Attributes:
-    path: the file.
     column: that of the photos: bytes, or a struct with a field 'bytes'.
-    keys: names of the pairs.
     places: row group of each pair, and its row there.
-    texts: captions.
   """
 
-  path: pathlib.Path
   column: str
-  keys: tuple[str, ...]
   places: tuple[tuple[int, int], ...]
-  texts: tuple[tuple[str, ...], ...]
-
-  def __len__(self) -> int:
-    return len(self.keys)
-
-  def key(self, row: int) -> str:
-    return self.keys[row]
 
   def photo(self, row: int) -> RawFile:
     path = f'{self.path}:{self.keys[row]}'
     return RawFile(path, self.keys[row], functools.partial(self._read, row))
-
-  def captions(self, row: int) -> tuple[str, ...]:
-    return self.texts[row]
 
   def _read(self, row: int) -> bytes:
     group, position = self.places[row]
@@ -221,7 +215,7 @@ def _open_parquet(path: pathlib.Path) -> Opened:
   try:
     table = arrow.ParquetFile(path)
   except (OSError, ValueError) as error:
-    raise ValueError(f'{path} is no parquet file or is cut off ({error})') from error
+    raise ValueError(f'{path} is not a parquet file or is cut off ({error})') from error
   names = table.schema_arrow.names
   lower = [name.lower() for name in names]
   photo, caption = _first(_PHOTO_COLUMNS, lower), _first(_CAPTION_COLUMNS, lower)
@@ -245,7 +239,7 @@ def _open_parquet(path: pathlib.Path) -> Opened:
       keys.append(str(number))
       places.append((group, row))
       texts.append(captions)
-  part = ParquetTable(path, names[photo], tuple(keys), tuple(places), tuple(texts))
+  part = ParquetTable(path, tuple(keys), tuple(texts), names[photo], tuple(places))
   return Opened(part, tuple(problems))
 
 
