@@ -9,21 +9,27 @@
     $T runs/ovseg --config ovseg:stage=prompts --config.data.data_dir=MINED \\
       --config.start.model.source=runs/pairs
 
-MINED is a folder of masked regions and nouns (`maskclip_jax/data/pairs.py`). Prompts
-alone, for a CLIP that is not tuned: give `runs/proposals` to the last stage. Or in one
-go, where the pairs are there already:
+MINED is a folder of masked regions and nouns that `mine` made of captioned photos and
+the first stage's model (`docs/mining.md`). Prompts alone, for a CLIP that is not tuned:
+give `runs/proposals` to the last stage. Or all in one go, mining included:
 
     $T runs/ovseg --config ovseg:stage=pipeline \\
       --config.stages.proposals.start.backbone.source=... \\
       --config.stages.proposals.start.clip.source=CLIP_BUNDLE \\
       --config.stages.proposals.data.data_dir=DATA \\
-      --config.stages.pairs.data.data_dir=MINED \\
-      --config.stages.prompts.data.data_dir=MINED
+      --config.stages.mine.data_dir=DATA
+
+The nouns are those that spaCy tags: `pip install '.[spacy]'` and `python -m spacy
+download en_core_web_sm`, or `--config.stages.mine.config.nouns.source=VOCABULARY`. All
+choices of `mine` are fields of `stages.mine`. With `mine=false` the pairs are there
+already, in `--config.stages.pairs.data.data_dir` and that of `prompts`.
 
 Arguments: `model=swin_b` (with ViT-L/14) or `r101c` (with ViT-B/16); `profile=released`
 or `paper`, where they differ: batches and the learning rate of the prompts, and for the
 R101c the sizes of photos and what of the backbone is frozen; `pairs`, how many there
-are, of which 5 epochs are made; `runlocal`.
+are, of which 5 epochs are made (by default as many as the authors mined; `mine` says
+how many it found, and stages that have not begun take another number when the pipeline
+is stopped and started again with it); `mine`; `runlocal`.
 
 Expected with Swin-B and ViT-L/14, from Table 2 and 4 of the paper, mIoU of ADE20K-150:
 21.8 without tuning, 26.5 with prompts only, 28.8 with a tuned CLIP, 29.6 with both. Not
@@ -46,6 +52,8 @@ _BATCH = {
 _EPOCHS = 5
 # What one caption a photo of COCO gave the authors.
 _PAIRS = 442_117
+# Where the pipeline's own pairs are.
+_MINED = '{workdir}/mine'
 # 1-D arrays, as in open_clip: norms, biases, the class token, the logit scale.
 _NO_DECAY = (
   ('.*/(scale|bias)', 0.0),
@@ -62,6 +70,7 @@ def get_config(arg=None):
     model='swin_b',
     profile='released',
     pairs=_PAIRS,
+    mine=True,
     runlocal=False,
   )
   common.choose('stage', a.stage, _STAGES)
@@ -135,8 +144,17 @@ def _proposals(a):
   return common.finished(config)
 
 
-def _tuned(a, task: str, source: str, optim: dict, **changes):
-  """Either stage that shows masked regions and nouns to CLIP."""
+def _tuned(a, task: str, source: str, optim: dict, mined: bool = False, **changes):
+  """Either stage that shows masked regions and nouns to CLIP.
+
+  Args:
+    a: the arguments.
+    task: of the stage.
+    source: what it starts from.
+    optim: the optimiser's settings.
+    mined: the pairs are those of the pipeline's own mining.
+    **changes: further fields.
+  """
   batch = _BATCH[a.model, a.profile]
   steps = max(_EPOCHS * (a.pairs // batch), 1)
   config = {
@@ -158,6 +176,7 @@ def _tuned(a, task: str, source: str, optim: dict, **changes):
       'regions': True,
       'batch_size': batch,
       'workers': 8,
+      'data_dir': _MINED if mined else None,
     },
     'total_steps': steps,
     'optim': {
@@ -177,8 +196,9 @@ def _tuned(a, task: str, source: str, optim: dict, **changes):
   }
   if a.runlocal:
     start = {'model': config['start']['model']} if source else {}
+    pictures = {name: config['data'][name] for name in ('datasets', 'data_dir')}
     tiny = {
-      'generated': 8,
+      **(pictures | {'generated': 0} if mined else {'generated': 8}),
       'mapper': 'ovseg_clip',
       'canvas': 64,
       'caption_tokens': 16,
@@ -189,23 +209,40 @@ def _tuned(a, task: str, source: str, optim: dict, **changes):
   return common.finished(config)
 
 
-def _pairs(a, source: str = ''):
+def _pairs(a, source: str = '', mined: bool = False):
   optim = {'lr': 5e-6, 'weight_decay': 0.2, 'decay_factors': _NO_DECAY}
   model = {'clip': {'prompt_depth': 0}}
-  return _tuned(a, 'crop_tuning', source, optim, model=model)
+  return _tuned(a, 'crop_tuning', source, optim, mined, model=model)
 
 
-def _prompts(a, source: str = ''):
+def _prompts(a, source: str = '', mined: bool = False):
   lr = 0.05 if a.profile == 'released' else 0.02
-  return _tuned(a, 'mask_prompts', source, {'lr': lr, 'weight_decay': 0.0})
+  optim = {'lr': lr, 'weight_decay': 0.0}
+  return _tuned(a, 'mask_prompts', source, optim, mined)
+
+
+def _mine(a):
+  """Pairs of the first stage's masks and the nouns of captions [ovseg 5.8]."""
+  tiny = a.runlocal
+  return {
+    'config': {
+      'model': '{workdir}/proposals',
+      'nouns': {'source': 'square; disc' if tiny else 'spacy:en_core_web_sm'},
+      'batch_size': 2 if tiny else 8,
+      'dtype': 'float32' if tiny else 'bfloat16',
+    },
+    'source': 'generated:8' if tiny else 'coco/captions',
+    'out': _MINED,
+  }
 
 
 def _pipeline(a):
   """Every stage starts from the one before; '{workdir}' is the pipeline's own."""
   stages = {
     'proposals': _proposals(a),
-    'pairs': _pairs(a, '{workdir}/proposals'),
-    'prompts': _prompts(a, '{workdir}/pairs'),
+    **({'mine': _mine(a)} if a.mine else {}),
+    'pairs': _pairs(a, '{workdir}/proposals', a.mine),
+    'prompts': _prompts(a, '{workdir}/pairs', a.mine),
   }
   # The order of a ConfigDict is alphabetical.
   return common.finished({'order': list(stages), 'stages': stages})

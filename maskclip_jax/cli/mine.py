@@ -14,7 +14,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     'source',
     help='a built dataset with captions, such as coco/captions; or a folder or file: '
-    'webdataset tars, a list, COCO JSON, photos beside texts, parquet',
+    'webdataset tars, a list, COCO JSON, photos beside texts, parquet; or generated:8',
   )
   parser.add_argument('--model', required=True, help='matches, and proposes masks')
   parser.add_argument('--proposals', metavar='MODEL', help='proposes the masks instead')

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from maskclip_jax import atomic, locks, plain
 from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.data import pairs
 from maskclip_jax.data.captioned import open_captioned
+from maskclip_jax.data.generated import GeneratedPictures
 from maskclip_jax.data.records import Record
 from maskclip_jax.data.sources import Source, open_source
 from maskclip_jax.mining.recipe import MiningConfig
@@ -26,6 +28,7 @@ from maskclip_jax.mining.recipe import MiningConfig
 REVISION = 1
 # Of the configuration: they change no pair.
 _IRRELEVANT = ('cache_dir', 'model', 'proposals')
+_GENERATED, _GENERATED_SIDE = re.compile(r'generated:(\d+)'), 64
 
 
 class Photos(Sequence[Record]):
@@ -68,8 +71,9 @@ class MiningJob:
 
   Attributes:
     config: how pairs are made.
-    source: a view of a built dataset with captions ('coco/captions'), or a folder or
-      file that `open_captioned` reads.
+    source: a view of a built dataset with captions ('coco/captions'), a folder or file
+      that `open_captioned` reads, or 'generated:8' for so many pictures of shapes, to
+      try things out.
     out: folder of the pairs.
     split: of the built dataset; and the name of the pairs' split.
     data_dir: where built datasets lie; TFDS's own place by default.
@@ -107,6 +111,8 @@ class MiningJob:
     """
     if os.path.exists(self.source):
       source = open_captioned(self.source, on_error=self.config.on_error)
+    elif number := _GENERATED.fullmatch(self.source):
+      source = GeneratedPictures(int(number[1]), _GENERATED_SIDE)
     else:
       source = open_source(self.source, self.split, self.data_dir)
     return Photos(source, self.limit)

@@ -57,8 +57,7 @@ def mine(
   Raises:
     FileNotFoundError, ValueError, ImportError, OSError: what is wrong, in one line.
   """
-  photos = job.open()
-  _check(job, photos)
+  photos = check_source(job)
   prepare(job, photos)
   shards = job.places(len(photos))
   missing = [shard.number for shard in shards if not shard.done()]
@@ -88,13 +87,15 @@ def mine(
   return Mined(len(photos), found, fresh, seconds, 0, report)
 
 
-def _check(job: MiningJob, photos: Photos) -> None:
-  """Finds out before anything is loaded that there are no nouns; tells what is left
-  out.
+def check_source(job: MiningJob) -> Photos:
+  """Opens the photos; finds out before anything is loaded that there are no nouns, and
+  tells what is left out.
 
   Raises:
-    ValueError, ImportError, FileNotFoundError: as `check_captions`.
+    ValueError, ImportError, FileNotFoundError: as `MiningJob.open` and
+      `check_captions`.
   """
+  photos = job.open()
   if photos.refused:
     warnings.warn(
       f'{len(photos.refused)} photos of {job.source} cannot be used and are left out, '
@@ -110,3 +111,4 @@ def _check(job: MiningJob, photos: Photos) -> None:
       continue
     captions.append(list(texts)[: job.config.captions or None])
   check_captions(captions, job.config.nouns)
+  return photos

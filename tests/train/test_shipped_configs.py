@@ -10,6 +10,7 @@ import pytest
 from tiny_stages import small_flags
 
 from maskclip_jax.checkpoints import bundle
+from maskclip_jax.data.pairs import open_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -75,14 +76,25 @@ def test_the_pipeline_and_its_resumption(tmp_path):
 
 
 def test_the_pipeline_of_ovseg(tmp_path):
-  """Proposals, tuning and prompts make one OVSeg; each changes what it trains."""
+  """Proposals, pairs of their masks, tuning and prompts make one OVSeg; each stage
+  changes what it trains, and what is there is not made again."""
   small = [
     f'--config.stages.{stage}.model.proposals.{field}'
     for stage in ('proposals', 'pairs', 'prompts')
     for field in ('swin.depths=(1,1,1,1)', 'decoder_layers=1')
   ]
-  done = train('ovseg.py:stage=pipeline,runlocal', tmp_path, *small)
+  spec = 'ovseg.py:stage=pipeline,runlocal'
+  done = train(spec, tmp_path, *small)
   assert done.returncode == 0, done.stderr
+  (mined,) = (tmp_path / 'mine').glob('pairs-train.array_record-*')
+  found = len(open_pairs(mined.parent, 'train'))
+  assert f'mine: {found} pairs; report' in done.stdout
+  content = mined.read_bytes()
+  mined.unlink()
+  again = train(spec, tmp_path, *small)
+  assert again.returncode == 0, again.stderr
+  assert again.stdout.count('done before') == 3
+  assert mined.read_bytes() == content
   parameters = {
     stage: bundle.load(tmp_path / stage / 'bundle').parameters
     for stage in ('proposals', 'pairs', 'prompts')

@@ -11,7 +11,7 @@ from maskclip_jax.plain import to_dict
 from maskclip_jax.train import config_files
 from maskclip_jax.train.config import read, task_names
 from maskclip_jax.train.optim import check_rules
-from maskclip_jax.train.stages import read_stages
+from maskclip_jax.train.stages import read_stages, run_pipeline
 from maskclip_jax.train.task import Layout, Task, find_task, make_task
 
 MIXTURE = ('coco/panoptic', 'coco/base48')
@@ -260,6 +260,33 @@ def test_pipeline_stages_follow_each_other(tmp_path):
   assert list(stages) == ['teacher', 'student_1', 'student_2', 'masq']
   assert stages['student_2'].start['teacher'].source == f'{tmp_path}/student_1'
   assert stages['masq'].start['proposals'].source == f'{tmp_path}/student_2'
+
+
+def test_a_pipeline_that_mines(tmp_path):
+  spec = f'{CONFIGS}/ovseg.py:stage=pipeline,runlocal'
+  stages = read_stages(config_files.load(spec), tmp_path)
+  assert list(stages) == ['proposals', 'mine', 'pairs', 'prompts']
+  assert stages['mine'].config.model == f'{tmp_path}/proposals'
+  assert stages['pairs'].data.data_dir == stages['mine'].out == f'{tmp_path}/mine'
+  stages = read_stages(config_files.load(f'{spec},mine=false'), tmp_path)
+  assert list(stages) == ['proposals', 'pairs', 'prompts']
+
+
+@pytest.mark.parametrize(
+  ('field', 'message'),
+  [
+    ('config.nouns.source=elephant', 'none of the first 8 photos has a caption with'),
+    ('config.captions=-1', 'stages.mine.config: captions must be 0 or more, not -1'),
+    ('confg.captions=1', "config.stages.mine.confg .*did you mean 'config'"),
+    ('source=nowhere/captions', 'nowhere is not built in'),
+  ],
+)
+def test_mining_that_would_fail_fails_before_the_first_stage(field, message, tmp_path):
+  spec = f'{CONFIGS}/ovseg.py:stage=pipeline,runlocal'
+  values = config_files.load(spec, [f'--config.stages.mine.{field}'])
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    run_pipeline(values, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_pipeline_names_the_stage_of_a_mistake(tmp_path):
