@@ -3,7 +3,7 @@
 import argparse
 import functools
 
-from maskclip_jax.cli.model import add_model_flags
+from maskclip_jax.cli.model import add_model_flags, tell_limits
 from maskclip_jax.cli.stopping import obeyed_at_once
 
 NAME, HELP = 'mine', 'Mine pairs of region and noun from photos with captions.'
@@ -87,7 +87,18 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     help="stored: CLIP's mean outside the mask, or the whole box (%(default)s)",
   )
   parser.add_argument(
+    '--repeats',
+    action='store_true',
+    help='a noun makes as many pairs as captions of the photo mention it',
+  )
+  parser.add_argument(
     '--min_score', type=float, default=-1.0, help='least cosine (none)'
+  )
+  parser.add_argument(
+    '--min_lead',
+    type=float,
+    default=-2.0,
+    help="least lead over the photo's other nouns; 0: each region's best noun (none)",
   )
   parser.add_argument(
     '--min_area', type=int, default=1, help='least pixels (%(default)s)'
@@ -118,6 +129,9 @@ def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.mining.mine import mine
 
   job = _job(arguments)
+  if not job.source.startswith('miniature/'):
+    for model in filter(None, (job.config.model, job.config.proposals)):
+      tell_limits(model, arguments.quiet)
   console = rich.console.Console(quiet=arguments.quiet)
   with progress_bars(console) as advance:
     mined = mine(
@@ -168,8 +182,8 @@ def _job(arguments: argparse.Namespace):
     cache_dir=arguments.cache_dir and str(arguments.cache_dir),
     **_fields(
       arguments,
-      *('model', 'proposals', 'captions', 'words', 'scores', 'region', 'min_score'),
-      *('min_area', 'batch_size', 'on_error', 'dtype'),
+      *('model', 'proposals', 'captions', 'words', 'scores', 'region', 'repeats'),
+      *('min_score', 'min_lead', 'min_area', 'batch_size', 'on_error', 'dtype'),
     ),
   )
   return MiningJob(

@@ -71,6 +71,20 @@ def model_fingerprint(arguments: argparse.Namespace) -> str:
   return bundle.load(find_bundle(arguments.model, arguments.cache_dir)).fingerprint
 
 
+def tell_limits(model: str, quiet: bool) -> None:
+  """Says so where a model is not made for photographs, and what to fetch for them."""
+  from maskclip_jax import zoo
+
+  card = zoo.cards().get(model)
+  if card is None or not card.limits or quiet:
+    return
+  other = zoo.cards()[zoo.FOR_PHOTOGRAPHS]
+  note(
+    f'note: {model} {card.limits}; for those fetch and convert another, such as '
+    f'{zoo.FOR_PHOTOGRAPHS} ({other.url}): `{PROGRAM} models list` shows all'
+  )
+
+
 def told(compiled: 'Compilations') -> str:
   """Time and memory of compiling, in a line."""
   from maskclip_jax.train.records.log import memory_gb

@@ -238,7 +238,13 @@ def prepare(job: MiningJob, photos: Photos) -> None:
   if not path.exists():
     atomic.write(path, text)
     return
-  before, now = plain.read_json(path), json.loads(text)
+  # Choices that an earlier version did not have were as they are by default.
+  defaults = {
+    field.name: field.default
+    for field in dataclasses.fields(MiningConfig)
+    if field.default is not dataclasses.MISSING and field.name in config
+  }
+  before, now = defaults | plain.read_json(path), json.loads(text)
   if before != now:
     differ = [key for key in now if before.get(key) != now[key]]
     raise ValueError(

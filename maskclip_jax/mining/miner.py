@@ -266,6 +266,7 @@ class PairMiner:
   def _finish(self, group: _Group) -> Iterator[list[Making]]:
     """The pairs of each photo, once the networks are done; threads write their
     pictures."""
+    config = self.config
     vectors, empty = (
       np.asarray(x) for x in (group.encoded.vectors, group.encoded.empty)
     )
@@ -280,12 +281,15 @@ class PairMiner:
       for noun, query, score, lead, mask in zip(
         photo.nouns, queries, scores, leads, masks, strict=True
       ):
-        if score < self.config.min_score or mask.sum() < self.config.min_area:
+        if score < config.min_score or lead < config.min_lead:
+          continue
+        if mask.sum() < config.min_area:
           continue
         facts = noun.text, float(score), float(lead), int(query)
-        pairs.append(
-          self._threads.submit(pair_of, *facts, photo.pixels, mask, self.config.region)
+        making = self._threads.submit(
+          pair_of, *facts, photo.pixels, mask, config.region
         )
+        pairs += [making] * (noun.mentions if config.repeats else 1)
       yield pairs
 
   def _noun_vector(self, noun: str) -> Float[np.ndarray, ' d']:

@@ -2,6 +2,7 @@
 the user names [ovseg 5.8].
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol
@@ -23,10 +24,12 @@ class Noun:
   Attributes:
     key: equal for nouns that are the same: a photo has each once.
     text: what CLIP reads and what is stored.
+    mentions: how often the captions have it.
   """
 
   key: str
   text: str
+  mentions: int = 1
 
 
 class Tagger(Protocol):
@@ -168,11 +171,12 @@ def _load(pipeline: str) -> Any:
 
 def nouns_of(captions: Iterable[str], tagger: Tagger) -> list[Noun]:
   """The nouns of a photo's captions, each once, in the order of their first mention."""
-  found: dict[str, Noun] = {}
-  for caption in captions:
-    for noun in tagger(caption):
-      found.setdefault(noun.key, noun)
-  return list(found.values())
+  named = [noun for caption in captions for noun in tagger(caption)]
+  mentions = collections.Counter(noun.key for noun in named)
+  first = {noun.key: noun for noun in reversed(named)}
+  return [
+    dataclasses.replace(first[key], mentions=count) for key, count in mentions.items()
+  ]
 
 
 def check_captions(captions: Sequence[Sequence[str]], rule: NounRule) -> None:

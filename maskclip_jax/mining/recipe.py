@@ -21,7 +21,11 @@ class MiningConfig:
     scores: changes as `parse_scores` reads them: 'mask_threshold=0.4'.
     region: what is stored: the box of the mask with CLIP's mean outside the mask, or
       the whole box.
+    repeats: a noun that a photo's captions repeat makes as many pairs, all alike; else
+      it makes one.
     min_score: pairs of a lower cosine are left out.
+    min_lead: pairs of a lower lead are left out: negative leads are regions that fit
+      another noun of the photo better. A photo's only noun has no lead and stays.
     min_area: pairs whose region has fewer pixels are left out.
     batch_size: photos that go through the networks at a time.
     on_error: whether a photo that cannot be read ends the run.
@@ -39,7 +43,9 @@ class MiningConfig:
   words: str = 'ovseg'
   scores: str = ''
   region: Literal['filled', 'box'] = 'filled'
+  repeats: bool = False
   min_score: float = -1.0
+  min_lead: float = -2.0
   min_area: int = 1
   batch_size: int = 1
   on_error: Literal['stop', 'skip'] = 'stop'
@@ -53,6 +59,10 @@ class MiningConfig:
       raise ValueError(f"on_error must be 'stop' or 'skip', not {self.on_error!r}")
     if not -1 <= self.min_score <= 1:
       raise ValueError(f'min_score is a cosine, -1 to 1, not {self.min_score}')
+    if not -2 <= self.min_lead <= 2:
+      raise ValueError(
+        f'min_lead is a difference of cosines, -2 to 2, not {self.min_lead}'
+      )
     for name, least in (('captions', 0), ('min_area', 1), ('batch_size', 1)):
       if getattr(self, name) < least:
         raise ValueError(f'{name} must be {least} or more, not {getattr(self, name)}')

@@ -130,6 +130,13 @@ def test_a_second_run_has_nothing_to_do(mined, data_dir):
   assert (again.fresh, again.pairs) == (0, result.pairs)
   assert contents(out) == before
   assert not [name for name in before if name.startswith('.')]
+  # Begun by a version that knew fewer choices.
+  plan = out / 'mining-train.json'
+  values = json.loads(plan.read_text())
+  assert values.pop('min_lead') == -2
+  plan.write_text(json.dumps(values))
+  assert mine(job(data_dir, out)).fresh == 0
+  plan.write_bytes(before[plan.name])
 
 
 def test_a_missing_shard_is_mined_again_to_the_byte(mined, data_dir):
@@ -173,10 +180,16 @@ def test_a_shard_that_another_process_mines_is_left_to_it(mined, data_dir):
 def test_filters_all_captions_and_the_whole_box(mined, data_dir, tmp_path):
   first = min(pair['score'] for line in notes(mined[0]) for pair in line['pairs'])
   choices = {'captions': 0, 'region': 'box', 'min_score': first + 0.02, 'limit': 3}
+  choices |= {'min_lead': 0.0, 'repeats': True}
   result = mine(job(data_dir, tmp_path / 'out', **choices))
-  kept = [pair for line in notes(tmp_path / 'out') for pair in line.get('pairs', ())]
+  lines = notes(tmp_path / 'out')
+  kept = [pair for line in lines for pair in line.get('pairs', ())]
   assert result.pairs == len(kept)
   assert min(pair['score'] for pair in kept) >= first + 0.02
+  assert min(pair['lead'] for pair in kept) >= 0
+  # What two captions mention is there twice.
+  distinct = {(line['key'], p['noun']) for line in lines for p in line.get('pairs', ())}
+  assert len(kept) > len(distinct)
   record = open_pairs(tmp_path / 'out', 'train')[0]
   image = cv2.imdecode(np.frombuffer(record['image'], np.uint8), cv2.IMREAD_COLOR)
   hidden = read_label_map(record['semantic']) == 0
@@ -215,7 +228,10 @@ def test_photos_beside_texts_and_a_damaged_one(tmp_path, mined, data_dir, capsys
   (tmp_path / 'd.jpg').rename(photos / 'd.jpg')
   out = tmp_path / 'out'
   assert main([*command, f'--out={out}', '--on_error=skip']) == 0
-  assert '1 photos of' in capsys.readouterr().err
+  told = capsys.readouterr().err
+  assert '1 photos of' in told
+  assert f'{MODEL} knows a generated world' in told
+  assert told.count('and no photographs') == 1
   first, second, third = notes(out)
   assert first['pairs'][0]['noun'] == 'star'
   assert second['problem'] == 'no noun'
