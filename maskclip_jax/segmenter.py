@@ -11,6 +11,7 @@ lie on canvases of a few sizes, words are padded to a bucket.
 import collections
 import concurrent.futures
 import copy
+import dataclasses
 import functools
 import os
 import pathlib
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
 from maskclip_jax.checkpoints import params, restore
@@ -32,9 +33,12 @@ from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import lower_void
 from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
+from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Weights = dict[str, Array]
+# What a region may be that is not the only word.
+_REST = Category('others', thing=False)
 
 
 def load(
@@ -359,7 +363,10 @@ class Segmenter:
     photos.check_white(white)
     tasks = parse_tasks(task)
     words = self.vocabulary(vocabulary)
-    return Plan(words, tasks, *self._choices(choices), white)
+    preprocessing, config, scores = self._choices(choices)
+    if config.region_threshold is not None:
+      words = _with_rest(words)
+    return Plan(words, tasks, preprocessing, config, scores, white)
 
   def _choices(self, choices):
     """The preset's pre-processing, post-processing and scores, some fields changed."""
@@ -441,6 +448,7 @@ class Segmenter:
       outputs.geometry,
       plan.postprocessing,
       plan.tasks,
+      rest=_rest(words, len(bank.valid)),
     )
     return Prediction.from_results(
       results,
@@ -450,6 +458,19 @@ class Segmenter:
       category_ids=[category.id for category in words.classes],
       photo=photo,
     )
+
+
+def _with_rest(words: Vocabulary) -> Vocabulary:
+  """A word that is alone gets a rival, which most regions then are [ovseg 2.8]."""
+  if len(words) > 1:
+    return words
+  return dataclasses.replace(words, classes=(*words.classes, _REST))
+
+
+def _rest(words: Vocabulary, columns: int) -> Bool[np.ndarray, ' k']:
+  """The column of that rival."""
+  alone = len(words) == 2 and words.classes[-1].name == _REST.name
+  return (np.arange(columns) == 1) & alone
 
 
 def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:

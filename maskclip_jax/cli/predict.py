@@ -7,11 +7,12 @@ import time
 import warnings
 
 from maskclip_jax import atomic
-from maskclip_jax.cli.messages import PROGRAM, note, one_line
+from maskclip_jax.cli.messages import note, one_line
 from maskclip_jax.cli.model import (
   add_model_flags,
   load_segmenter,
   model_fingerprint,
+  tell_limits,
   told,
   watch_compilation,
 )
@@ -25,6 +26,7 @@ _CHOICES = (
   'object_threshold',
   'overlap_threshold',
   'background_threshold',
+  'region_threshold',
   'top_k',
   'short_edge',
   'long_edge',
@@ -62,6 +64,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     '--background_threshold',
     type=float,
     help="segclip: least score of a word where a class is called 'background'",
+  )
+  parser.add_argument(
+    '--region_threshold',
+    type=float,
+    help="semantic: each word's best region alone, cut at this probability; other "
+    'pixels have no class',
   )
   parser.add_argument(
     '--scores',
@@ -126,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
       read_photo(photos[0].path, arguments.white)
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)
-  _tell_limits(arguments)
+  tell_limits(arguments.model, arguments.quiet)
   if arguments.vocabulary is not None:
     for warning in segmenter.vocabulary(arguments.vocabulary).check():
       note(f'note: {warning}')
@@ -154,20 +162,6 @@ def _dataset_words(arguments):
   if words is name:
     raise unknown('dataset of your own', name, described.names(arguments.data_dir))
   return words
-
-
-def _tell_limits(arguments) -> None:
-  """Says so where a model is not made for photographs, and what to fetch for them."""
-  from maskclip_jax import zoo
-
-  card = zoo.cards().get(str(arguments.model))
-  if card is None or not card.limits or arguments.quiet:
-    return
-  other = zoo.cards()[zoo.FOR_PHOTOGRAPHS]
-  note(
-    f'note: {arguments.model} {card.limits}; for those fetch and convert another, such '
-    f'as {zoo.FOR_PHOTOGRAPHS} ({other.url}): `{PROGRAM} models list` shows all'
-  )
 
 
 def _summary(jobs, failures, seconds) -> str:

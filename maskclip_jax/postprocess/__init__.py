@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
+from maskclip_jax.postprocess.best_regions import NO_CLASS, best_regions
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.instances import InstanceCollector, Instances, instances
 from maskclip_jax.postprocess.one_pass import Collector, one_pass
@@ -36,6 +37,7 @@ OUTPUT_KINDS: tuple[OutputKind, ...] = get_args(OutputKind)
 Objects = Literal['masks', 'pieces']
 
 __all__ = [
+  'NO_CLASS',
   'OUTPUT_KINDS',
   'ClassScores',
   'Geometry',
@@ -70,6 +72,9 @@ class PostprocessConfig:
     objects: what panoptic and instance results are made of: the masks of queries, or
       connected pieces of the semantic map, to which `overlap_threshold` and
       `reject_void` do not apply.
+    region_threshold: semantic results are made of each class's best mask alone, cut at
+      this probability, and other pixels have no class (`best_regions.py`); None for all
+      masks together.
 
   Raises:
     ValueError: a threshold outside [0, 1], top_k below 1, an unknown order or an
@@ -83,12 +88,17 @@ class PostprocessConfig:
   top_k: int = 100
   things_only: bool = True
   objects: Objects = 'masks'
+  region_threshold: float | None = None
 
   def __post_init__(self):
     for name in ('object_threshold', 'overlap_threshold'):
       value = getattr(self, name)
       if not 0 <= value <= 1:
         raise ValueError(f'{name} must be in [0, 1], not {value}')
+    if self.region_threshold is not None and not 0 < self.region_threshold < 1:
+      raise ValueError(
+        f'region_threshold must be between 0 and 1, not {self.region_threshold}'
+      )
     if self.top_k < 1:
       raise ValueError(f'top_k must be at least 1, not {self.top_k}')
     for name, known in (('semantic_order', Order), ('objects', Objects)):
@@ -101,7 +111,8 @@ class Results:
   """What was asked for; the rest is None.
 
   Attributes:
-    semantic: the class (a column of the text bank) of every pixel.
+    semantic: the class (a column of the text bank) of every pixel; `NO_CLASS` where
+      there is none.
     panoptic: the segment id of every pixel, 0 where there is none.
     segments: what the ids are.
     instances: scored masks.
@@ -121,6 +132,7 @@ def postprocess(
   config: PostprocessConfig,
   tasks: Collection[OutputKind],
   *,
+  rest: Bool[np.ndarray, ' k'] | None = None,
   tile: int = TILE,
 ) -> Results:
   """Results of one image.
@@ -132,14 +144,26 @@ def postprocess(
     geometry: how the maps lie on the photo.
     config: thresholds and rules.
     tasks: some of 'semantic', 'panoptic' and 'instance'.
+    rest: classes whose best masks do not count, where `region_threshold` is set.
     tile: side of the tiles the work is cut into, in pixels.
 
   Raises:
-    ValueError: an unknown task, NaN in masks or scores, or sizes that do not fit.
+    ValueError: an unknown task, NaN in masks or scores, sizes that do not fit, or a
+      task that `region_threshold` is not for.
   """
   unknown = set(tasks) - set(OUTPUT_KINDS)
   if unknown or not tasks:
     raise ValueError(f'tasks must be some of {OUTPUT_KINDS}, not {sorted(tasks)}')
+  if (threshold := config.region_threshold) is not None:
+    if set(tasks) != {'semantic'}:
+      raise ValueError(
+        "region_threshold is for the task 'semantic' alone, not for "
+        f'{", ".join(sorted(tasks))}'
+      )
+    found, _ = best_regions(
+      mask_logits, scores, geometry, threshold, rest=rest, tile=tile
+    )
+    return Results(semantic=found)
   queries = len(mask_logits)
   order = effective_order(config.semantic_order, geometry)
   if config.objects == 'pieces':

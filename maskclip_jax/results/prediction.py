@@ -3,9 +3,10 @@
 Files follow COCO: `<stem>.json` has categories, scores, boxes (x, y, width, height),
 areas and run-length masks (`coco.py` says where); `<stem>.panoptic.png` codes segment
 ids in RGB (id = red + 256 green + 65536 blue, 0 is void); `<stem>.semantic.png` holds
-class indices and `<stem>.instance.png` the number of the best detection per pixel (0 is
-none), in 8 bits or, above 255, in 16. A class index is the position in the vocabulary,
-counted from 0; category ids are the data set's own where the vocabulary knows them.
+class indices (255 or, of more classes, 65535 is none) and `<stem>.instance.png` the
+number of the best detection per pixel (0 is none), in 8 bits or, above 255, in 16. A
+class index is the position in the vocabulary, counted from 0; category ids are the data
+set's own where the vocabulary knows them.
 """
 
 import collections
@@ -70,7 +71,7 @@ class Prediction:
     size: height and width of the photo.
     names: the names of the classes.
     things: which classes are countable.
-    semantic: class index of every pixel.
+    semantic: class index of every pixel, -1 where there is none.
     panoptic: segment id of every pixel, 0 where there is none.
     segments: what the ids are.
     instances: detections, best first.
@@ -151,7 +152,7 @@ class Prediction:
 
   def semantic_areas(self) -> list[tuple[int, int]]:
     """Class and pixels of everything in the semantic map, largest first."""
-    areas = np.bincount(self.semantic.ravel())
+    areas = np.bincount(self.semantic.ravel() + 1)[1:]
     order = np.argsort(-areas, kind='stable')
     return [(int(label), int(areas[label])) for label in order if areas[label]]
 
@@ -310,7 +311,9 @@ class Prediction:
       rgb = result_files.panoptic_rgb(self.panoptic)
       files[f'{stem}.panoptic.png'] = result_files.png_bytes(rgb)
     if self.semantic is not None:
-      files[f'{stem}.semantic.png'] = result_files.png_bytes(self.semantic)
+      void = 255 if len(self.names) <= 255 else 65535
+      classes = np.where(self.semantic < 0, void, self.semantic)
+      files[f'{stem}.semantic.png'] = result_files.png_bytes(classes)
     if self.instances is not None:
       files[f'{stem}.instance.png'] = result_files.png_bytes(self.instance_map())
     return files

@@ -97,6 +97,24 @@ def test_every_task_writes_its_files(run, tmp_path):
     assert set(annotation) >= {'category_id', 'score', 'segmentation', 'bbox', 'area'}
 
 
+def test_the_best_region_of_each_word_and_nothing_else(run, tmp_path):
+  path = photo(tmp_path / 'p.png')
+  flags = {'task': 'semantic', 'region_threshold': 0.5}
+  status, *_, written = run(path, vocabulary='cat', **flags)
+  assert status == 0
+  assert written == ['p.json', 'p.overlay.png', 'p.semantic.png']
+  classes = np.asarray(Image.open(tmp_path / 'out' / 'p.semantic.png'))
+  # The word, what is not the word, and pixels in no region.
+  assert set(np.unique(classes)) <= {0, 1, 255}
+  content = json.loads((tmp_path / 'out' / 'p.json').read_text())
+  assert [row['name'] for row in content['categories']] == ['cat', 'others']
+  assert sum(row['area'] for row in content['semantic']) == (classes < 255).sum()
+  result = run(path, out=tmp_path / 'no', region_threshold=0.5)
+  assert_one_line_and_nothing_written(result, "for the task 'semantic' alone")
+  result = run(path, out=tmp_path / 'no', task='semantic', region_threshold=1)
+  assert_one_line_and_nothing_written(result, 'must be between 0 and 1, not 1')
+
+
 def test_a_folder_a_glob_and_files_of_the_same_name(run, tmp_path):
   (tmp_path / 'photos').mkdir()
   photo(tmp_path / 'photos' / 'a.png')

@@ -14,7 +14,8 @@ import seeded
 from flax import nnx
 
 from maskclip_jax.nn.clip import CLIPConfig, unit
-from maskclip_jax.postprocess import postprocess
+from maskclip_jax.postprocess import NO_CLASS, postprocess
+from maskclip_jax.postprocess.best_regions import best_regions
 from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.semantic import semantic, semantic_scores
 from maskclip_jax.postprocess.tiles import Geometry
@@ -103,6 +104,21 @@ def test_semantic_scores(run):
   print(f'{run}: {near.sum()} near ties of {near.size} pixels')
   found = semantic(*arguments, order='scores_first')
   np.testing.assert_array_equal(found[~near], ids[~near])
+
+
+def test_the_best_region_of_each_word_as_in_the_demo():
+  """The recorded run cuts masks at 0.4; blank is what its map has no score for."""
+  g, bank = golden.load('ovseg'), ovseg_golden.bank()
+  outputs = forward(ovseg_golden.images(), RUNS['full_clip_only'])
+  scores = probabilities(outputs, bank)
+  found, best = best_regions(outputs.mask_logits[0], scores, GEOMETRY, 0.4)
+  recorded = g['out/demo/sem_seg_every3']
+  golden.assert_close(best[::3, ::3], recorded.max(0), name='scores')
+  blank = recorded[0] == 0
+  assert 0 < blank.sum() < blank.size
+  np.testing.assert_array_equal(found[::3, ::3][blank], NO_CLASS)
+  ids = g['out/demo/sem_seg_ids']
+  np.testing.assert_array_equal(found[found != NO_CLASS], ids[found != NO_CLASS])
 
 
 def adapter_case():
