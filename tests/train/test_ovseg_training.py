@@ -281,6 +281,53 @@ def test_regions_and_nouns_lose_as_the_formula_says():
   golden.assert_close(loss, expected, name='loss')
 
 
+def test_tuning_learns_as_plain_pytorch_does():
+  """All gradients, and all parameters after two steps of the whole recipe."""
+  torch = pytest.importorskip('torch')
+  from plain_tuning import PlainTuning
+
+  g = golden.load('ovseg_mpt')
+  stage, _, gradient = tuning(False)
+  plain = PlainTuning(golden.weights('ovseg_mpt'), CLIP.patch_size)
+  data = [
+    torch.tensor(g[name], dtype=torch.float64)
+    for name in ('in/image', 'out/text_features_normalised')
+  ]
+
+  def by_our_paths(arrays):
+    official = {
+      f'clip_adapter.clip_model.{name}': array.astype(np.float32)
+      for name, array in arrays.items()
+    }
+    return ours(official, stage.task.preset.config, stage.trained)
+
+  expected, gradients = plain.gradients(*data)
+  (loss, _), found = gradient(stage.trained)
+  golden.assert_close(loss, expected, name='loss')
+  gradients = by_our_paths(gradients)
+  largest = max(np.abs(x).max() for x in gradients.values())
+  for path, value in gradients.items():
+    # Float32 on our side; keys' biases have a gradient of zero.
+    np.testing.assert_allclose(
+      found[path], value, rtol=1e-3, atol=1e-5 * largest, err_msg=path
+    )
+  # At a thousand times the published rate, for the steps to show in float32.
+  optim = dataclasses.replace(configured('pairs').optim, lr=5e-3)
+  total = configured('pairs').total_steps
+  tx = make_optimizer(optim, stage.layout.trained, total)
+  trained, state = stage.trained, tx.init(stage.trained)
+  for _ in range(2):
+    _, found = gradient(trained)
+    updates, state = tx.update(found, state, trained)
+    trained = stage.task.constrained(optax.apply_updates(trained, updates))
+  rates = [5e-3 * factor('pairs', step, total) for step in range(2)]
+  for path, value in by_our_paths(plain.two_steps(*data, rates)).items():
+    # A hundredth of the way, where a gradient is not far above what Adam adds to it.
+    np.testing.assert_allclose(
+      trained[path], value, rtol=1e-6, atol=0.02 * sum(rates), err_msg=path
+    )
+
+
 def test_the_scale_is_moved_back_after_a_step():
   task = tuning(True)[0].task
   name, largest = 'clip/logit_scale', np.float32(np.log(100.0))
