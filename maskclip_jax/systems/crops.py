@@ -188,12 +188,12 @@ def encode_crops(
     # Beyond the last mask the first is repeated, and left out in the end.
     padded = jnp.pad(order, (0, rows - queries))
 
-    def chunk(turn, vectors):
+    def chunk(turn):
       chosen = jax.lax.dynamic_slice_in_dim(padded, turn * step, step)
       crops = jax.vmap(
         lambda logits: crop(pixels, image_hw, covered(logits), size, rule)
       )(masks[chosen])
-      return jax.lax.dynamic_update_slice_in_dim(vectors, encode(crops), turn * step, 0)
+      return encode(crops)
 
     example = Crop(
       jax.ShapeDtypeStruct((step, size, size, 3), jnp.float32),
@@ -201,7 +201,13 @@ def encode_crops(
     )
     width = jax.eval_shape(encode, example).shape[-1]
     turns = -(-(~empty).sum() // step)
-    vectors = jax.lax.fori_loop(0, turns, chunk, jnp.ones((rows, width)))
+
+    def unless_over(turn):
+      # A loop that ends early has no derivative.
+      none = jnp.ones((step, width))
+      return jax.lax.cond(turn < turns, chunk, lambda turn: none, turn)
+
+    vectors = jax.lax.map(unless_over, jnp.arange(rows // step)).reshape(rows, width)
     vectors = jnp.ones((queries, width)).at[order].set(vectors[:queries])
     return jnp.where(empty[:, None], 1.0, vectors), empty
 

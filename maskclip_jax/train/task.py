@@ -78,7 +78,8 @@ class Task(abc.ABC):
   """
 
   title: ClassVar[str]
-  system: ClassVar[str]
+  # One, or several that it trains alike.
+  system: ClassVar[str | tuple[str, ...]]
   # Batches are pairs of photo and text, not photos with segments.
   reads_captions: ClassVar[bool] = False
   # The photos of these pairs are masked regions (`data.pairs`).
@@ -95,10 +96,11 @@ class Task(abc.ABC):
   in_parts: Batched = whole_batch
 
   def __post_init__(self):
-    if self.preset.system != self.system:
+    systems = (self.system,) if isinstance(self.system, str) else self.system
+    if self.preset.system not in systems:
       raise ValueError(
-        f'{self.title} trains a {self.system}, not a {self.preset.system}: choose '
-        'another preset'
+        f'{self.title} trains a {" or ".join(systems)}, not a {self.preset.system}: '
+        'choose another preset'
       )
 
   @classmethod
@@ -144,7 +146,7 @@ class Task(abc.ABC):
 
   def modules(self, make: ModuleFactory = abstract_model) -> dict[str, nnx.Module]:
     """The whole model, called `model`, and frozen helpers."""
-    return {MODEL: make(self.system, self.preset.config, dtype=self.dtype)}
+    return {MODEL: make(self.preset.system, self.preset.config, dtype=self.dtype)}
 
   def derive(self, values: Flat, path: str) -> Array | None:
     """The starting value of a path that no file gives, if it follows from others."""

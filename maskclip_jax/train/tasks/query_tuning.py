@@ -6,6 +6,7 @@ no object score.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,8 @@ class QueryTuningConfig:
     weight: the weight of the loss.
     void_weight: weight of masks that are background.
     images_per_mean: images in one weighted mean.
+    start: queries that no file gives start at random, as published, or as CLIP's own:
+      better where there is little to learn from.
     trainable: which parameters train.
   """
 
@@ -54,6 +57,7 @@ class QueryTuningConfig:
   weight: float = 2.0
   void_weight: float = 0.1
   images_per_mean: int | None = 1
+  start: Literal['random', 'clip'] = 'random'
   trainable: tuple[str, ...] = TRAINABLE['released']
 
   def __post_init__(self):
@@ -74,15 +78,25 @@ class QueryTuning(TextTask):
     return QueryTuningConfig(rule=LABEL_RULES[profile], trainable=TRAINABLE[profile])
 
   def derive(self, values: Flat, path: str) -> Array | None:
-    if path != 'mask_embeddings':
+    if path == 'mask_embeddings':
+      return values['clip/visual/positional_embedding'][0]
+    part, _, rest = path.partition('/')
+    if part != 'new_q_proj' or self.config.start == 'random':
       return None
-    return values['clip/visual/positional_embedding'][0]
+    block, _, array = rest.partition('/')
+    return values[f'clip/visual/transformer/resblocks/{block}/attn/query/{array}']
+
+  def background(self, text: TextBank) -> Int[Array, '']:
+    """The column that masks of nothing are labelled with: of words without a void
+    class the one after the last, in which no loss is taken."""
+    last = len(text.void)
+    return jnp.where(text.void.any(), jnp.argmax(text.void), last)
 
   def labels(
     self, outputs: Outputs, images: Images, truth: GroundTruth, text: TextBank
   ) -> tuple[Int[Array, 'b q'], Int[Array, 'b q']]:
     """The class of every mask (void for background), and its row in the truth."""
-    void = jnp.argmax(text.void)
+    void = self.background(text)
     size = self.config.label_size
 
     def one(inputs):
@@ -111,8 +125,11 @@ class QueryTuning(TextTask):
     outputs = self.in_parts(lambda part: model(part, text))(images)
     labels, rows = self.labels(outputs, images, truth, text)
     log_p = log_probabilities(outputs.class_logits, text.valid)
+    # A column of zeros for `background`, where no void class has one.
+    judged = jnp.pad(log_p, ((0, 0), (0, 0), (0, 1)))
+    void_weight = jnp.where(text.void.any(), config.void_weight, 0.0)
     loss = config.weight * weighted_nll(
-      log_p, labels, jnp.argmax(text.void), config.void_weight, config.images_per_mean
+      judged, labels, self.background(text), void_weight, config.images_per_mean
     )
     found = rows >= 0
     right = found & (log_p.argmax(-1) == labels)

@@ -75,10 +75,15 @@ class SetPrediction(Task):
   def defaults(cls, profile: str) -> SetPredictionConfig:
     return SetPredictionConfig()
 
+  @property
+  def classes(self) -> int | None:
+    """How many classes the network tells; None if it has no class head."""
+    return self.preset.config.num_classes
+
   def truth(self, batch: Batch) -> GroundTruth:
     """The ground truth; class-agnostic networks know one class, 0."""
     truth = GroundTruth.from_batch(batch)
-    if self.preset.config.num_classes == 1:
+    if self.classes == 1:
       truth = dataclasses.replace(truth, classes=jnp.zeros_like(truth.classes))
     return truth
 
