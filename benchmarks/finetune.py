@@ -6,7 +6,8 @@ The model of the package was trained on ordinary scenes. It is tuned on the firs
 many scenes of *shifted* ones (darker, other styles), in which base words are annotated
 and novel ones are not, by `configs/finetune.py`. The best step is chosen on scenes of a
 second draw, and the numbers are of scenes of a third. All of it is written below OUT:
-run directories, results, and `finetune.md` with the table and its chart.
+run directories, results, and `finetune.md` with the table. What is there already is not
+made again.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from absl import flags
 from maskclip_jax import atomic
 from maskclip_jax.__main__ import main as command
 from maskclip_jax.data.build import build
-from maskclip_jax.results.charts import lines
 
 MODEL = 'clip_baseline_miniature'
 PROTOCOL = 'miniature_shifted'
@@ -105,15 +105,12 @@ def main() -> None:
   val = scenes(given.out, 'val', given.val, VAL_SEED)
   before = judged(given.out / 'before', MODEL, test)
   rows = [('nothing', 0, before)]
-  curves = {}
   for what in given.what.split(','):
-    curves[what] = [before['PQ']]
     for photos in counts:
       data = scenes(given.out, 'train', photos, TRAIN_SEED)
       workdir = tuned(given.out, what, photos, data, val)
       numbers = judged(workdir / 'judged', str(workdir), test)
       rows.append((what, photos, numbers))
-      curves[what].append(numbers['PQ'])
       atomic.write(given.out / 'finetune.md', table(rows))
   print(table(rows))
 

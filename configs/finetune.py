@@ -25,7 +25,6 @@ exports the best step, the untouched model included. A single GPU or two CPU cor
 a batch is 4 photos, of small networks 8. `runlocal` tries it out.
 """
 
-import dataclasses
 import math
 
 from configs import common
@@ -74,7 +73,7 @@ def get_config(arg=None):
   photos = a.photos or _photos(a)
   steps = min(max(math.ceil(a.epochs * photos / batch), 100), 5_000)
   config = {
-    **_model(a.what, str(opened.directory), preset),
+    **_model(a.what, str(opened.directory.resolve()), preset),
     'data': _data(a, preset, batch, small),
     'total_steps': steps,
     'optim': _optim(a.what, small),
@@ -155,92 +154,80 @@ def _evaluate(config: dict, a) -> None:
 
 def _model(what: str, source: str, preset) -> dict:
   """Task, preset and starting values."""
-  whole = {'model': {'source': source}}
-  system, proposals = preset.system, getattr(preset.config, 'proposals', None)
+  system, task = preset.system, _TASKS[what]
+  whole = {'preset': source, 'start': {'model': {'source': source}}}
   if system == 'mask2former' and what == 'proposals':
-    config = {**_fitting('mask2former', preset), 'task': 'set_prediction'}
+    task = 'set_prediction'
     if preset.vocabulary != 'object':
-      config['preset'] = _named('mask2former', preset, vocabulary='object')
-      config['model']['num_classes'] = 1
-      whole['model']['keep_random'] = [_HEAD]
-    return {**config, 'start': whole}
+      whole = {
+        'preset': _named('mask2former', preset, vocabulary='object'),
+        'model': {**plain.to_dict(preset.config), 'num_classes': 1},
+        'start': {'model': {'source': source, 'keep_random': [_HEAD]}},
+      }
+    return {'task': task, **whole}
   if system not in _WHOLE:
     raise ValueError(
       f'from={source} is a {system}, and what={what} tunes {", ".join(_WHOLE)}'
     )
-  if what in ('proposals', 'linear') or (what, system) == ('masq', 'masqclip'):
-    return {**_fitting(system, preset), 'task': _TASKS[what], 'start': whole}
-  if what == 'rma' and system == 'maskclip':
-    if not preset.config.rma_blocks:
-      whole['model']['keep_random'] = ['rma/.*']
-    return {**_fitting(system, preset), 'task': _TASKS[what], 'start': whole}
-  if what == 'masq' and proposals.num_classes != 1:
+  if (
+    what in ('proposals', 'linear')
+    or (what, system) == ('masq', 'masqclip')
+    or (what == 'rma' and getattr(preset.config, 'rma_blocks', ()))
+  ):
+    return {'task': task, **whole}
+  if what == 'masq' and preset.config.proposals.num_classes != 1:
     raise ValueError(
       f'from={source} is a {system}, whose proposals have no object score, which masq '
       'needs: what=rma, proposals or linear'
     )
-  return _of_parts(what, source, preset)
+  return {'task': task, **_of_parts(what, source, preset)}
 
 
 def _of_parts(what: str, source: str, preset) -> dict:
   """A MasQCLIP or MaskCLIP of the proposals and the CLIP of another model."""
+  parts = ('proposals', 'clip')
   start = {
     part: {'source': source, 'source_prefix': part, 'target_prefix': part}
-    for part in ('proposals', 'clip')
+    for part in parts
   }
-  system = 'masqclip' if what == 'masq' else 'maskclip'
-  parts = ('proposals', 'clip')
   model = {part: plain.to_dict(getattr(preset.config, part)) for part in parts}
-  settings = {'start': 'clip'} if what == 'masq' else {}
   if what == 'rma':
     model['proposals']['num_classes'] = None
     start['proposals']['keep_random'] = [f'proposals/{_HEAD}']
-  name = _named(system, preset, preprocessing=preset.preprocessing)
   return {
-    **{'task': _TASKS[what], 'preset': name, 'model': model},
-    **{'settings': settings, 'start': start},
+    'preset': _named('masqclip' if what == 'masq' else 'maskclip', preset),
+    'model': model,
+    'settings': {'start': 'clip'} if what == 'masq' else {},
+    'start': start,
   }
 
 
-def _fitting(system: str, preset) -> dict:
-  """The preset of the same system, and the sizes of the model."""
-  name = _named(
-    system,
-    preset,
-    **{
-      field: getattr(preset, field)
-      for field in ('preprocessing', 'postprocessing', 'words', 'vocabulary')
-    },
-  )
-  return {'preset': name, 'model': plain.to_dict(preset.config)}
-
-
 def _named(system: str, preset, **wanted) -> str:
-  """The name of a preset of a system with some fields, of the same sizes if possible.
+  """The preset of a system that reads photos as this one does, the nearest in size.
 
   Raises:
     ValueError: there is none.
   """
-  found = [
-    (name, one)
+  wanted['preprocessing'] = preset.preprocessing
+  found = {
+    name: one.config
     for name, one in zoo.presets().items()
     if one.system == system
     and all(getattr(one, field) == value for field, value in wanted.items())
-  ]
-  if not found:
-    raise ValueError(
-      f'no preset of {system} has the {" and ".join(wanted)} of this model: train it '
-      'by a configuration of its own'
-    )
-  sizes = {
-    f.name: getattr(preset.config, f.name) for f in dataclasses.fields(preset.config)
   }
+  if not found:
+    photos = preset.preprocessing
+    raise ValueError(
+      f'no preset of {system} reads photos at {photos.short_edge} x '
+      f'{photos.long_edge}, as this model does: write a configuration of your own'
+    )
+  own = plain.to_dict(preset.config)
 
-  def differences(entry) -> int:
-    config = entry[1].config
-    return sum(getattr(config, name, None) != size for name, size in sizes.items())
+  def differences(name: str) -> int:
+    sizes = plain.to_dict(found[name])
+    return sum(sizes.get(field) != size for field, size in own.items())
 
-  return min(found, key=differences)[0]
+  return min(found, key=differences)
 
 
 def _for_trying_out(a):

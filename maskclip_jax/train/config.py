@@ -6,11 +6,13 @@ A configuration file returns plain values (`configs/*.py`); `read` turns them in
 
 import dataclasses
 import functools
+import pathlib
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from maskclip_jax import plain, zoo
+from maskclip_jax.checkpoints import restore
 from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import Preset
@@ -143,7 +145,7 @@ class TrainConfig:
     task: one of `task_names()`.
     profile: 'released' or 'paper', where paper and released code differ.
     settings: fields of the task's own config that differ from the profile.
-    preset: name of the model (`zoo.presets()`).
+    preset: name of the model (`zoo.presets()`), or a bundle that is like it.
     model: fields of the preset's config that differ.
     vocabulary: words of the classes of the training data, in their order, for tasks
       that read text; by default those of the data.
@@ -211,9 +213,12 @@ class TrainConfig:
     """The preset with the config's changes.
 
     Raises:
-      ValueError: no such preset or field.
+      FileNotFoundError, ValueError: no such preset, bundle or field.
     """
-    preset = zoo.find_preset(self.preset)
+    if pathlib.Path(self.preset).is_dir():
+      _, preset = restore.open_bundle(restore.find_bundle(self.preset))
+    else:
+      preset = zoo.find_preset(self.preset)
     return dataclasses.replace(
       preset, config=plain.change(preset.config, self.model, 'config.model')
     )

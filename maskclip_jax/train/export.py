@@ -135,7 +135,7 @@ def _card(
   ]
   return '\n'.join(
     [
-      f'# {config.preset}, trained by maskclip_jax',
+      f'# {pathlib.PurePath(config.preset).name}, trained by maskclip_jax',
       '',
       f'{parameters:,} parameters, all float32. Stage `{config.task}`, profile '
       f'`{config.profile}`, {step:,} of {config.total_steps:,} steps with '

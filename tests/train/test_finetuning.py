@@ -139,9 +139,3 @@ def test_a_tuned_model_changed_where_it_learned(what, bundles, tmp_path):
   moved = {path for path in before if not np.array_equal(before[path], after[path])}
   part = 'proposals/' if what == 'proposals' else 'clip/visual/proj/'
   assert all(path.startswith(part) for path in moved)
-
-
-@pytest.mark.slow
-def test_it_can_be_tried_out(tmp_path):
-  spec = 'finetune:what=linear,runlocal'
-  assert main(['train', '--config', spec, '--workdir', str(tmp_path / 'run')]) == 0

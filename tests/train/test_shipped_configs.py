@@ -39,6 +39,7 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
     ('miniature.py:stage=clip,runlocal', []),
     ('miniature.py:stage=tune_all,runlocal', []),
     ('segclip.py:runlocal', []),
+    ('finetune.py:what=linear,runlocal', small_flags('config.model.proposals')),
   ],
 )
 def test_a_stage(spec, small, tmp_path):
