@@ -21,7 +21,7 @@ The run visits each photo `epochs` times (20), in 100 to 5,000 steps, with small
 that fall to nothing; `photos` says how many there are, else they are counted. Ten times
 on the way it is evaluated on the data's own validation split (`evals` names another
 protocol, 'none' does without); it ends early after four evaluations without gain, and
-exports the best step, the untouched model included. A single GPU or two CPU cores do:
+exports the best step, which may be the start. A single GPU or two CPU cores do:
 a batch is 4 photos, of small networks 8. `runlocal` tries it out.
 """
 
