@@ -198,6 +198,17 @@ def test_a_photo_inside_a_labelme_file(tmp_path):
   assert record['file_name'] == 'a.jpg'
 
 
+def test_labelme_files_of_early_versions(tmp_path):
+  """Without sizes and kinds of shapes: the photo's upright size counts."""
+  content = {'shapes': [{'label': 'cat', 'points': SQUARE}], 'imagePath': 'a.jpg'}
+  photo = jpeg(1, SIZE[::-1], orientation=6)
+  write(tmp_path, {'a.jpg': photo, 'a.json': json.dumps(content).encode()})
+  build('mine', None, tmp_path / 'data', own=OwnData('labelme', tmp_path))
+  record = rows('mine', 'train', tmp_path / 'data')['a']
+  assert (record['height'], record['width']) == SIZE
+  assert record['instances']['area'].tolist() == [400]
+
+
 @pytest.mark.parametrize(
   ('content', 'part'),
   [
@@ -298,7 +309,7 @@ def test_cvat_shapes_become_objects(tmp_path):
     (cvat(polygon(points=[[1, 2], [3, 'x']][:1])), 'none of 1 photos'),
     (cvat('<polygon label="cat" points="1,2;3"/>'), "'points' is not"),
     (cvat('<polygon points="1,2;3,4"/>'), "has no 'label'"),
-    (cvat(MASK.replace('2,3,3,2', '2,3')), 'cover 5 pixels, and its box is 5 x 2'),
+    (cvat(MASK.replace('2,3,3,2', '2,2,1')), 'cover 5 pixels, and its box is 5 x 2'),
     (cvat(MASK.replace('2,3,3,2', '')), 'not run lengths'),
     (cvat(BOX.replace('xtl="40"', '')), "'xtl' is"),
     (cvat(polygon(), names=('nowhere.jpg',)), r'nowhere\.jpg'),

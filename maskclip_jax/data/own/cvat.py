@@ -226,7 +226,8 @@ def _points(text: str, where: str) -> list[shapes.Point]:
 
 
 def _painted(element: ET.Element, size: shapes.Size, where: str) -> Mask:
-  """A mask in its box: run lengths row by row, the first of them outside.
+  """A mask in its box: run lengths row by row, the first of them outside; what follows
+  a last one inside may be left out.
 
   Raises:
     ValueError: they do not fill the box, or the box does not meet the photo.
@@ -239,10 +240,13 @@ def _painted(element: ET.Element, size: shapes.Size, where: str) -> Mask:
   except (ValueError, OverflowError):
     raise ValueError(f"{where}: 'rle' is not run lengths: {shown(text)}") from None
   inside = 0 < width <= size[1] and 0 < height <= size[0]
-  if not inside or runs.min() < 0 or runs.sum() != width * height:
+  rest = width * height - runs.sum()
+  if not inside or runs.min() < 0 or rest < 0 or (rest and len(runs) % 2):
     raise ValueError(
       f'{where}: the runs of its mask cover {int(runs.sum())} pixels, and its box is '
       f'{width} x {height} in a photo of {size[1]} x {size[0]}: export the file again'
     )
-  values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-  return shapes.pasted(values, left, top, size)
+  values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+  return shapes.pasted(
+    np.pad(values, (0, rest)).reshape(height, width), left, top, size
+  )

@@ -25,6 +25,7 @@ from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.data.own import files, shapes
 from maskclip_jax.data.own.annotated import Annotated, Mask, OwnData
 from maskclip_jax.data.own.classes import listed
+from maskclip_jax.data.own.photos import upright_size
 from maskclip_jax.data.own.shapes import Drawn, Shape, Tally
 from maskclip_jax.names import shown
 from maskclip_jax.photos import SUFFIXES
@@ -40,13 +41,21 @@ _NO_CLASS = f'shapes called {" or ".join(_NOT_OBJECTS)}, left out'
 
 
 @dataclasses.dataclass(frozen=True)
-class _Picture:
-  """What a JSON file says: the photo's path beside it, the size that was labelled, the
-  shapes, and whether it holds the photo."""
+class _File:
+  """What a JSON file holds.
 
+  Attributes:
+    raw: the file.
+    photo: path of the photo, beside the file.
+    size: of the picture that was labelled; None in files of early versions.
+    shapes: as they stand there.
+    embedded: whether the photo is in it as well.
+  """
+
+  raw: RawFile
   photo: str
-  size: shapes.Size
-  shapes: list[Shape]
+  size: shapes.Size | None
+  shapes: list[Any]
   embedded: bool
 
 
@@ -66,17 +75,17 @@ def read(given: OwnData) -> Annotated:
     photos = None  # They may all be in the JSON files.
   tally, drawn, missing = Tally(), [], []
   labels: set[str] = set()
-  for path, file in found.items():
-    picture = _parse(file, tally)
-    labels |= {shape.label for shape in picture.shapes}
-    if not picture.shapes:
-      tally.add(shapes.NO_OBJECT, path)
-    photo = _photo(path, file, picture, photos, tally)
+  for path, raw in found.items():
+    file = _open(raw)
+    photo = _photo(path, file, photos, tally)
     if photo is None:
-      missing.append(picture.photo)
-    else:
-      reading = functools.partial(_read, file)
-      drawn.append(Drawn(path, photo, reading))
+      missing.append(file.photo)
+      continue
+    _, objects = _shapes(file, photo, tally)
+    labels |= {shape.label for shape in objects}
+    if not objects:
+      tally.add(shapes.NO_OBJECT, path)
+    drawn.append(Drawn(path, photo, functools.partial(_read, raw, photo)))
   if missing:
     raise FileNotFoundError(
       f'{len(missing)} of {len(found)} photos are neither under {given.images} nor in '
@@ -120,20 +129,18 @@ def _json_files(places: Sequence) -> dict[str, RawFile]:
 
 
 def _photo(
-  path: str,
-  file: RawFile,
-  picture: _Picture,
-  photos: files.FileIndex | None,
-  tally: Tally,
+  path: str, file: _File, photos: files.FileIndex | None, tally: Tally
 ) -> RawFile | None:
-  """The photo of a JSON file; None if there is none."""
-  beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), picture.photo))
+  """The photo of a JSON file, which lies at some path; None if there is none."""
+  beside = posixpath.normpath(posixpath.join(posixpath.dirname(path), file.photo))
   found = photos and photos.find(beside)
-  if found or not picture.embedded:
+  if found or not file.embedded:
     return found
-  tally.add(_EMBEDDED, picture.photo)
-  name = picture.photo.rpartition('/')[2]
-  return RawFile(f'{file.path}:{name}', name, functools.partial(_embedded, file))
+  tally.add(_EMBEDDED, file.photo)
+  name = file.photo.rpartition('/')[2]
+  return RawFile(
+    f'{file.raw.path}:{name}', name, functools.partial(_embedded, file.raw)
+  )
 
 
 def _embedded(file: RawFile) -> bytes:
@@ -149,40 +156,52 @@ def _base64(text: Any, where: str) -> bytes:
     raise ValueError(f'{where} is not base64 ({error}): save the file again') from None
 
 
-def _read(file: RawFile) -> tuple[shapes.Size, list[Shape]]:
-  picture = _parse(file, Tally())
-  return picture.size, picture.shapes
+def _read(raw: RawFile, photo: RawFile) -> tuple[shapes.Size, list[Shape]]:
+  return _shapes(_open(raw), photo, Tally())
 
 
-def _parse(file: RawFile, tally: Tally) -> _Picture:
+def _open(raw: RawFile) -> _File:
   """Reads a JSON file.
 
   Raises:
-    ValueError: it is not labelme's, or a shape cannot be read.
+    ValueError: it is not labelme's.
   """
-  data = plain.parse_json(file.read(), file.path)
+  data = plain.parse_json(raw.read(), raw.path)
   listed_shapes = data.get('shapes') if isinstance(data, dict) else None
   if not isinstance(listed_shapes, list):
     raise ValueError(
-      f"{file.path} has no 'shapes': it is not a labelme file, give a folder of those "
+      f"{raw.path} has no 'shapes': it is not a labelme file, give a folder of those "
       'alone'
     )
   size = data.get('imageHeight'), data.get('imageWidth')
-  if not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
+  if size == (None, None):
+    size = None
+  elif not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
     raise ValueError(
-      f"{file.path}: 'imageHeight' and 'imageWidth' are {shown(size[0])} and "
+      f"{raw.path}: 'imageHeight' and 'imageWidth' are {shown(size[0])} and "
       f'{shown(size[1])}: save it again in labelme'
     )
   path = data.get('imagePath')
   if not isinstance(path, str) or not files.normal_path(path):
-    path = f'{file.stem}.jpg'
-  found = []
-  for number, entry in enumerate(listed_shapes, 1):
-    shape = _shape(entry, size, f'{file.path}, shape {number}', tally)
-    if shape is not None:
-      found.append(shape)
+    path = f'{raw.stem}.jpg'
   embedded = isinstance(data.get('imageData'), str)
-  return _Picture(path.replace('\\', '/'), size, found, embedded)
+  return _File(raw, path.replace('\\', '/'), size, listed_shapes, embedded)
+
+
+def _shapes(
+  file: _File, photo: RawFile, tally: Tally
+) -> tuple[shapes.Size, list[Shape]]:
+  """The size of the upright photo, and the shapes that are objects.
+
+  Raises:
+    ValueError: a shape, or the photo, cannot be read.
+  """
+  size = file.size or upright_size(photo)
+  found = [
+    _shape(entry, size, f'{file.raw.path}, shape {number}', tally)
+    for number, entry in enumerate(file.shapes, 1)
+  ]
+  return size, [shape for shape in found if shape is not None]
 
 
 def _shape(entry: Any, size: shapes.Size, where: str, tally: Tally) -> Shape | None:
@@ -269,9 +288,11 @@ def _painted(
   except (UnidentifiedImageError, OSError, SyntaxError) as error:
     raise ValueError(f'{where}: its mask is not a picture ({error})') from None
   (left, top), (right, bottom) = ((round(x), round(y)) for x, y in points)
-  if pixels.shape != (bottom - top + 1, right - left + 1):
+  box = bottom - top + 1, right - left + 1
+  # Other programs round the corners as they like.
+  if max(abs(a - b) for a, b in zip(pixels.shape, box, strict=True)) > 1:
     raise ValueError(
       f'{where}: its mask is {pixels.shape[1]} x {pixels.shape[0]} and its box '
-      f'{right - left + 1} x {bottom - top + 1}: save the file again in labelme'
+      f'{box[1]} x {box[0]}: save the file again in labelme'
     )
   return shapes.pasted(pixels, left, top, size)

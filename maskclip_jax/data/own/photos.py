@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from maskclip_jax.data.builders.files import orientation, read_photo
+from maskclip_jax.data.builders.files import is_turned, orientation, read_photo
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.photos import photo_from_bytes
 
@@ -58,6 +58,16 @@ def stored_photo(
       'save it upright, or as JPEG'
     )
   return _encoded(pixels, '.jpg' if lossy else '.png'), pixels.shape[:2]
+
+
+def upright_size(file: RawFile) -> tuple[int, int]:
+  """Height and width of a photo as its camera's note turns it.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  _, size = read_photo(file)
+  return size[::-1] if is_turned(file) else size
 
 
 def _encoded(pixels: UInt8[np.ndarray, 'h w 3'], ending: str) -> bytes:

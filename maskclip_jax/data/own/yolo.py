@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from maskclip_jax.data.builders.files import is_turned, read_photo
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.data.described import VALUES
 from maskclip_jax.data.own import files, shapes
 from maskclip_jax.data.own.annotated import Annotated, OwnData
 from maskclip_jax.data.own.classes import listed
+from maskclip_jax.data.own.photos import upright_size
 from maskclip_jax.data.own.shapes import Drawn, Shape, Tally
 from maskclip_jax.names import shown
 from maskclip_jax.photos import SUFFIXES
@@ -316,9 +316,7 @@ def _read(
   photo: RawFile, lines: Sequence[_Line], names: Mapping[int, str]
 ) -> tuple[shapes.Size, list[Shape]]:
   """The upright size of a photo, and its shapes."""
-  _, (height, width) = read_photo(photo)
-  if is_turned(photo):
-    height, width = width, height
+  height, width = upright_size(photo)
   drawn = [
     Shape(
       names[line.category],
