@@ -90,8 +90,8 @@ def _run_lengths(text: str | bytes) -> Int[np.ndarray, ' n']:
   return values
 
 
-def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
-  """The pixels of a stored mask.
+def run_lengths(text: str, size: tuple[int, int]) -> dict[str, Any]:
+  """A stored mask as pycocotools has it, which takes little memory.
 
   Outlines of fewer than three points enclose nothing; COCO has some.
 
@@ -107,12 +107,16 @@ def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
     check_outlines(value, size)
     outlines = [outline for outline in value if len(outline) >= 6]
     if not outlines:
-      return np.zeros(size, bool)
-    value = coco_mask.merge(coco_mask.frPyObjects(outlines, *size))
-  elif tuple(value['size']) != tuple(size):
+      return coco_mask.encode(np.zeros(size, np.uint8, 'F'))
+    return coco_mask.merge(coco_mask.frPyObjects(outlines, *size))
+  if tuple(value['size']) != tuple(size):
     raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
-  else:
-    check_runs(value['counts'], size)
-    if isinstance(value['counts'], list):
-      value = coco_mask.frPyObjects(value, *size)
-  return coco_mask.decode([value])[..., 0].astype(bool)
+  check_runs(value['counts'], size)
+  if isinstance(value['counts'], list):
+    return coco_mask.frPyObjects(value, *size)
+  return value
+
+
+def decode_mask(text: str, size: tuple[int, int]) -> Bool[np.ndarray, 'h w']:
+  """The pixels of a stored mask; arguments and errors as of `run_lengths`."""
+  return coco_mask.decode([run_lengths(text, size)])[..., 0].astype(bool)

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int32, Int64
 from numpy import ndarray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask
 
 from maskclip_jax.data import records
 from maskclip_jax.data.builders.raw import RawFile
-from maskclip_jax.data.masks import MASK_ERRORS, check_near, decode_mask
+from maskclip_jax.data.masks import MASK_ERRORS, check_near, run_lengths
 from maskclip_jax.data.records import Record
 
 _END_OF_JPEG = b'\xff\xd9'
@@ -148,8 +149,9 @@ def measured_objects(
   for row in rows:
     try:
       if row['area'] is None or row['bbox'] is None:
-        ys, xs = np.nonzero(decode_mask(row['segmentation'], size))
-        row = _completed(row, float(ys.size), _box(xs, ys))
+        mask = run_lengths(row['segmentation'], size)
+        box = coco_mask.toBbox(mask).tolist()
+        row = _completed(row, float(coco_mask.area(mask)), box)
       else:
         check_near(row['segmentation'], size)
     except MASK_ERRORS as error:

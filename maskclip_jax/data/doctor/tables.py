@@ -10,6 +10,7 @@ from maskclip_jax.data.doctor.decoded import Decoded
 from maskclip_jax.data.doctor.expectations import Expectations
 from maskclip_jax.data.doctor.findings import Finding
 from maskclip_jax.data.examples import VOID
+from maskclip_jax.data.masks import run_lengths
 from maskclip_jax.data.records import Table
 
 # Areas in official JSON are pixel counts; leave room for rounding.
@@ -147,9 +148,7 @@ def _doubled(decoded: Decoded, facts: Expectations) -> Iterator[Finding]:
   table, names = decoded.record['instances'], facts.category_names()
   rows = [i for i, mask in enumerate(decoded.masks) if mask is not None and mask.any()]
   rows = [row for row in rows if not table['crowd'][row]]
-  masks = [
-    coco_mask.encode(np.asfortranarray(decoded.masks[row], np.uint8)) for row in rows
-  ]
+  masks = [run_lengths(table['segmentation'][row], decoded.size) for row in rows]
   shares = coco_mask.iou(masks, masks, [0] * len(masks)) if masks else np.zeros((0, 0))
   for first, second in np.argwhere(np.triu(shares, 1) >= _SAME).tolist():
     one, other = (

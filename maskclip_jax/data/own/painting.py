@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.data import records
-from maskclip_jax.data.masks import decode_mask
+from maskclip_jax.data.masks import run_lengths
 from maskclip_jax.data.own.annotated import LabelMap, Row, row
 
 
@@ -26,8 +26,9 @@ def painted(
     size: height and width of the photo.
     things: which ids are of things.
   """
-  # Masks are drawn twice, as all of a large photo together would not fit in memory.
-  areas = [int(decode_mask(one['segmentation'], size).sum()) for one in objects]
+  # As run lengths: the pixels of all masks of a large photo would not fit in memory.
+  masks = [run_lengths(one['segmentation'], size) for one in objects]
+  areas = [int(coco_mask.area(mask)) for mask in masks]
 
   def depth(position: int) -> tuple[bool, bool, int]:
     one = objects[position]
@@ -40,7 +41,7 @@ def painted(
     number = len(rows) + 1 if thing else stuff.setdefault(category, len(rows) + 1)
     if number > len(rows):
       rows.append(row(number, category, crowd=crowd and thing))
-    values[decode_mask(objects[position]['segmentation'], size)] = number
+    values[coco_mask.decode(masks[position]).view(bool)] = number
   boxes = scipy.ndimage.find_objects(values, len(rows))
   counts = np.bincount(values.reshape(-1), minlength=len(rows) + 1).tolist()
   kept = [
