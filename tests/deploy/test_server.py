@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import threading
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from served import CANVAS, MODEL, SCENES, compilations, serving
+from served import CANVAS, MODEL, SCENES, Held, compilations, serving
 
 import maskclip_jax
 from maskclip_jax import photos
@@ -266,21 +265,6 @@ def test_the_interface_describes_itself(client):
   assert client.get('/docs').status_code == 404
 
 
-class Held:
-  """The network, which answers when it is let go."""
-
-  def __init__(self, segmenter, monkeypatch):
-    self.go, self.begun = threading.Event(), threading.Event()
-    outputs = segmenter.outputs
-
-    def held(*arguments):
-      self.begun.set()
-      assert self.go.wait(30)
-      return outputs(*arguments)
-
-    monkeypatch.setattr(segmenter, 'outputs', held)
-
-
 def test_a_full_queue_says_when_to_come_again(segmenter, monkeypatch):
   with serving(segmenter, queue=2) as client, ThreadPoolExecutor(4) as threads:
     held = Held(segmenter, monkeypatch)
@@ -289,6 +273,7 @@ def test_a_full_queue_says_when_to_come_again(segmenter, monkeypatch):
     second = threads.submit(post, client, png(50, 50))
     while 'maskclip_queue_photos 2.0' not in client.get('/metrics').text:
       pass
+    assert client.get('/model').json()['max_files'] == 2
     refused = post(client)
     assert refused.status_code == 429
     assert int(refused.headers['Retry-After']) >= 1

@@ -68,7 +68,12 @@ def create_app(
   vocabularies = {text: segmenter.vocabulary(separated(text)) for text in words}
   settings = settings or Settings()
   longest = max(map(count_words, vocabularies.values()), default=0)
-  settings = dataclasses.replace(settings, max_words=max(longest, settings.max_words))
+  settings = dataclasses.replace(
+    settings,
+    max_words=max(longest, settings.max_words),
+    # More would be refused for ever.
+    max_files=min(settings.max_files, settings.queue),
+  )
   if compiled is None:
     compiled = Compilations()
     compiled.listen()
@@ -162,7 +167,8 @@ def _add_page(app: FastAPI, shown: suggestions.Shown) -> None:
     return page
 
   for address, (name, kind) in _PAGE.items():
-    app.get(address, include_in_schema=False)(serve(name, kind))
+    route = app.api_route(address, methods=['GET', 'HEAD'], include_in_schema=False)
+    route(serve(name, kind))
 
   @app.get('/model')
   async def described() -> dict:

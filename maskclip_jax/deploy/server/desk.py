@@ -30,6 +30,8 @@ _THREADS = 4
 _DECODED = 3
 # Bytes of a field that is a text.
 _LONGEST_TEXT = 1 << 18
+# How much the latest photo counts in the mean of seconds.
+_LATEST = 0.1
 # Of nginx: the client is gone, so nobody reads it.
 _GONE = 499
 
@@ -49,7 +51,8 @@ class Desk:
     self._settings, self._model = engine.settings, model
     self._threads = ThreadPoolExecutor(_THREADS, 'desk')
     self._places = asyncio.Semaphore(_DECODED * self._settings.batch)
-    self._photos, self._seconds = 0, 0.1
+    # Photos in work, and seconds that the last ones took, waiting among them.
+    self._photos, self._seconds = 0, 0.0
 
   def close(self) -> None:
     """Ends the threads."""
@@ -93,7 +96,7 @@ class Desk:
 
   def _check_room(self, count: int) -> None:
     if self._photos + count > self._settings.queue:
-      wait = math.ceil(max(1, self._photos * self._seconds))
+      wait = math.ceil(max(1, self._seconds))
       raise Refused(
         429, f'{self._photos} photos are waiting: try again in {wait} seconds', wait
       )
@@ -139,8 +142,7 @@ class Desk:
         job = await self._in_thread(self._prepare, wish, upload)
       begun = time.perf_counter()
       prediction = await self._compute(job)
-      # Some photos ago counts little.
-      self._seconds += 0.1 * (time.perf_counter() - begun - self._seconds)
+      self._seconds += _LATEST * (time.perf_counter() - begun - self._seconds)
       info = {'description': f'maskclip_jax {__version__}', 'model': self._model}
       info |= {'notes': list(wish.notes)} if wish.notes else {}
       with stages.labels('encode').time():

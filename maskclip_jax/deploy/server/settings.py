@@ -101,7 +101,7 @@ def smallest_canvas(canvases: tuple[Size, ...], size: Size) -> Size:
     raise Refused(
       422,
       f'the photo would be resized to {size[0]}x{size[1]} (height x width), and this '
-      f'server computes at most {there}: leave out or lower short_edge and long_edge',
+      f'server computes at most {there}: crop it, or lower short_edge and long_edge',
     )
   return min(holding, key=lambda c: (c[0] * c[1], c))
 

@@ -291,8 +291,10 @@ function say(text, busy = false) {
 }
 
 function fail(text) {
-  $('error').textContent = text && text[0].toUpperCase() + text.slice(1);
+  // A sentence begins large, the name of a file as it is.
+  $('error').textContent = text.replace(/^[a-z]+ /, (word) => word[0].toUpperCase() + word.slice(1));
   $('error').hidden = !text;
+  if (text) $('error').scrollIntoView({ block: 'nearest' });
 }
 
 // Photos.
