@@ -139,6 +139,7 @@ def _own(arguments: argparse.Namespace):
     ValueError: flags that are missing, or that belong to another build.
   """
   from maskclip_jax.data.own import READERS, OwnData
+  from maskclip_jax.eval.protocols import protocol_names
   from maskclip_jax.names import unknown
 
   form = arguments.read_as
@@ -152,6 +153,10 @@ def _own(arguments: argparse.Namespace):
     return None
   if form not in READERS:
     raise unknown('form of data', form, ('captions', *READERS))
+  if arguments.name in protocol_names():
+    raise ValueError(
+      f'{arguments.name} is the name of a published evaluation: take another'
+    )
   if arguments.images is None:
     raise ValueError(f'--from {form} needs --images DIR: where the photos lie')
   if arguments.raw is not None:

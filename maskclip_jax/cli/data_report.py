@@ -46,9 +46,14 @@ def show_datasets(
   for card in list_datasets():
     _show_card(card, data_dir, console)
   for name in described.names(data_dir):
+    splits = described.find(name, data_dir).contents.splits
+    sizes = ', '.join(f'{split} {count:,}' for split, count in splits.items())
     console.print(f'[bold]{name}[/]  your own', highlight=False)
-    views = ', '.join(view_names(name, data_dir))
-    console.print(f'  {"views":9} {views}', highlight=False, soft_wrap=True)
+    for head, text in (
+      ('photos', sizes),
+      ('views', ', '.join(view_names(name, data_dir))),
+    ):
+      console.print(f'  {head:9} {escape(text)}', highlight=False, soft_wrap=True)
   console.print('[bold]Prepared by TFDS itself[/] (read as they are)')
   for name, prepared in DATASETS.items():
     views = ', '.join(view_names(name))

@@ -10,6 +10,7 @@ from built import built, plain, rows
 from own_labels import mask, write_coco, write_masks
 from raw_files import ROTATED, jpeg, palette_png, png, write
 
+from maskclip_jax.__main__ import main
 from maskclip_jax.data import described
 from maskclip_jax.data.build import BuildError, build
 from maskclip_jax.data.doctor import check
@@ -130,6 +131,24 @@ def test_built_again_only_from_the_same_files(tmp_path):
     build('mine', None, data, own=dataclasses.replace(given, val=0.3))
 
 
+def test_a_stopped_build_goes_on(tmp_path):
+  """As other datasets' do, and it is whole or absent for whoever looks."""
+  given, data = write_masks(tmp_path), tmp_path / 'data'
+
+  def stop(split, done, total):
+    del split, total
+    if done == 2:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    build('mine', None, data, own=given, progress=stop, examples_per_shard=1)
+  assert described.names(data) == ()
+  assert described.find('mine', data) is None
+  again = build('mine', None, data, own=given, examples_per_shard=1)
+  assert again.resumed == 1
+  assert described.names(data) == ('mine',)
+
+
 def test_words_and_groups_may_be_edited(tmp_path):
   data = tmp_path / 'data'
   built = build('mine', None, data, own=write_masks(tmp_path, seen=('car',)))
@@ -216,3 +235,21 @@ def test_labels_of_the_upright_or_the_stored_picture(turned, tmp_path):
   assert (record['image'] == photo) != turned
   example = decode(record, find_view('mine/panoptic', tmp_path / 'data'), crowd=True)
   assert example.image.shape == (32, 24, 3)
+
+
+def test_commands_from_folder_to_words(tmp_path, capsys):
+  write_coco(tmp_path)
+  photos, data = str(tmp_path / 'photos'), str(tmp_path / 'data')
+  build_it = ['--from', 'coco', '--images', photos, '--data_dir', data]
+  labels = ['--annotations', str(tmp_path / 'labels.json'), '--val', '0.3']
+  assert main(['data', 'build', 'mine', *build_it, *labels, '--unseen', 'dog']) == 0
+  assert 'train on it: mine/panoptic' in capsys.readouterr().out
+  assert main(['data', 'check', 'mine', '--data_dir', data]) == 0
+  assert (tmp_path / 'data/mine/check.html').exists()
+  assert main(['data', 'list', '--data_dir', data]) == 0
+  assert 'train 2, val 1' in capsys.readouterr().out
+  assert main(['eval', '--list', '--data_dir', data]) == 0
+  assert 'val of mine, 1 photos of your own' in capsys.readouterr().out
+  for name, message in (('pc59', 'a published evaluation'), ('coco', 'of your own')):
+    assert main(['data', 'build', name, *build_it, *labels]) == 2
+    assert message in capsys.readouterr().err
