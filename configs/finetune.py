@@ -67,6 +67,13 @@ def get_config(arg=None):
   for name in ('data', 'from'):
     if not a[name]:
       raise ValueError(f'{name} is missing: finetune:data=mine/panoptic,from=MODEL')
+  if a.photos < 0 or a.epochs <= 0:
+    raise ValueError(
+      f'photos={a.photos} and epochs={a.epochs:g} are counts: leave photos out to have '
+      'them counted'
+    )
+  if _view(a).kind not in _BEST:
+    raise ValueError(f'data={a.data} has no masks to learn from: name another view')
   opened, preset = restore.open_bundle(restore.find_bundle(a['from']))
   small = preset.preprocessing.short_edge < _SMALL_SIDE
   batch = 8 if small else 4

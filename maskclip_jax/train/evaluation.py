@@ -20,10 +20,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from maskclip_jax.checkpoints import params
+from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.ledger import folder_name
-from maskclip_jax.eval.protocols import find_protocols
+from maskclip_jax.eval.protocols import ProtocolRun, find_protocols
 from maskclip_jax.eval.runner import evaluate
 from maskclip_jax.names import unknown
 from maskclip_jax.segmenter import Segmenter
@@ -90,7 +91,22 @@ def plan(config: TrainConfig) -> tuple[Planned, ...]:
     planned.append(Planned(evaluator, source))
   if config.checkpoint.by_evaluation:
     _check_best(config.checkpoint.best, planned)
+    for one in planned:
+      _check_apart(one.evaluator.run, config.data, data_dir)
   return tuple(planned)
+
+
+def _check_apart(run: ProtocolRun, data: DataConfig, data_dir: str | None) -> None:
+  """Fails where the best would be chosen on the photos that are learned."""
+  dataset, split = run.main_view.dataset, run.protocol.split
+  for one in data.mixture:
+    place = data.data_dir or one.data_dir
+    if (one.view.partition('/')[0], one.split, place) == (dataset, split, data_dir):
+      raise ValueError(
+        f'{run.protocol.name} is evaluated on the split {split!r} of {dataset}, which '
+        'is trained on, and is to choose the best: build your own data with --val 0.2, '
+        'evaluate others, or leave out checkpoint.best'
+      )
 
 
 def _check_best(best: str, planned: Sequence[Planned]) -> None:

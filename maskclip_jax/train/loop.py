@@ -153,7 +153,7 @@ def train(
       )
       step, exported = int(state.step), None
       if evaluations.done(step):
-        state = _chosen(state, checkpoints, evaluations, say)
+        state = _chosen(state, config.total_steps, checkpoints, evaluations, say)
         exported = workdir / bundle.OF_RUN
         save_bundle(exported, program, state, starting, evaluations.shown_best())
     finally:
@@ -210,13 +210,14 @@ def _compile(
 
 def _chosen(
   state: TrainState,
+  total_steps: int,
   checkpoints: Checkpoints,
   evaluations: Evaluations,
   say: Callable[[str], None],
 ) -> TrainState:
   """The state that a run ends with: the last one, or the best by its evaluations."""
   step, best = int(state.step), evaluations.best
-  if evaluations.over:
+  if evaluations.over and step < total_steps:
     say(f'no gain for {evaluations.patience} evaluations: the run ends at step {step}')
   if best is None:
     return state

@@ -86,6 +86,19 @@ def test_proposals_alone_have_no_words_to_be_judged_by(data_dir, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_best_is_not_chosen_on_what_is_trained_on(data_dir, tmp_path):
+  data = {
+    'generated': 0,
+    'datasets': [{'view': 'miniature/base', 'split': 'test'}],
+    'data_dir': data_dir,
+  }
+  config = tiny_stages.stage(
+    'masq', data=data, eval={'evals': 'miniature'}, checkpoint={'best': BEST}
+  )
+  with pytest.raises(ValueError, match="the split 'test' of miniature, which is trai"):
+    train(config, tmp_path / 'run')
+
+
 @pytest.fixture
 def scripted(monkeypatch):
   """Evaluations whose numbers are given by step; which steps were evaluated."""
