@@ -227,6 +227,53 @@ def test_masks_may_lie_among_the_photos(tmp_path):
   assert len(opened(given).splits['train']) == 3
 
 
+@pytest.mark.parametrize('mode', ['1', 'L', 'P', 'RGB'])
+def test_colours_of_black_and_white(mode, tmp_path):
+  """A table says that white is a class: then 255 is no value to ignore."""
+  white = np.where(mask() == own_labels.CAR, 255, 0).astype(np.uint8)
+
+  def encode(values):
+    buffer = io.BytesIO()
+    Image.fromarray(values).convert(mode).save(buffer, 'PNG')
+    return buffer.getvalue()
+
+  table = 'name,r,g,b\nroad,0,0,0\ncrack,255,255,255\n'
+  given = write_masks(tmp_path, encode, values=white, classes=table, ignore=())
+  data = opened(given)
+  values = data.splits['train'][0].read().semantic.values
+  assert [values[0, 5], values[20, 5]] == [0, 1]
+
+
+def palette_of(colours: np.ndarray):
+  """What encodes values with a palette."""
+
+  def encode(values):
+    image = Image.fromarray(values)
+    image.putpalette(colours.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, 'PNG')
+    return buffer.getvalue()
+
+  return encode
+
+
+def test_colours_of_a_palette(tmp_path):
+  """They say the class where a table knows them, whatever their order."""
+  palette = own_labels.COLOURS.copy()
+  palette[255] = 224, 224, 192
+  table = 'name,r,g,b\nship,1,1,1\ncar,200,0,0\nsky,10,20,30\n'
+  given = write_masks(tmp_path / 'all', palette_of(palette), classes=table)
+  values = opened(given).splits['train'][0].read().semantic.values
+  assert [values[0, 5], values[20, 5], values[0, 0]] == [2, 1, 255]
+  palette[own_labels.SKY] = 9, 9, 9
+  given = write_masks(tmp_path / 'some', palette_of(palette), classes=table)
+  with pytest.raises(ValueError, match=r'has the colour \[9, 9, 9\]'):
+    opened(given)
+  given = write_masks(tmp_path / 'none', palette_of(palette), classes=own_labels.TABLE)
+  values = opened(given).splits['train'][0].read().semantic.values
+  assert [values[0, 5], values[20, 5], values[0, 0]] == [1, 7, 255]
+
+
 def test_masks_in_every_form_say_the_same(tmp_path):
   forms = {
     'grey': {},

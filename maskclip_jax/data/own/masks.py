@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from maskclip_jax.data import records
@@ -44,7 +44,7 @@ class _Table:
     ignore: values that are not judged.
   """
 
-  known: np.ndarray
+  known: Bool[np.ndarray, ' values']
   colours: Mapping[int, int]
   ignore: tuple[int, ...]
 
@@ -75,20 +75,29 @@ def read(given: OwnData) -> Annotated:
     key = short_key(path.rpartition('.')[0])
     one = functools.partial(_labels, masks.files[mask], table)
     splits.setdefault(split, []).append(LabelledPhoto(key, photos.files[path], one))
-  unsaid = f'{listed_ignore(table.ignore)} is not judged'
   return Annotated(
     words,
     splits,
     ('semantic',),
     (given.images, given.masks),
     table.ignore,
-    (*notes, *paired_notes, unsaid),
+    (*notes, *paired_notes, *_ignored(table)),
   )
 
 
-def listed_ignore(values: Sequence[int]) -> str:
-  """The ignored values in words."""
-  return f'value {" or ".join(map(str, values))} of a mask' if values else 'no value'
+def _ignored(table: _Table) -> list[str]:
+  """What is not judged, in words."""
+  if not table.ignore:
+    return []
+  values = ' or '.join(map(str, table.ignore))
+  if not table.colours:
+    return [f'pixels of value {values} are not judged']
+  unnamed = [
+    name
+    for name, code in (('black', 0), ('white', 0xFFFFFF))
+    if code not in table.colours
+  ]
+  return [f'{" and ".join(unnamed)} pixels are not judged'] if unnamed else []
 
 
 def _masks(given: OwnData) -> files.FileIndex:
@@ -214,10 +223,24 @@ def _labels(file: RawFile, table: _Table) -> Labels:
 def _values(
   file: RawFile, image: Image.Image, data: bytes, table: _Table
 ) -> tuple[bytes, Int32[np.ndarray, 'h w']]:
-  """A mask as it is stored: its own bytes where their values are ids."""
+  """A mask as it is stored: its own bytes where their values are ids.
+
+  Of grey and palettes colours decide where the classes know all of them, otherwise the
+  values. A palette of which they know some is refused: it may be in any order.
+  """
   if image.mode in ('RGB', 'RGBA', 'LA', 'PA'):
     values = _coloured(file, _opaque(file, image), table)
     return records.write_label_map(values), values
+  if table.colours and image.mode in ('1', 'L', 'P'):
+    pixels = np.asarray(image.convert('RGB'))
+    unknown = ~np.isin(_codes(pixels)[1], list(table.colours))
+    ignored = unknown & np.isin(np.asarray(image), table.ignore) & (image.mode == 'P')
+    some = (pixels[~unknown] > 0).any()
+    if (unknown == ignored).all() or (image.mode == 'P' and some):
+      values = _coloured(file, np.where(ignored[..., None], 0, pixels), table)
+      if ignored.any():
+        values[ignored] = table.ignore[0]
+      return records.write_label_map(values), values
   values = np.asarray(image)
   if values.dtype.kind not in 'biu' or values.ndim != 2:
     raise ValueError(
@@ -225,11 +248,7 @@ def _values(
       'export it as PNG with 8 bits'
     )
   values = values.astype(np.int32)
-  strange = _strange(values, table)
-  if strange and image.mode == 'P' and table.colours:
-    values = _coloured(file, np.asarray(image.convert('RGB')), table)
-    return records.write_label_map(values), values
-  if strange:
+  if strange := _strange(values, table):
     raise ValueError(_unknown(file, strange, values, table))
   # Of a PNG the byte 24 is the depth; grey of fewer bits is scaled by its decoder.
   kept = image.format == 'PNG' and (image.mode == 'P' or data[24] in (8, 16))
@@ -269,8 +288,7 @@ def _coloured(
       f'{file.path} is in colours, and the classes have none: give each its colour in '
       '--classes, as columns r, g, b of a table, or export masks of class numbers'
     )
-  codes = pixels.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-  found, index = np.unique(codes, return_inverse=True)
+  found, codes = _codes(pixels)
   unnamed = table.ignore[0] if table.ignore else _UNNAMED
   ids = np.array([table.colours.get(code, -1) for code in found.tolist()], np.int32)
   for code, value in zip(found.tolist(), ids.tolist(), strict=True):
@@ -283,7 +301,19 @@ def _coloured(
         'JPEG) cannot be told apart'
       )
   ids[ids < 0] = unnamed
-  return ids[index.reshape(codes.shape)]
+  return ids[np.searchsorted(found, codes)]
+
+
+def _codes(
+  pixels: UInt8[np.ndarray, 'h w 3'],
+) -> tuple[Int64[np.ndarray, ' n'], Int32[np.ndarray, 'h w']]:
+  """The colours that there are, ascending, and that of each pixel; see `_Table`."""
+  red, green, blue = np.moveaxis(pixels.astype(np.int32), -1, 0)
+  codes = red | green << 8 | blue << 16
+  # Sorting the pixels of a large mask would take a second.
+  there = np.zeros(1 << 24, bool)
+  there[codes] = True
+  return np.flatnonzero(there), codes
 
 
 def _strange(values: Int32[np.ndarray, 'h w'], table: _Table) -> list[int]:
