@@ -7,6 +7,7 @@ photo of `CAPTIONED` are scenes. What cannot run there is named with the reason,
 read as far as that goes.
 """
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -44,6 +45,8 @@ MISSING = {
   ('words', 'ade150'): 'ade20k_150',
   ('words', 'WORDS/ade.json'): 'WORDS/ade.json',
 }
+if importlib.util.find_spec('tensorflow') is None:
+  MISSING['export', 'savedmodel'] = 'TensorFlow'
 # Draws thousands of scenes: tests/miniature builds a few.
 LONG = [['data', 'build', 'miniature'], ['data', 'check', 'miniature']]
 # Datasets of few photos have another count than the published ones.

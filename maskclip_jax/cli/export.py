@@ -19,16 +19,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--format',
     default='official',
-    choices=['official', 'bundle', 'stablehlo', 'words'],
+    choices=['official', 'bundle', 'stablehlo', 'savedmodel', 'words'],
     help="'official': the layout of the PyTorch code (.safetensors, or .pth); "
     "'bundle': of a bundle, or of a checkpoint in a workdir; 'stablehlo': programs "
-    "that run without this package; 'words': a file of words for these",
+    "that run without this package; 'savedmodel': the same for TensorFlow; 'words': a "
+    'file of words for these',
   )
   parser.add_argument(
     '--dtype',
     default='float32',
     choices=['float32', 'float16', 'bfloat16'],
-    help='bundle: of the stored arrays; loading widens them again. stablehlo: what is '
+    help='bundle: of the stored arrays; loading widens them again. Programs: what is '
     'computed in, float32 or bfloat16 (%(default)s)',
   )
   parser.add_argument(
@@ -42,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
   """Flags of the formats that run without this package."""
-  group = parser.add_argument_group('stablehlo, words')
+  group = parser.add_argument_group('stablehlo, savedmodel, words')
   group.add_argument(
     '--words', help='the vocabulary to write beside the programs, as for predict'
   )
@@ -76,7 +77,7 @@ def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
     '--weights',
     choices=['beside', 'inside'],
     default='beside',
-    help='in files of their own, or as constants of the programs (%(default)s)',
+    help='stablehlo: in files of their own, or constants of programs (%(default)s)',
   )
 
 
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.format == 'bundle':
     _export_bundle(arguments)
     return 0
-  if arguments.format in ('stablehlo', 'words'):
+  if arguments.format in ('stablehlo', 'savedmodel', 'words'):
     print(_export_artefact(arguments))
     return 0
   from maskclip_jax.checkpoints.export_official import export_official
@@ -135,6 +136,7 @@ def _export_artefact(arguments: argparse.Namespace) -> str:
     bucket=arguments.bucket,
     platforms=tuple(arguments.platforms.split(',')),
     weights_inside=arguments.weights == 'inside',
+    format=arguments.format,
   )
   artefact.check_target(arguments.to)
   card = directory / bundle.CARD

@@ -11,21 +11,22 @@ import os
 import pathlib
 import re
 import shutil
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from maskclip_jax import atomic, jax_settings, plain
 from maskclip_jax._version import __version__
-from maskclip_jax.deploy import stablehlo
-from maskclip_jax.deploy.parity import Run, local_platform, parity
+from maskclip_jax.deploy import savedmodel, stablehlo
+from maskclip_jax.deploy.parity import local_platform, parity
 from maskclip_jax.deploy.programs import (
   Program,
   photo_program,
   score_numbers,
   text_program,
 )
+from maskclip_jax.deploy.run_artefact import load_program
 from maskclip_jax.deploy.words import Words
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE
@@ -51,9 +52,11 @@ class ArtefactConfig:
     bucket: columns for words: classes, and the void column if the model has one.
     platforms: what one program is to run on, some of `stablehlo.PLATFORMS`.
     weights_inside: the weights are constants of the programs, not files beside them.
+    format: of the programs, 'stablehlo' or 'savedmodel'.
 
   Raises:
-    ValueError: a number below 1, a canvas that is none, or an unknown platform.
+    ValueError: a number below 1, a canvas that is none, an unknown platform or format,
+      or a format that this installation cannot write.
   """
 
   canvases: tuple[tuple[int, int], ...] = ()
@@ -62,6 +65,7 @@ class ArtefactConfig:
   bucket: int = 256
   platforms: tuple[str, ...] = ('cpu', 'cuda', 'tpu')
   weights_inside: bool = False
+  format: Literal['stablehlo', 'savedmodel'] = 'stablehlo'
 
   def __post_init__(self):
     for name in ('batch', 'bucket', 'result_canvas'):
@@ -73,6 +77,14 @@ class ArtefactConfig:
           f'a canvas has sides that are multiples of {STRIDE}: not {height}x{width}'
         )
     stablehlo.check_platforms(self.platforms)
+    if self.format not in ('stablehlo', 'savedmodel'):
+      raise ValueError(
+        f"format must be 'stablehlo' or 'savedmodel', not {self.format!r}"
+      )
+    if self.format == 'savedmodel':
+      savedmodel.check_installed()
+      if self.weights_inside:
+        raise ValueError('a SavedModel has variables: leave --weights inside out')
 
 
 def parse_canvases(text: str) -> tuple[tuple[int, int], ...]:
@@ -136,7 +148,7 @@ def export_artefact(
     text = text_program(segmenter)
     entries = {'photo': photo}
     if text is not None:
-      entries['text'] = _write(text, 'text', part, config)[0]
+      entries['text'] = _write(text, 'text', part, config)
     content = _manifest(segmenter, config, entries)
     (part / MANIFEST).write_text(json.dumps(content, indent=1) + '\n')
     vocabulary.save(part / WORDS_FILE)
@@ -193,33 +205,38 @@ def _write_photo(
     result_canvas=result_canvas,
   )
   name = 'photo_{}x{}'.format(*canvas)
-  entry, run = _write(program, name, directory, config)
+  entry = _write(program, name, directory, config)
   entry |= {
     'canvas': list(canvas),
     'result_canvas': list(result_canvas),
     'batch': config.batch,
   }
   if compare and local_platform() in config.platforms:
+    run = load_program(entry, directory)
     entry['parity'] = parity(segmenter, words.bank, program, run)
   return entry
 
 
 def _write(
   program: Program, name: str, directory: pathlib.Path, config: ArtefactConfig
-) -> tuple[dict[str, Any], Run]:
-  # One file of weights serves the programs of all canvases.
-  kind = name.partition('_')[0]
-  weights = None if config.weights_inside else f'{kind}_weights.safetensors'
-  file = f'{name}{stablehlo.SUFFIX}'
-  run = stablehlo.write(program, directory / file, config.platforms, weights)
+) -> dict[str, Any]:
+  """Writes a program, and says what it takes and gives."""
+  file, weights = name, None
+  if config.format == 'savedmodel':
+    savedmodel.write(program, directory / file, config.platforms)
+  else:
+    file += stablehlo.SUFFIX
+    if not config.weights_inside:
+      # One file of weights serves the programs of all canvases.
+      weights = f'{name.partition("_")[0]}_weights.safetensors'
+    stablehlo.write(program, directory / file, config.platforms, weights)
   outputs = jax.eval_shape(program.function, program.weights, program.inputs)
-  entry = {
+  return {
     'file': file,
     'weights': weights,
     'inputs': _described(program.inputs),
     'outputs': _described(outputs),
   }
-  return entry, run
 
 
 def _described(arrays) -> dict[str, dict[str, Any]]:
@@ -261,7 +278,7 @@ def _summary(to: pathlib.Path, manifest: dict[str, Any]) -> str:
   photo = manifest['programs']['photo']
   canvases = ', '.join('{}x{}'.format(*entry['canvas']) for entry in photo)
   columns = photo[0]['inputs']['valid']['shape'][0]
-  size = sum(file.stat().st_size for file in to.iterdir())
+  size = sum(file.stat().st_size for file in to.rglob('*'))
   if 'parity' in photo[0]:
     far = photo[0]['parity']['class_probabilities']
     compared = f'class probabilities within {far:.0e} of the model'

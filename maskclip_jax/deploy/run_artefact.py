@@ -1,5 +1,7 @@
 """Segments a photo by the artefact that this file lies in; needs jax, numpy and Pillow.
 
+TensorFlow takes the place of jax where the artefact is a SavedModel.
+
 python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
 """
 
@@ -7,7 +9,6 @@ import argparse
 import json
 import pathlib
 
-import jax
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -34,12 +35,24 @@ def read_manifest():
   return json.loads((HERE / 'manifest.json').read_text())
 
 
-def load_program(entry):
+def load_program(entry, place=HERE):
   """A program of the manifest: inputs -> outputs, by name."""
-  call = jax.jit(jax.export.deserialize((HERE / entry['file']).read_bytes()).call)
+  path = place / entry['file']
+  if path.is_dir():
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures['serving_default']
+    # Its functions live as long as `loaded` does.
+    return lambda inputs, loaded=loaded: serve(
+      **{name: tf.constant(array) for name, array in inputs.items()}
+    )
+  import jax
+
+  call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
   if entry['weights'] is None:
     return call
-  weights = jax.device_put(read_weights(HERE / entry['weights']))
+  weights = jax.device_put(read_weights(place / entry['weights']))
   return lambda inputs: call(weights, inputs)
 
 

@@ -1,12 +1,10 @@
 """Programs as StableHLO, by `jax.export`: one file runs on every platform named."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 from jax import export
-from jaxtyping import Array
 
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.deploy.programs import Program, lowering
@@ -33,7 +31,7 @@ def check_platforms(platforms: Sequence[str]) -> None:
 
 def write(
   program: Program, path: pathlib.Path, platforms: Sequence[str], weights: str | None
-) -> Callable[[dict[str, np.ndarray]], dict[str, Array]]:
+) -> None:
   """Writes a program, and its weights beside it.
 
   Args:
@@ -41,9 +39,6 @@ def write(
     path: the file.
     platforms: some of `PLATFORMS`.
     weights: name of the file of weights; None puts them into the program.
-
-  Returns:
-    The program as it was written: inputs -> outputs.
 
   Raises:
     ValueError: weights of more than 2 GB inside.
@@ -69,11 +64,8 @@ def write(
         _shapes(program.weights), inputs
       )
   path.write_bytes(exported.serialize())
-  read = jax.jit(export.deserialize(path.read_bytes()).call)
-  if weights is None:
-    return read
-  write_tensors(path.with_name(weights), program.weights)
-  return lambda inputs: read(program.weights, inputs)
+  if weights is not None:
+    write_tensors(path.with_name(weights), program.weights)
 
 
 def _shapes(arrays):

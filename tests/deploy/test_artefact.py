@@ -163,3 +163,35 @@ def test_a_stranger_segments_a_photo(miniature, tmp_path):
   np.testing.assert_allclose(
     np.load(tmp_path / 'vectors.npy'), miniature.encode_text(prompts), atol=1e-5
   )
+
+
+@pytest.mark.slow
+def test_a_saved_model_says_the_same(tmp_path):
+  """What the manifest records was computed by TensorFlow."""
+  pytest.importorskip('tensorflow')
+  pytest.importorskip('orbax.export')
+  segmenter = Segmenter.from_preset('masqclip_tiny')
+  config = artefact.ArtefactConfig(
+    canvases=((64, 96),), result_canvas=(64, 96), bucket=64, format='savedmodel'
+  )
+  artefact.export_artefact(segmenter, tmp_path / 'a', config, words='cat; stuff:floor')
+  manifest = json.loads((tmp_path / 'a' / artefact.MANIFEST).read_text())
+  (entry,) = manifest['programs']['photo']
+  assert (tmp_path / 'a' / entry['file'] / 'saved_model.pb').is_file()
+  # float32 sums in another order.
+  assert entry['parity']['mask_logits'] < 1e-4
+  assert entry['parity']['class_probabilities'] < 1e-5
+  text = manifest['programs']['text']
+  length = text['inputs']['tokens']['shape'][1]
+  tokens = np.zeros((3, length), np.int32)
+  tokens[:, :2] = [[1, 3], [1, 4], [1, 5]]
+  found = run_artefact.load_program(text, tmp_path / 'a')({'tokens': tokens})
+  program = programs.text_program(segmenter)
+  expected = program.function(program.weights, {'tokens': tokens})
+  np.testing.assert_allclose(found['vectors'], expected['vectors'], atol=1e-5)
+
+
+def test_a_saved_model_says_what_it_needs(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  with pytest.raises(ValueError, match=r'pip install .maskclip_jax\[tf\]'):
+    artefact.ArtefactConfig(format='savedmodel')

@@ -1,0 +1,95 @@
+"""Size, load and run times of an exported artefact.
+
+  python benchmarks/artefact.py                                 the shipped miniature
+  python benchmarks/artefact.py --model DIR --canvas 800x1344
+
+Exports the model, and runs what was written on a photo in this process: seconds by the
+clock and by the processor. On a busy machine the clock says little. Writes
+`results/artefact.json` with the machine and its load.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+
+import jax
+import numpy as np
+from machine import machine
+from PIL import Image
+
+from maskclip_jax.deploy import run_artefact
+from maskclip_jax.deploy.artefact import (
+  MANIFEST,
+  ArtefactConfig,
+  export_artefact,
+  parse_canvases,
+)
+from maskclip_jax.deploy.parity import made_up_photo
+from maskclip_jax.segmenter import load
+
+RESULTS = pathlib.Path(__file__).parent / 'results' / 'artefact.json'
+
+
+def timed(function) -> tuple[dict, object]:
+  """Seconds by the clock and by the processor, and what the function returns."""
+  begin, used = time.perf_counter(), time.process_time()
+  value = jax.block_until_ready(function())
+  clock, processor = time.perf_counter() - begin, time.process_time() - used
+  return {'seconds': round(clock, 2), 'processor_s': round(processor, 2)}, value
+
+
+def measure(place: pathlib.Path, repeats: int) -> dict:
+  """Loading, the first run, which compiles, and the median of later ones."""
+  manifest = json.loads((place / MANIFEST).read_text())
+  words = dict(np.load(place / 'words.npz'))
+  del words['names'], words['things']
+  height, width = manifest['programs']['photo'][0]['canvas']
+  photo = Image.fromarray(made_up_photo(height, width))
+  entry, inputs, _ = run_artefact.prepare(photo, manifest)
+  numbers = {
+    name: np.asarray(number, entry['inputs'][name]['dtype'])
+    for name, number in manifest['numbers'].items()
+  }
+  load_time, run = timed(lambda: run_artefact.load_program(entry, place))
+  first, _ = timed(lambda: run({**inputs, **words, **numbers}))
+  later = [
+    timed(lambda: run({**inputs, **words, **numbers}))[0] for _ in range(repeats)
+  ]
+  median = {
+    name: round(statistics.median(one[name] for one in later), 3) for name in first
+  }
+  sizes = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
+  return {
+    'canvas': entry['canvas'],
+    'parity': manifest['programs']['photo'][0].get('parity'),
+    'megabytes': {name: round(size / 1e6, 3) for name, size in sizes.items()},
+    'load': load_time,
+    'first_run': first,
+    'later_runs': median,
+  }
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--model', default='clip_baseline_miniature')
+  parser.add_argument('--canvas', type=parse_canvases, default=((128, 128),))
+  parser.add_argument('--repeats', type=int, default=10)
+  parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
+  arguments = parser.parse_args()
+  content = {'machine': machine(), 'model': arguments.model}
+  with tempfile.TemporaryDirectory() as folder:
+    place = pathlib.Path(folder) / 'artefact'
+    config = ArtefactConfig(canvases=arguments.canvas)
+    segmenter = load(arguments.model)
+    content['export'], _ = timed(lambda: export_artefact(segmenter, place, config))
+    content |= measure(place, arguments.repeats)
+  print(json.dumps(content, indent=1))
+  arguments.output.parent.mkdir(parents=True, exist_ok=True)
+  arguments.output.write_text(json.dumps(content, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()
