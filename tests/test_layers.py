@@ -125,6 +125,7 @@ def test_imports_point_downwards(path):
     assert ours <= GROUND, f'{part} is ground floor and must not import {ours}'
   assert '__main__' not in ours
   assert 'cli' not in ours or part in ('cli', '__main__')
+  assert 'integrations' not in ours or part == 'integrations'
   if part == 'data':
     assert not any(n.split('.')[0] == 'jax' for n in modules(path))
   if part in ('ops', 'losses', 'postprocess'):
