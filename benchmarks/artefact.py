@@ -22,7 +22,6 @@ from PIL import Image
 
 from maskclip_jax.deploy import run_artefact
 from maskclip_jax.deploy.artefact import (
-  MANIFEST,
   ArtefactConfig,
   export_artefact,
   parse_canvases,
@@ -43,12 +42,11 @@ def timed(function) -> tuple[dict, object]:
 
 def measure(place: pathlib.Path, repeats: int) -> dict:
   """Loading, the first run, which compiles, and the median of later ones."""
-  manifest = json.loads((place / MANIFEST).read_text())
-  words = dict(np.load(place / 'words.npz'))
-  del words['names'], words['things']
+  manifest = run_artefact.read_manifest(place)
   height, width = manifest['programs']['photo'][0]['canvas']
   photo = Image.fromarray(made_up_photo(height, width))
   entry, inputs, _ = run_artefact.prepare(photo, manifest)
+  _, _, words = run_artefact.read_words(place / 'words.npz', entry)
   numbers = {
     name: np.asarray(number, entry['inputs'][name]['dtype'])
     for name, number in manifest['numbers'].items()

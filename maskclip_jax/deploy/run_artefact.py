@@ -30,9 +30,9 @@ def read_weights(path):
   }
 
 
-def read_manifest():
-  """What the artefact holds."""
-  return json.loads((HERE / 'manifest.json').read_text())
+def read_manifest(place=HERE):
+  """What an artefact holds."""
+  return json.loads((place / 'manifest.json').read_text())
 
 
 def load_program(entry, place=HERE):
@@ -98,6 +98,28 @@ def prepare(photo, manifest):
   return entry, {'pixels': pixels, **tiled}, result
 
 
+def read_words(path, entry):
+  """The names of a file of words, which are things, and its arrays as inputs."""
+  words = dict(np.load(path))
+  names, things = words.pop('names'), words.pop('things')
+  for name, array in words.items():
+    wanted = entry['inputs'].get(name, {}).get('shape')
+    if wanted != list(array.shape):
+      raise SystemExit(
+        f'{path} has {name} of {list(array.shape)}, and the program takes {wanted}: '
+        'export the words with the model and the --bucket of this artefact'
+      )
+  return names, things, words
+
+
+def read_photo(path):
+  """A photo, upright, in RGB."""
+  try:
+    return ImageOps.exif_transpose(Image.open(path)).convert('RGB')
+  except OSError as error:
+    raise SystemExit(f'{path} is not a photo that can be read: {error}') from None
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('photo', type=pathlib.Path)
@@ -105,10 +127,9 @@ def main():
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('result.npz'))
   arguments = parser.parse_args()
   manifest = read_manifest()
-  words = dict(np.load(arguments.words))
-  names, things = words.pop('names'), words.pop('things')
-  photo = ImageOps.exif_transpose(Image.open(arguments.photo)).convert('RGB')
+  photo = read_photo(arguments.photo)
   entry, inputs, (height, width) = prepare(photo, manifest)
+  names, things, words = read_words(arguments.words, entry)
   numbers = {
     name: np.asarray(number, entry['inputs'][name]['dtype'])
     for name, number in manifest['numbers'].items()

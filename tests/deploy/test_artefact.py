@@ -108,6 +108,30 @@ def test_what_is_not_an_artefact_is_not_replaced(miniature, tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ['mine.txt']
 
 
+def test_the_script_says_what_does_not_fit(miniature, tmp_path):
+  words = Words.of(miniature, 'star; disk', 64)
+  words.save(tmp_path / 'words.npz')
+  program = programs.photo_program(miniature, words.arrays, (64, 64))
+  shapes = {name: {'shape': list(a.shape)} for name, a in program.inputs.items()}
+  entry = {'canvas': [64, 64], 'result_canvas': [64, 64], 'batch': 1, 'inputs': shapes}
+  names, things, _ = run_artefact.read_words(tmp_path / 'words.npz', entry)
+  assert (names.tolist(), things.tolist()) == (['star', 'disk'], [True, True])
+  Words.of(miniature, 'star; disk', 128).save(tmp_path / 'words.npz')
+  with pytest.raises(SystemExit, match='the --bucket of this artefact'):
+    run_artefact.read_words(tmp_path / 'words.npz', entry)
+  with pytest.raises(SystemExit, match='not a photo that can be read'):
+    run_artefact.read_photo(tmp_path / 'words.npz')
+  rule = {'short_edge': 64, 'long_edge': 128, 'resample': 'pillow'}
+  manifest = {'preprocessing': rule, 'programs': {'photo': [entry]}}
+  with pytest.raises(SystemExit, match='of 64x128 fits no canvas of 64x64'):
+    run_artefact.prepare(Image.new('RGB', (200, 100)), manifest)
+  # Ids of the photo's own size where their canvas holds it, else of the network's.
+  for side, expected in ((32, (32, 32)), (100, (64, 64))):
+    _, inputs, size = run_artefact.prepare(Image.new('RGB', (side, side)), manifest)
+    assert tuple(size) == expected
+    assert inputs['pixels'].shape == (1, 64, 64, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'preset',
