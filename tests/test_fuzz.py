@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import ade_run
 import golden
 import mutations
 import numpy as np
+import own_labels
 import pytest
 import raw_coco
 import raw_files
@@ -30,11 +32,14 @@ from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.restore import load_model, read_preset
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.cli.messages import one_line
-from maskclip_jax.data import records
+from maskclip_jax.data import described, records
 from maskclip_jax.data.build import build
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
+from maskclip_jax.data.places import dataset_path
 from maskclip_jax.data.sources import open_split
+from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval import compare, ledger
+from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.photos import read_photo
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -263,6 +268,49 @@ class Coco(Target):
     return use
 
 
+class OwnLabels(Target):
+  """Labels of one's own: COCO's JSON, masks, the table of their classes, photos."""
+
+  def spoil(self, rng, place):
+    encode = [own_labels.coloured, raw_files.png][rng.integers(2)]
+    table = [own_labels.COLOUR_TABLE, own_labels.TABLE][encode is raw_files.png]
+    if rng.random() < 0.5:
+      given = own_labels.write_coco(place)
+      names = ['labels.json', 'labels.json', 'photos/a.jpg']
+    else:
+      given = own_labels.write_masks(place, encode, names=('a',), classes=table)
+      names = ['masks/a.png', 'classes.csv', 'photos/a.JPG']
+    path = place / names[rng.integers(len(names))]
+    whole = path.suffix == '.json' and rng.random() < 0.8
+    change = mutations.changed_json if whole else mutations.changed_bytes
+    path.write_bytes(change(rng, own_labels.coco() if whole else path.read_bytes()))
+    return lambda: build('mine', None, place / 'made', own=given)
+
+
+class Descriptions(Target):
+  """The file of a built dataset of one's own that people edit."""
+
+  def __init__(self, folder):
+    super().__init__(folder)
+    given = own_labels.write_coco(folder)
+    built = build('mine', None, folder, own=dataclasses.replace(given, seen=('car',)))
+    self.content = json.loads((built.path / described.FILE).read_text())
+
+  def spoil(self, rng, place):
+    path = dataset_path('mine', place) / described.FILE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(mutations.changed_json(rng, self.content))
+
+    def use():
+      for view in view_names('mine', place):
+        assert find_view(view, place).lookup.max() < len(find_view(view, place).words())
+      run = find_protocols('mine', place)[0].for_system('maskclip')
+      assert run.groups() is not None
+      assert run.class_names() is not None
+
+    return use
+
+
 class Predictions(Target):
   """Predictions of any tool, judged."""
 
@@ -347,6 +395,7 @@ class Configurations(Target):
 TARGETS = (
   *(Photos, Checkpoints, Bundles, Vocabularies),
   *(Coco, Predictions, Results, Configurations),
+  *(OwnLabels, Descriptions),
 )
 
 
