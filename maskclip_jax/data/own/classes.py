@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from maskclip_jax.data.described import VALUES
-from maskclip_jax.names import shown
+from maskclip_jax.names import cut, shown
 from maskclip_jax.text.category import Category, normal
 from maskclip_jax.text.library import is_thing
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ def numbered(words: Vocabulary) -> tuple[Vocabulary, list[str]]:
 def listed(names: Sequence[str]) -> str:
   """Some names for a message, the first ones of many."""
   more = f', ... ({len(names)})' if len(names) > _SHOWN else ''
-  return ', '.join(names[:_SHOWN]) + more
+  return ', '.join(map(cut, names[:_SHOWN])) + more
 
 
 def _joined(

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
-from maskclip_jax.names import shown
+from maskclip_jax.names import cut, shown
 
 # How folders and files call their split, and how the split is called here.
 _SPLITS = {
@@ -142,7 +142,7 @@ class FileIndex:
     found = {name: self.find(name, split) for name in names}
     missing = [name for name, file in found.items() if file is None]
     if missing:
-      listed = ', '.join(missing[:_SHOWN]) + (', ...' if missing[_SHOWN:] else '')
+      listed = ', '.join(map(cut, missing[:_SHOWN])) + ', ...' * bool(missing[_SHOWN:])
       raise FileNotFoundError(
         f'{where} names {len(found)} {self._what}, and {len(missing)} of them are not '
         f'under {self.root} ({listed}): add them, or give the folder they are in'
