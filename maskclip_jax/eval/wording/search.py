@@ -20,6 +20,9 @@ Words = tuple[str, ...]
 # Vectors of a class by its words: (words) -> rows, of which the best counts.
 Encode = Callable[[Sequence[Words]], Sequence[Float[np.ndarray, 'r d']]]
 
+# By half of the photos and by class: what is named right, what is named, what is true.
+Counts = tuple[tuple[Float[np.ndarray, ' k'], ...], ...]
+
 # Less, in points, is no gain but rounding.
 _LEAST = 1e-6
 # Passes over the classes; later ones build on what earlier ones found.
@@ -91,48 +94,81 @@ class Naming:
     weights = regions.areas if metric == 'mIoU' else np.ones(len(regions))
     self.regions, self.classes, self.metric = regions, classes, metric
     self.photos = len(held_out)
-    out = held_out[regions.photos]
-    self._halves = [
-      (rows, regions.classes[rows], weights[rows].astype(np.float64))
-      for rows in (np.flatnonzero(~out), np.flatnonzero(out))
-    ]
+    self._weights = weights.astype(np.float64)
+    self._half = held_out[regions.photos].astype(int)
 
   @property
   def in_both(self) -> Bool[np.ndarray, ' k']:
     """Which classes occur in both halves."""
-    first, second = (
-      np.bincount(true, minlength=self.classes) > 0 for _, true, _ in self._halves
-    )
+    first, second = (wanted > 0 for _, _, wanted in self.counts(self.regions.classes))
     return first & second
-
-  def similarity(self, rows: Float[np.ndarray, 'r d']) -> Float[np.ndarray, ' n']:
-    """Cosine of every region with a class, by the best of its vectors."""
-    return (self.regions.vectors @ rows.T).max(1)
 
   def similarities(
     self, words: Sequence[Words], encode: Encode
   ) -> Float[np.ndarray, 'n k']:
     """Cosine of every region with every class; zero for one without words."""
     filled = [index for index, some in enumerate(words) if some]
-    found = np.zeros((len(self.regions), self.classes), np.float32)
+    found = np.zeros((len(self.regions), len(words)), np.float32)
     rows = encode([words[index] for index in filled])
-    for index, vectors in zip(filled, rows, strict=True):
-      found[:, index] = self.similarity(vectors)
+    # Of several vectors of a class the best counts.
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    cosine = self.regions.vectors @ np.concatenate(rows).T
+    found[:, filled] = np.maximum.reduceat(cosine, starts, axis=1)
     return found
+
+  def counts(self, named: Int[np.ndarray, ' n']) -> Counts:
+    """What there is of each class on each half, if regions get these classes."""
+    true = self.regions.classes
+    return tuple(
+      tuple(
+        np.bincount(labels[rows], self._weights[rows], self.classes)
+        for labels, rows in (
+          (true, (self._half == half) & (named == true)),
+          (named, self._half == half),
+          (true, self._half == half),
+        )
+      )
+      for half in (0, 1)
+    )
 
   def quality(self, named: Int[np.ndarray, ' n']) -> Gain:
     """The metric on both halves, in points, for the class that each region is given."""
-    return Gain(*(self._value(named[rows], *half) for rows, *half in self._halves))
+    return Gain(*(self._value(*half) for half in self.counts(named)))
 
-  def _value(self, named, true, weights) -> float:
-    hits, given, wanted = (
-      np.bincount(labels, weights[rows], self.classes)
-      for labels, rows in (
-        (true[named == true], named == true),
-        (named, slice(None)),
-        (true, slice(None)),
-      )
-    )
+  def quality_with(
+    self,
+    index: int,
+    wins: Bool[np.ndarray, ' n'],
+    rival: Int[np.ndarray, ' n'],
+    counts: Counts,
+  ) -> Gain:
+    """The metric where one class takes some regions from other classes.
+
+    Args:
+      index: of the class.
+      wins: the regions that it takes.
+      rival: the class of each region without it.
+      counts: of the rivals.
+    """
+    values = []
+    taken = np.flatnonzero(wins)
+    for half, (hits, given, wanted) in enumerate(counts):
+      rows = taken[self._half[taken] == half]
+      weights, true, lost = self._weights[rows], self.regions.classes[rows], rival[rows]
+      given = given - np.bincount(lost, weights, self.classes)
+      given[index] += weights.sum()
+      right = lost == true
+      hits = hits - np.bincount(lost[right], weights[right], self.classes)
+      hits[index] += weights[true == index].sum()
+      values.append(self._value(hits, given, wanted))
+    return Gain(*values)
+
+  def _value(
+    self,
+    hits: Float[np.ndarray, ' k'],
+    given: Float[np.ndarray, ' k'],
+    wanted: Float[np.ndarray, ' k'],
+  ) -> float:
     if self.metric == 'PQ':
       # Over the classes that occur or are predicted, as panopticapi has it.
       return 100 * mean(ratio(hits, (given + wanted) / 2))
@@ -213,20 +249,22 @@ class _State:
     rival = self._similar.argmax(1)
     best = self._similar[np.arange(len(rival)), rival]
     self._similar[:, index] = own
-    found = []
-    for words, vectors in zip(choices, self._encode(choices), strict=True):
-      similar = self._naming.similarity(vectors)
-      # Of equal ones the first class wins, as `argmax` has it.
-      wins = (similar > best) | ((similar == best) & (index < rival))
-      quality = self._naming.quality(np.where(wins, index, rival))
-      found.append((quality, words, similar))
-    quality, words, similar = max(found, key=lambda one: one[0].chosen)
+    similar = self._naming.similarities(choices, self._encode)
+    # Of equal ones the first class wins, as `argmax` has it.
+    limit = np.where(index < rival, np.nextafter(best, -np.inf), best)
+    counts = self._naming.counts(rival)
+    found = [
+      self._naming.quality_with(index, column > limit, rival, counts)
+      for column in similar.T
+    ]
+    chosen = max(range(len(found)), key=lambda n: found[n].chosen)
+    quality, words = found[chosen], choices[chosen]
     gain = quality - self._quality
     if not gain.real:
       return None
     change = Change(index, self._words[index], words, gain)
     self._words[index], self._quality = words, quality
-    self._similar[:, index] = similar
+    self._similar[:, index] = similar[:, chosen]
     return change
 
 
