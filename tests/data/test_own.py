@@ -16,6 +16,7 @@ from maskclip_jax.data.build import BuildError, build
 from maskclip_jax.data.doctor import check
 from maskclip_jax.data.examples import decode
 from maskclip_jax.data.own import OwnData
+from maskclip_jax.data.pipeline import DataConfig, DatasetConfig, train_stream
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval.examples import ProtocolSource
@@ -73,6 +74,23 @@ def test_views_words_and_protocol_come_with_a_build(name, data):
   words = described.named_words(f'{name}@masqclip', data)
   assert words.classes == run.vocabulary().classes
   assert described.named_words('cat; dog', data) == 'cat; dog'
+
+
+def test_training_reads_the_views(data):
+  """Classes, words and batches come by name and place alone."""
+  config = DataConfig(
+    datasets=(DatasetConfig('objects/panoptic'),),
+    data_dir=str(data),
+    canvas=32,
+    batch_size=2,
+    max_segments=4,
+  )
+  assert len(config.class_names()) == 80
+  assert config.words().classes == find_view('objects/panoptic', data).words().classes
+  with train_stream(config) as stream:
+    batch = next(stream)
+  assert batch['image'].shape == (2, 32, 32, 3)
+  assert set(np.unique(batch['class'])) <= set(range(-1, 80))
 
 
 def test_names_that_there_are_not(data):

@@ -5,6 +5,7 @@ NAME/instances, as far as its labels allow: objects with outlines give all three
 does a panoptic map; a semantic map gives only itself.
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,11 @@ class OwnPhotos(SegmentationBuilder):
       ignore=self._data.ignore,
       groups=groups(self._given, self._data),
     )
-    described.Description(self.name, self._data.classes, contents).save(folder)
+    places = ', '.join(str(path) for path in self._data.sources)
+    words = dataclasses.replace(
+      self._data.classes, provenance=f'{self._given.form}: {places}'
+    )
+    described.Description(self.name, words, contents).save(folder)
 
 
 def _views(data: Annotated) -> dict[str, described.Field]:
