@@ -147,7 +147,6 @@ class Evaluations:
     self._workdir, self._config = workdir, program.config
     self.patience = program.config.eval.patience
     self._made = evaluations(workdir, step) if planned else {}
-    self._paths = list(flatten_modules({MODEL: program.task.modules()[MODEL]}))
     self._same_text = not any(path.startswith(_TEXT) for path in program.layout.trained)
     self._devices = Mesh(np.array(jax.local_devices()), ('data',))
     everywhere = NamedSharding(program.mesh, PartitionSpec())
@@ -277,10 +276,11 @@ class Evaluations:
 
     Those of the state are not copied where every device holds them already.
     """
+    paths = flatten_modules({MODEL: self._program.task.modules()[MODEL]})
     held = {**state.frozen, **state.params}
     divided = {
       path: held[path]
-      for path in self._paths
+      for path in paths
       if path in held and not held[path].sharding.is_fully_replicated
     }
     # One program, and its end awaited: many at once may wait for each other.
@@ -295,7 +295,7 @@ class Evaluations:
         held[path].shape, whole, [parts[device] for device in self._devices.devices]
       )
 
-    return {path: here(path) for path in self._paths}
+    return {path: here(path) for path in paths}
 
 
 class _Told(Exception):

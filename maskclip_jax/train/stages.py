@@ -19,6 +19,7 @@ from maskclip_jax.checkpoints import bundle
 from maskclip_jax.mining.job import MiningJob
 from maskclip_jax.mining.mine import check_source, mine
 from maskclip_jax.train.config import TrainConfig, read
+from maskclip_jax.train.evaluation import plan
 from maskclip_jax.train.loop import Result, train
 from maskclip_jax.train.records import workdir as workdirs
 
@@ -93,11 +94,12 @@ def run_pipeline(
   workdir = pathlib.Path(workdir).absolute()
   stages = read_stages(values, workdir)
   for name, stage in stages.items():
+    # Its turn may come after days of training.
     if isinstance(stage, MiningJob):
-      # Its turn may come after days of training.
       check_source(stage)
     else:
       workdirs.check(workdir / name, stage)
+      plan(stage)
   result = None
   with workdirs.locked(workdir):
     for name, stage in stages.items():
