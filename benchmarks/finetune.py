@@ -12,6 +12,7 @@ made again.
 
 import argparse
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -61,10 +62,18 @@ def run(*words: str) -> None:
 
 
 def tuned(
-  out: pathlib.Path, what: str, photos: int, data: pathlib.Path, val: pathlib.Path
+  out: pathlib.Path,
+  what: str,
+  photos: int,
+  data: pathlib.Path,
+  val: pathlib.Path,
+  most_steps: int,
 ) -> pathlib.Path:
   """The run that tunes the model on so many photos."""
   workdir = out / f'{what}_{photos}'
+  # Ten evaluations, as the configuration has them.
+  steps = min(max(math.ceil(20 * photos / 8), 100), most_steps)
+  every = f'={max(steps // 10, 1)}'
   run(
     'train',
     '--config',
@@ -75,6 +84,9 @@ def tuned(
     f'--config.eval.evals={PROTOCOL}',
     f'--config.eval.data_dir={val}',
     f'--config.checkpoint.best={PROTOCOL}/PQ[base]',
+    f'--config.total_steps={steps}',
+    f'--config.eval.every{every}',
+    f'--config.checkpoint.every{every}',
     '--config.log.pictures=0',
   )
   return workdir
@@ -96,6 +108,7 @@ def main() -> None:
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--photos', default='10,50,200')
   parser.add_argument('--what', default='proposals,linear')
+  parser.add_argument('--steps', type=int, default=5_000, help='at most')
   parser.add_argument('--val', type=int, default=40, help='scenes that choose')
   parser.add_argument('--test', type=int, default=100, help='scenes that are judged')
   given = parser.parse_args()
@@ -108,7 +121,7 @@ def main() -> None:
   for what in given.what.split(','):
     for photos in counts:
       data = scenes(given.out, 'train', photos, TRAIN_SEED)
-      workdir = tuned(given.out, what, photos, data, val)
+      workdir = tuned(given.out, what, photos, data, val, given.steps)
       numbers = judged(workdir / 'judged', str(workdir), test)
       rows.append((what, photos, numbers))
       atomic.write(given.out / 'finetune.md', table(rows))
