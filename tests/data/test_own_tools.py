@@ -337,8 +337,12 @@ def test_mistakes_in_cvat_files(tmp_path, content, part):
 )
 def test_names_as_label_studio_exports_them(tmp_path, name):
   write(tmp_path / 'photos', {'a b.jpg': jpeg(1, SIZE)})
+  write(tmp_path / 'photos', {'empty.jpg': jpeg(2, SIZE)})
   content = {
-    'images': [{'id': 0, 'file_name': name, 'width': SIZE[1], 'height': SIZE[0]}],
+    'images': [
+      {'id': number, 'file_name': file, 'width': SIZE[1], 'height': SIZE[0]}
+      for number, file in enumerate((name, 'empty.jpg'))
+    ],
     'categories': [{'id': 0, 'name': 'cat'}],
     'annotations': [
       {
@@ -357,3 +361,4 @@ def test_names_as_label_studio_exports_them(tmp_path, name):
   labels = tmp_path / 'export' / 'result.json'
   found = open_own(OwnData('coco', tmp_path / 'photos', (labels,)))
   assert found.splits['train'][0].file.name == 'a b.jpg'
+  assert 'photos without an object, kept as such: 1, such as empty.jpg' in found.notes

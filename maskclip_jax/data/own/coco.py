@@ -11,7 +11,7 @@ from maskclip_jax.data.builders import coco_json
 from maskclip_jax.data.builders.files import check_ids, read_labels
 from maskclip_jax.data.builders.raw import RawFile
 from maskclip_jax.data.captioned import short_key
-from maskclip_jax.data.own import classes, files
+from maskclip_jax.data.own import classes, files, shapes
 from maskclip_jax.data.own.annotated import (
   Annotated,
   LabelledPhoto,
@@ -79,6 +79,7 @@ def read(given: OwnData) -> Annotated:
   words, index, notes = _classes(opened, given)
   joiner = _Joiner(words, index, notes)
   splits: dict[str, list[LabelledPhoto]] = {}
+  tally = shapes.Tally()
   for split in dict.fromkeys(one.split for one in opened):
     here = [one for one in opened if one.split == split]
     found = joiner.join(here)
@@ -87,6 +88,8 @@ def read(given: OwnData) -> Annotated:
     by_folder = {} if split else files.by_folder(found)
     keys = _keys(found)
     for name, photo in found.items():
+      if not photo.objects and photo.segments is None:
+        tally.add(shapes.NO_OBJECT, name)
       read_one = functools.partial(_labels, photo)
       mine = split or by_folder.get(name, 'train')
       splits.setdefault(mine, []).append(
@@ -95,10 +98,12 @@ def read(given: OwnData) -> Annotated:
   kinds = {one.panoptic for one in opened}
   fields = ('segments',) * (True in kinds) + ('instances',) * (False in kinds)
   if fields == ('instances',):
-    joiner.notes.append('panoptic maps are painted from objects, small over large')
+    joiner.notes.append(shapes.PAINTED)
   maps = [_folder(one) for one in opened if one.panoptic]
   sources = (given.images, *given.annotations, *maps)
-  return Annotated(words, splits, fields, sources, notes=tuple(joiner.notes))
+  return Annotated(
+    words, splits, fields, sources, notes=(*joiner.notes, *tally.notes())
+  )
 
 
 def _open(path: pathlib.Path) -> _File:

@@ -80,6 +80,7 @@ class Tally:
 NO_OUTLINE = 'outlines of fewer than three points, left out'
 OUTSIDE = 'outlines that leave their photo, cut off at its border'
 RECTANGLES = 'rectangles, taken as outlines of their objects'
+PAINTED = 'panoptic maps are painted from objects, small over large'
 NO_OBJECT = 'photos without an object, kept as such'
 
 
@@ -214,8 +215,7 @@ def dataset(
     splits.setdefault(split, []).append(
       LabelledPhoto(key, one.file, functools.partial(_labels, one.read, ids))
     )
-  painted = 'panoptic maps are painted from the objects, small ones over large'
-  told = (*notes, *guessed, painted)
+  told = (*notes, *guessed, PAINTED)
   return Annotated(words, splits, ('instances',), tuple(sources), notes=told)
 
 

@@ -5,6 +5,7 @@ half, too. Words that suit a few photos by chance mostly fail there.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -97,7 +98,7 @@ class Naming:
     self._weights = weights.astype(np.float64)
     self._half = held_out[regions.photos].astype(int)
 
-  @property
+  @functools.cached_property
   def in_both(self) -> Bool[np.ndarray, ' k']:
     """Which classes occur in both halves."""
     first, second = (wanted > 0 for _, _, wanted in self.counts(self.regions.classes))
