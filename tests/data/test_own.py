@@ -228,6 +228,21 @@ def test_the_doctor_finds_what_only_a_person_can_know(tmp_path):
   assert 'data list' not in ''.join(map(report.remedy, report.groups))
 
 
+def test_areas_and_boxes_of_other_meanings(tmp_path):
+  """The area of the box, and two corners, as some tools write them."""
+
+  def change(data):
+    for row in data['annotations']:
+      row |= {'area': 9e5, 'bbox': [0, 0, 1, 1]}
+    data['annotations'][0] |= {'area': 120, 'bbox': [8, 1, 9, 20]}
+
+  build('mine', None, tmp_path / 'data', own=write_coco(tmp_path, change))
+  table = rows('mine', 'train', tmp_path / 'data')['0']['instances']
+  assert table['area'].tolist() == [120, 126]
+  assert table['bbox'].tolist() == [[8, 1, 9, 20], [18, 2, 7, 18]]
+  assert check('mine', tmp_path / 'data').ok
+
+
 def test_masks_that_are_mostly_ignored(tmp_path):
   values = np.where(mask() == 1, 255, 7).astype(np.uint8)
   values[10:14] = 255

@@ -10,6 +10,7 @@ from own_labels import COLOUR_TABLE, coloured, mask, write_coco, write_masks
 from PIL import Image
 from raw_files import png
 
+from maskclip_jax.data.build import build
 from maskclip_jax.data.own import Annotated, OwnData, open_own
 from maskclip_jax.data.own.photos import stored_photo
 
@@ -295,3 +296,11 @@ def tiff(values: np.ndarray) -> bytes:
   buffer = io.BytesIO()
   Image.fromarray(values).save(buffer, 'TIFF')
   return buffer.getvalue()
+
+
+def test_a_mask_that_cannot_be_decoded_names_its_photo(tmp_path):
+  """Also where area and box are listed, so that nothing has to be measured."""
+  runs = {'size': [24, 32], 'counts': [25]}
+  change = first(segmentation=runs, area=25, bbox=[0, 0, 2, 24])
+  with pytest.raises(ValueError, match=r'a\.jpg: the mask of object 1 cannot be decod'):
+    build('mine', None, tmp_path / 'data', own=write_coco(tmp_path, change))

@@ -16,6 +16,9 @@ from maskclip_jax.data.masks import MASK_ERRORS, check_near, run_lengths
 from maskclip_jax.data.records import Record
 
 _END_OF_JPEG = b'\xff\xd9'
+# Outlines and pixels differ at the border: this much of the area of objects that are
+# larger than so many pixels, and so many pixels of a box, are no mistake.
+_FAR, _SMALL, _SLACK = 0.5, 100, 2
 
 
 def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
@@ -138,9 +141,20 @@ def measured_segments(
 
 
 def measured_objects(
-  file: RawFile, rows: Sequence[Mapping[str, Any]], size: tuple[int, int]
+  file: RawFile,
+  rows: Sequence[Mapping[str, Any]],
+  size: tuple[int, int],
+  *,
+  correct: bool = False,
 ) -> list[Mapping[str, Any]]:
   """Rows of objects; areas and boxes that they lack are those of their masks.
+
+  Args:
+    file: their photo, for messages.
+    rows: of objects.
+    size: height and width of the photo.
+    correct: measure also areas and boxes that are far off. Some tools write the area of
+      the box, or two corners in place of a corner and a size.
 
   Raises:
     ValueError: a mask that cannot be decoded; names its object.
@@ -148,10 +162,11 @@ def measured_objects(
   complete = []
   for row in rows:
     try:
-      if row['area'] is None or row['bbox'] is None:
+      if correct or row['area'] is None or row['bbox'] is None:
         mask = run_lengths(row['segmentation'], size)
-        box = coco_mask.toBbox(mask).tolist()
-        row = _completed(row, float(coco_mask.area(mask)), box)
+        area, box = float(coco_mask.area(mask)), coco_mask.toBbox(mask).tolist()
+        row = _completed(row, area, box)
+        row = _corrected(row, area, box) if correct else row
       else:
         check_near(row['segmentation'], size)
     except MASK_ERRORS as error:
@@ -167,6 +182,23 @@ def _completed(
 ) -> Mapping[str, Any]:
   measured = {'area': area, 'bbox': bbox}
   return {**row, **{n: v for n, v in measured.items() if row[n] is None}}
+
+
+def _corrected(
+  row: Mapping[str, Any], area: float, bbox: list[float]
+) -> Mapping[str, Any]:
+  """A row with the area and the box of its mask in place of its own, if far off."""
+  larger = max(area, row['area'])
+  far = larger > _SMALL and abs(area - row['area']) > _FAR * larger
+  (x, y, width, height), (left, top, w, h) = row['bbox'], bbox
+  outside = (
+    left < x - _SLACK
+    or top < y - _SLACK
+    or left + w > x + width + _SLACK
+    or top + h > y + height + _SLACK
+  )
+  changed = {'area': area} if far else {}
+  return {**row, **changed, **({'bbox': bbox} if outside and area else {})}
 
 
 def _box(xs: Int64[ndarray, ' n'], ys: Int64[ndarray, ' n']) -> list[float]:

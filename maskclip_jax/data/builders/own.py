@@ -120,7 +120,7 @@ def _record(
   found: dict[str, Any] = {}
   objects, segments = labels.objects, labels.segments
   if 'instances' in fields:
-    objects = measured_objects(photo.file, objects or (), size)
+    objects = measured_objects(photo.file, objects or (), size, correct=True)
   if segments is not None:
     check_size(photo.file, segments.values.shape, size)
     rows = measured_segments(segments.rows, segments.values)
