@@ -1,4 +1,4 @@
-"""A server of the model that comes with the package, in this process."""
+"""A server in a thread of this process."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ from maskclip_jax.deploy.server import Settings, create_app, running
 ((MODEL, BUNDLE),) = zoo.shipped().items()
 SCENES = sorted(BUNDLE.with_name('scenes').glob('*.jpg'))
 # One small canvas and no batches: what is compiled is most of the time.
-CANVAS = (128, 192)
+CANVAS = (64, 96)
 SMALL = {'canvases': (CANVAS,), 'batch': 1}
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from served import SCENES, serving
+from served import MODEL, SCENES, serving
 
 import maskclip_jax
 
@@ -22,7 +22,7 @@ WORDS = 'disk; bar; stuff:water; stuff:tiles'
 
 @pytest.fixture(scope='module')
 def address():
-  with serving(maskclip_jax.load('clip_baseline_miniature')) as client:
+  with serving(maskclip_jax.load(MODEL), canvases=((128, 192),)) as client:
     yield str(client.base_url)
 
 

@@ -438,7 +438,9 @@ $('thresholds').oninput = () => {
 $('masks').onchange = paint;
 $('view').onpointermove = point;
 $('view').onpointerdown = point;
-$('view').onpointerleave = () => {
+$('view').onpointerleave = (event) => {
+  // A finger that taps leaves at once, and the tip is what it tapped for.
+  if (event.pointerType === 'touch') return;
   $('tip').hidden = true;
   light(0);
 };
