@@ -4,6 +4,7 @@ import dataclasses
 
 import ade_run
 import ade_scenes
+import colour_model
 import numpy as np
 import pytest
 
@@ -142,6 +143,14 @@ def test_true_masks_count_as_the_judge_counts_them(metric):
   wanted = values['mIoU_gt' if metric == 'mIoU' else 'PQ']
   assert 20 < wanted < 99
   assert naming.quality(labels).held_out == pytest.approx(wanted, abs=1e-6)
+
+
+def test_vectors_that_are_not_finite_are_refused():
+  segmenter = colour_model.segmenter()
+  segmenter.model.vectors[...] = segmenter.model.vectors[...] * np.nan
+  run, source = ade_run.run(), ade_run.source()
+  with pytest.raises(ValueError, match='not finite: the weights'):
+    encode_regions(segmenter, source, [0], run.preprocessing(segmenter.preset))
 
 
 def test_data_by_name():

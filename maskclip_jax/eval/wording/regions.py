@@ -61,7 +61,8 @@ def encode_regions(
     on_progress: is told how many photos are done, of how many.
 
   Raises:
-    ValueError: the model cannot name given masks, or the photos have no region.
+    ValueError: the model cannot name given masks, or returns NaN; or the photos have
+      no region.
     RecordError: an example cannot be read.
   """
   encode = RegionEncoder(segmenter)
@@ -70,16 +71,21 @@ def encode_regions(
   def read(index: int):
     example = source[index]
     photo = variant.photo(example.photo, preprocessing)
-    return example.photo.shape[:2], photo, Regions.of(example.truth)
+    return example, photo, Regions.of(example.truth)
 
   parts = []
   items = read_ahead(read, indices, _READERS, 2 * _READERS)
-  for place, (original, photo, regions) in enumerate(items):
+  for place, (example, photo, regions) in enumerate(items):
     if len(regions):
       padded = tuple(-(-side // STRIDE) * STRIDE for side in photo.shape[:2])
-      geometry = Geometry(padded, padded, photo.shape[:2], original)
+      geometry = Geometry(padded, padded, photo.shape[:2], example.photo.shape[:2])
       vectors = np.asarray(encode(photo, regions, geometry), np.float32)
       vectors = vectors[: len(regions)]
+      if not np.isfinite(vectors).all():
+        raise ValueError(
+          f'the vectors of regions of {example.file_name} are not finite: the weights '
+          'are damaged, or half precision overflowed; try float32'
+        )
       vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
       photos = np.full(len(regions), place)
       parts.append((vectors, regions.classes, regions.areas, photos))
