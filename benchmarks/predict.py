@@ -5,7 +5,11 @@
   python benchmarks/predict.py --model ovseg_swin_b_vit_l14 --size 640x960 --parts \
     --output benchmarks/results/predict_ovseg.json     its proposals, and eight crops
 
-Without a bundle the weights are random, which costs the same time.
+  python benchmarks/predict.py --model masqclip_r50_vit_l14_336 ovseg_swin_b_vit_l14 \
+    --size 640x960 --output benchmarks/results/predict_beside.json    side by side
+
+Without a bundle the weights are random, which costs the same time. Of several models
+each is measured in a process of its own, and a table compares them.
 
 Runs `predict` twice in processes of their own, with an empty cache and with the cache
 that the first run left: seconds by the clock, peak memory, programs compiled. Then
@@ -43,6 +47,8 @@ from maskclip_jax.systems.crops import Crop
 RESULTS = pathlib.Path(__file__).parent / 'results' / 'predict.json'
 # Crops that go through OVSeg's CLIP at a time in this measurement.
 CROPS = 8
+# The whole call, among the stages.
+WHOLE = 'photo to prediction'
 WORDS = 'cup; spoon; saucer, plate; stuff:wooden table'
 
 
@@ -92,7 +98,7 @@ def stages(
     whole = jax.jit(lambda s, i, t: nnx.merge(graphdef, s)(i, t))
     programs |= {
       'proposals and classification': lambda: whole(state, images, bank),
-      'photo to prediction': lambda: segmenter(pixels, WORDS, **edges(size)),
+      WHOLE: lambda: segmenter(pixels, WORDS, **edges(size)),
     }
   rows = {}
   for name, program in programs.items():
@@ -143,9 +149,46 @@ def edges(size: str) -> dict[str, int]:
   return {'short_edge': min(sides(size)), 'long_edge': max(sides(size))}
 
 
+def beside(arguments: argparse.Namespace) -> dict[str, dict]:
+  """The measurements of several models, each made in a process of its own."""
+  measured = {}
+  with tempfile.TemporaryDirectory() as folder:
+    part = pathlib.Path(folder, 'one.json')
+    for model in arguments.model:
+      command = [sys.executable, __file__, '--model', model, '--output', str(part)]
+      for name in ('size', 'dtype', 'repeats'):
+        command += [f'--{name}', str(getattr(arguments, name))]
+      subprocess.run([*command, *['--parts'] * arguments.parts], check=True)
+      measured[model] = json.loads(part.read_text())
+  return measured
+
+
+def table(measured: dict[str, dict]) -> str:
+  """Seconds and memory of several models, a line each."""
+  head = ('model', 'photo', 'start', 'again', 'a photo', 'processor', 'peak GB')
+  rows = [head]
+  for model, content in measured.items():
+    starts = [run['seconds'] for run in content['command_line'].values()]
+    peaks = [run['peak_gb'] for run in content['command_line'].values()]
+    photo = content['stages'].get(WHOLE, {})
+    rows.append(
+      (
+        model,
+        content['photo'],
+        *(starts or ['', '']),
+        photo.get('median_s', ''),
+        photo.get('median_processor_s', ''),
+        max([*peaks, content['stages']['peak_gb']]),
+      )
+    )
+  return '\n'.join(
+    f'{row[0]:28}' + ''.join(f'{cell!s:>12}' for cell in row[1:]) for row in rows
+  )
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--model', default='masqclip_r50_vit_l14_336')
+  parser.add_argument('--model', nargs='+', default=['masqclip_r50_vit_l14_336'])
   parser.add_argument('--size', default='1024', help='of the photo: 1024, 640x960')
   parser.add_argument(
     '--parts', action='store_true', help='time the parts of the model alone'
@@ -154,20 +197,34 @@ def main():
   parser.add_argument('--repeats', type=int, default=5)
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
   arguments = parser.parse_args()
+  if len(arguments.model) > 1:
+    content = beside(arguments)
+    print(table(content))
+  else:
+    content = measure(arguments)
+  arguments.output.parent.mkdir(parents=True, exist_ok=True)
+  arguments.output.write_text(json.dumps(content, indent=1) + '\n')
+
+
+def measure(arguments: argparse.Namespace) -> dict:
+  """What the flags ask for, of one model."""
+  (name,) = arguments.model
   described = machine()
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     photo = folder / 'coffee.png'
     height, width = sides(arguments.size)
     Image.fromarray(skimage.data.coffee()).resize((width, height)).save(photo)
-    model = pathlib.Path(arguments.model)
+    model = pathlib.Path(name)
     if not model.is_dir():
-      model = random_bundle(arguments.model, folder / 'model')
+      model = random_bundle(name, folder / 'model')
     runs = {}
     starts = () if arguments.parts else ('first start', 'second start')
-    for name in starts:
-      runs[name] = start(model, photo, arguments.size, folder / 'cache', folder / 'out')
-      print(f'{name:32} {runs[name]}')
+    for which in starts:
+      runs[which] = start(
+        model, photo, arguments.size, folder / 'cache', folder / 'out'
+      )
+      print(f'{which:32} {runs[which]}')
     timed = stages(
       model,
       photo,
@@ -176,16 +233,14 @@ def main():
       arguments.repeats,
       arguments.parts,
     )
-  content = {
+  return {
     'machine': described,
-    'model': arguments.model,
+    'model': name,
     'photo': '{} x {}'.format(*sides(arguments.size)),
     'dtype': arguments.dtype,
     'command_line': runs,
     'stages': timed,
   }
-  arguments.output.parent.mkdir(parents=True, exist_ok=True)
-  arguments.output.write_text(json.dumps(content, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,8 @@ from maskclip_jax.train.config import TrainConfig, read
 # deformable layer.
 SMALL = {'depth': 26, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64}
 POINTS = {'sampling': {'points': 64}}
+_SWIN = {'swin': {'depths': [1, 1, 1, 1]}, 'decoder_layers': 1}
+_UNPROMPTED = {'proposals': _SWIN, 'clip': {'prompt_depth': 0}}
 
 STAGES: dict[str, dict[str, Any]] = {
   'teacher': {
@@ -50,11 +52,29 @@ STAGES: dict[str, dict[str, Any]] = {
     'task': 'segclip',
     'preset': 'segclip_tiny',
   },
+  'ovseg_proposals': {
+    'task': 'text_proposals',
+    'preset': 'ovseg_tiny',
+    'model': _UNPROMPTED,
+  },
+  'ovseg_pairs': {
+    'task': 'crop_tuning',
+    'preset': 'ovseg_tiny',
+    'model': _UNPROMPTED,
+  },
+  'ovseg_prompts': {
+    'task': 'mask_prompts',
+    'preset': 'ovseg_tiny',
+    'model': {'proposals': _SWIN},
+  },
 }
+_REGIONS = {'caption_tokens': 16, 'mapper': 'ovseg_clip', 'regions': True}
 # What a stage's batches are, where they are not photos with segments.
 DATA = {
   'clip': {'caption_tokens': 16, 'mapper': 'ovseg_clip'},
   'segclip': {'caption_tokens': 16, 'superpixel_patch': 16, 'mapper': 'segclip'},
+  'ovseg_pairs': _REGIONS,
+  'ovseg_prompts': _REGIONS,
 }
 
 
