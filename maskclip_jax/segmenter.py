@@ -364,6 +364,7 @@ class Segmenter:
     tasks = parse_tasks(task)
     words = self.vocabulary(vocabulary)
     preprocessing, config, scores = self._choices(choices)
+    postprocess.check_tasks(tasks, config)
     if config.region_threshold is not None:
       words = _with_rest(words)
     return Plan(words, tasks, preprocessing, config, scores, white)

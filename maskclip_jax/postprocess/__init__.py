@@ -45,6 +45,7 @@ __all__ = [
   'PostprocessConfig',
   'Results',
   'Segment',
+  'check_tasks',
   'class_probabilities',
   'instances',
   'panoptic',
@@ -124,6 +125,22 @@ class Results:
   instances: Instances | None = None
 
 
+def check_tasks(tasks: Collection[OutputKind], config: PostprocessConfig) -> None:
+  """Finds that results can be had together.
+
+  Raises:
+    ValueError: an unknown task, none, or one that `region_threshold` is not for.
+  """
+  unknown = set(tasks) - set(OUTPUT_KINDS)
+  if unknown or not tasks:
+    raise ValueError(f'tasks must be some of {OUTPUT_KINDS}, not {sorted(tasks)}')
+  if config.region_threshold is not None and set(tasks) != {'semantic'}:
+    raise ValueError(
+      "region_threshold is for the task 'semantic' alone, not for "
+      f'{", ".join(sorted(tasks))}'
+    )
+
+
 def postprocess(
   mask_logits: Float[Array, 'q h w'],
   scores: ClassScores,
@@ -148,18 +165,10 @@ def postprocess(
     tile: side of the tiles the work is cut into, in pixels.
 
   Raises:
-    ValueError: an unknown task, NaN in masks or scores, sizes that do not fit, or a
-      task that `region_threshold` is not for.
+    ValueError: as `check_tasks`, NaN in masks or scores, or sizes that do not fit.
   """
-  unknown = set(tasks) - set(OUTPUT_KINDS)
-  if unknown or not tasks:
-    raise ValueError(f'tasks must be some of {OUTPUT_KINDS}, not {sorted(tasks)}')
+  check_tasks(tasks, config)
   if (threshold := config.region_threshold) is not None:
-    if set(tasks) != {'semantic'}:
-      raise ValueError(
-        "region_threshold is for the task 'semantic' alone, not for "
-        f'{", ".join(sorted(tasks))}'
-      )
     found, _ = best_regions(
       mask_logits, scores, geometry, threshold, rest=rest, tile=tile
     )

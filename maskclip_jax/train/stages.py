@@ -115,6 +115,8 @@ def run_pipeline(
       result = train(stage, directory, command=command, say=say, compiling=compiling)
       if not result.finished:
         break
+      # One process writes the bundle that all start the next stage from.
+      multihost_utils.sync_global_devices(name)
   return result
 
 
