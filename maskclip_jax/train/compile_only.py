@@ -15,11 +15,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from maskclip_jax import jax_settings
 from maskclip_jax.nn.layers import compiling_for
 from maskclip_jax.systems.system import sampling_form
-from maskclip_jax.train.config import read
+from maskclip_jax.train.config import TrainConfig, read
 from maskclip_jax.train.flops import count_flops
 from maskclip_jax.train.mesh import make_mesh
 from maskclip_jax.train.step import make_program, step_memory
@@ -137,15 +138,10 @@ def compile_step(
   Raises:
     ValueError: parts of the configuration that do not fit each other.
   """
-  config = read({**values, 'start': {}})
-  mesh = make_mesh(config.mesh, devices)
-  program = make_program(config, mesh)
   start = time.perf_counter()
-  platform = devices[0].platform
-  with compiling_for(platform):
-    traced = program.trace()
-  compiled = traced.lower(lowering_platforms=(platform,)).compile()
+  config, mesh, traced, compiled = compiled_program(values, devices)
   seconds = time.perf_counter() - start
+  platform = devices[0].platform
   arguments, temporaries = step_memory(compiled)
   kind = devices[0].device_kind
   gib = HBM.get(kind)
@@ -162,6 +158,19 @@ def compile_step(
     collectives=collectives(compiled.as_text()),
     capacity=None if gib is None else gib * 2**30,
   )
+
+
+def compiled_program(
+  values: Mapping[str, Any], devices: Sequence[jax.Device]
+) -> tuple[TrainConfig, Mesh, jax.stages.Traced, jax.stages.Compiled]:
+  """The real step of a configuration, traced and compiled; as `compile_step`."""
+  config = read({**values, 'start': {}})
+  mesh = make_mesh(config.mesh, devices)
+  platform = devices[0].platform
+  with compiling_for(platform):
+    traced = make_program(config, mesh).trace()
+  compiled = traced.lower(lowering_platforms=(platform,)).compile()
+  return config, mesh, traced, compiled
 
 
 def collectives(program: str) -> dict[str, tuple[int, int]]:

@@ -1,0 +1,174 @@
+"""Where a TPU chip spends its time, by estimates of its own compiler; no TPU needed.
+
+    pip install libtpu
+    python benchmarks/cycles.py --topology v5e:2x2 --model masqclip_r50_vit_l14_336 \
+      --stage predict
+    python benchmarks/cycles.py --stage masq       # a training step, published sizes
+    python benchmarks/cycles.py --stage teacher --json teacher.json
+
+One chip, one photo, bfloat16. Prints per part the cycles that the compiler counts and
+the rows of gathers, of which it says nothing (`hlo_cycles.py`), photos a second and the
+share of the chip's peak that follow, and the roofline: the time that the operations
+take at peak, and that the memory takes to deliver what the compiler says is read and
+written (the body of a loop once). Kernels of our own are not in the sums where the
+compiler says nothing of them; how often they run is told. Full-size models take some
+minutes and up to 6 GB.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+
+CONFIGS = {'teacher': 'masqclip:stage=teacher', 'masq': 'masqclip:stage=masq'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """Operations a second in bfloat16, bytes a second, and the clock in Hz."""
+
+  flops: float
+  bandwidth: float
+  clock: float
+
+
+CHIPS = {
+  'TPU v4': Chip(275e12, 1228e9, 1.05e9),
+  'TPU v5 lite': Chip(197e12, 819e9, 1.5e9),
+  'TPU v6 lite': Chip(918e12, 1640e9, 1.75e9),
+}
+
+
+def compiled_forward(model: str, size: int, device):
+  """The program of a photo and 64 words, compiled for one chip, and its jaxpr."""
+  import jax
+  import jax.numpy as jnp
+  from flax import nnx
+  from jax.sharding import SingleDeviceSharding
+
+  from maskclip_jax import zoo
+  from maskclip_jax.nn.layers import compiling_for
+  from maskclip_jax.systems.contract import Images, TextBank
+  from maskclip_jax.systems.system import find_system
+
+  preset, place = zoo.find_preset(model), SingleDeviceSharding(device)
+
+  def array(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+  def build():
+    system = find_system(preset.system)
+    return system.model(preset.config, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+
+  graphdef, state = nnx.split(nnx.eval_shape(build))
+  state = jax.tree.map(lambda x: array(x.shape, x.dtype), state)
+  hw = array((1, 2), jnp.int32)
+  images = Images(array((1, size, size, 3), jnp.uint8), hw, hw)
+  vectors = array((64, preset.config.clip.embed_dim), jnp.float32)
+  text = TextBank(vectors, *[array((64,), jnp.bool)] * 4)
+  with compiling_for('tpu'):
+    program = jax.jit(lambda s, i, t: nnx.merge(graphdef, s)(i, t))
+    traced = program.trace(state, images, text)
+  return traced, traced.lower(lowering_platforms=('tpu',)).compile()
+
+
+def compiled_stage(config: str, overrides, device):
+  """A training step of one photo, compiled for one chip, and its jaxpr."""
+  from maskclip_jax.train import config_files
+  from maskclip_jax.train.compile_only import compiled_program
+
+  values = config_files.load(config, overrides)
+  *_, traced, compiled = compiled_program(values, [device])
+  return traced, compiled
+
+
+def report(traced, compiled, kind: str) -> dict:
+  """All figures of a compiled program of one photo."""
+  from hlo_cycles import Program
+
+  from maskclip_jax.train.flops import count_flops
+
+  chip = CHIPS[kind]
+  parts = Program(compiled.as_text()).parts()
+  flops, costs = count_flops(traced.jaxpr), compiled.cost_analysis()
+  least, most = (sum(part.cycles()[i] for part in parts.values()) for i in (0, 1))
+  return {
+    'chip': kind,
+    'parts': {
+      name: {**dataclasses.asdict(part), 'cycles': part.cycles()}
+      for name, part in parts.items()
+    },
+    'cycles': (least, most),
+    'photos_a_second': (chip.clock / most, chip.clock / least),
+    'share_of_peak': tuple(
+      flops * chip.clock / (cycles * chip.flops) for cycles in (most, least)
+    ),
+    'tflop': flops / 1e12,
+    'roofline_ms': {
+      'operations': 1e3 * flops / chip.flops,
+      'memory': 1e3 * costs.get('bytes accessed', 0.0) / chip.bandwidth,
+    },
+  }
+
+
+def text_of(found: dict) -> str:
+  """The report as people read it."""
+  lines = [
+    f'{"part":22}{"counted, M":>12}{"rows, M":>10}{"cycles, M":>20}{"kernels":>9}'
+  ]
+  for name, part in found['parts'].items():
+    span = '{:.2f} to {:.2f}'.format(*(c / 1e6 for c in part['cycles']))
+    lines.append(
+      f'{name:22}{part["counted"] / 1e6:12.2f}{part["rows"] / 1e6:10.2f}{span:>20}'
+      f'{part["kernels"]:9}'
+    )
+  cycles = '{:.1f} to {:.1f}'.format(*(c / 1e6 for c in found['cycles']))
+  speed = '{:.1f} to {:.1f}'.format(*found['photos_a_second'])
+  share = '{:.1%} to {:.1%}'.format(*found['share_of_peak'])
+  roofline = found['roofline_ms']
+  lines += [
+    f'{found["chip"]}: {cycles} M cycles a photo, {speed} photos/s, {share} of peak',
+    f'roofline: {roofline["operations"]:.2f} ms for {found["tflop"]:.2f} TFLOP, '
+    f'{roofline["memory"]:.2f} ms for the memory',
+  ]
+  if any(part['kernels'] for part in found['parts'].values()):
+    lines.append('kernels of our own are not in these sums')
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('--topology', default='v5e:2x2', help='(%(default)s)')
+  parser.add_argument('--model', default='masqclip_r50_vit_l14_336')
+  parser.add_argument('--size', type=int, default=1024, help='of the photo')
+  parser.add_argument('--stage', default='predict', choices=['predict', *CONFIGS])
+  parser.add_argument('--argument', default='', help='of the configuration: runlocal')
+  parser.add_argument('--text', type=pathlib.Path, help='keep the compiled program')
+  parser.add_argument('--json', type=pathlib.Path, help='a report for programs')
+  options = parser.parse_args()
+  # The TPU compiler works here; there is no TPU to look for.
+  os.environ |= {
+    'JAX_PLATFORMS': 'cpu',
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  }
+  from maskclip_jax.train.compile_only import devices_of
+
+  device = devices_of(options.topology)[0]
+  if options.stage == 'predict':
+    program = compiled_forward(options.model, options.size, device)
+  else:
+    config = ','.join(filter(None, [CONFIGS[options.stage], options.argument]))
+    program = compiled_stage(config, ['--config.data.batch_size=1'], device)
+  if options.text is not None:
+    options.text.write_text(program[1].as_text())
+  found = report(*program, device.device_kind)
+  print(text_of(found))
+  if options.json is not None:
+    options.json.write_text(json.dumps(found, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()
