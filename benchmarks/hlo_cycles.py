@@ -20,7 +20,7 @@ PARTS = (
   ('deformable sampling', 'ops/(deformable|sampling|pyramid)'),
   ('backbone', 'nn/(resnet|swin|convnext)'),
   ('pixel decoder', 'nn/(pixel_decoder|deformable|fpn)'),
-  ('mask decoder', 'nn/(mask_decoder|pooled_decoder|detr_decoder)'),
+  ('mask decoder', 'nn/(mask_decoder|pooled_decoder|detr_decoder)|systems/mask2former'),
   ('CLIP', 'nn/clip|systems/(crops|regions|masqclip|maskclip|ovseg|fcclip)'),
   ('losses', 'losses/'),
   ('optimiser', 'train/optim|optax'),
@@ -157,13 +157,13 @@ class Program:
   def _files(self, rhs: str) -> Sequence[str]:
     """Files that an operation comes from, the innermost first."""
     frame = re.search(r'stack_frame_id=(\d+)', rhs)
-    found, number, seen = [], int(frame[1]) if frame else 0, set()
-    while number in self._tables['StackFrames'] and number not in seen:
-      seen.add(number)
+    found, number = [], int(frame[1]) if frame else 0
+    while number in self._tables['StackFrames']:
       fields = _fields(self._tables['StackFrames'][number])
       place = _fields(self._tables['FileLocations'][fields['file_location_id']])
       found.append(self._tables['FileNames'][place['file_name_id']])
-      number = fields.get('parent_frame_id', 0)
+      # One more than the frame's number: 1 is none.
+      number = fields.get('parent_frame_id', 1) - 1
     return found
 
 

@@ -127,6 +127,7 @@ def _mine(name: str, job: MiningJob, say: Say) -> None:
     ValueError: processes that do not belong to this run mine the same pairs.
   """
   mined = mine(job, progress=lambda done, of: say(f'{name}: {done:,} of {of:,} photos'))
+  now = '' if mined.fresh else ', done before'
   if jax.process_count() > 1:
     # Each took files that no other was busy with.
     multihost_utils.sync_global_devices(name)
@@ -136,5 +137,4 @@ def _mine(name: str, job: MiningJob, say: Say) -> None:
       f'{mined.elsewhere} files of {job.out} are being mined by other processes: start '
       'again when they are done'
     )
-  now = '' if mined.fresh else ', done before'
   say(f'{name}: {mined.pairs:,} pairs{now}; report: {mined.report}')

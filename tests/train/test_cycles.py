@@ -25,8 +25,8 @@ FileLocations
 
 StackFrames
 1 {file_location_id=1 parent_frame_id=1}
-2 {file_location_id=2 parent_frame_id=2}
-3 {file_location_id=3 parent_frame_id=2}
+2 {file_location_id=2 parent_frame_id=1}
+3 {file_location_id=3 parent_frame_id=3}
 
 %fused (p: f32[9,4]) -> f32[8,4] {
   ROOT %g = f32[8,4]{1,0} gather(%p, %i), slice_sizes={1,4}
