@@ -115,6 +115,8 @@ def build(
     BuildError: the disk is full or not writable, another build is running, or the
       dataset was built before from other files of one's own.
   """
+  if workers is not None and workers < 0:
+    raise ValueError(f'--workers is how many work at once, and not {workers}')
   final = dataset_path(name, data_dir)
   if own is not None:
     make_builder, options = _own_builder(name, read_as, on_error, own), {}
@@ -222,12 +224,12 @@ def _own_builder(
 
   if read_as is not None or on_error != 'stop':
     raise ValueError('photos of your own are built whole: no read_as, no on_error')
-  _check_own_name(name)
+  _check_own_name(name, [card.name for card in registry.list_datasets()])
   return functools.partial(OwnPhotos, name=name, given=own)
 
 
-def _check_own_name(name: str) -> None:
-  taken = {view.partition('/')[0] for view in view_names()}
+def _check_own_name(name: str, more: Sequence[str] = ()) -> None:
+  taken = {*more, *(view.partition('/')[0] for view in view_names())}
   if not name.isidentifier() or name in taken:
     raise ValueError(
       f'{name!r} cannot be the name of a dataset of your own: take letters, digits and '

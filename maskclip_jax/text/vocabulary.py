@@ -57,11 +57,12 @@ class Vocabulary:
     object.__setattr__(self, 'classes', tuple(self.classes))
     if not self.classes:
       raise ValueError("the vocabulary is empty: name a class, such as 'cat; dog'")
-    seen = set()
-    for category in self.classes:
-      if normal(category.name) in seen:
-        raise ValueError(f'two classes are called {shown(category.name)}: rename one')
-      seen.add(normal(category.name))
+    seen: dict[str, str] = {}
+    for name in (category.name for category in self.classes):
+      if (other := seen.get(normal(name))) is not None:
+        also = f' and {shown(other)}, which is one name' if other != name else ''
+        raise ValueError(f'two classes are called {shown(name)}{also}: rename one')
+      seen[normal(name)] = name
     numbers = [c.id for c in self.classes if c.id is not None]
     if len(set(numbers)) < len(numbers):
       double = next(n for n in numbers if numbers.count(n) > 1)

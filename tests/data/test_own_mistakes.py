@@ -11,7 +11,7 @@ from PIL import Image
 from raw_files import png
 
 from maskclip_jax.data.build import build
-from maskclip_jax.data.own import Annotated, OwnData, open_own
+from maskclip_jax.data.own import Annotated, OwnData, groups, open_own
 from maskclip_jax.data.own.photos import stored_photo
 
 
@@ -60,6 +60,10 @@ COCO = {
     {'change': lambda data: data['categories'][1].update(name='Car')},
     "labels.json: two classes are called 'Car'",
   ),
+  'names that differ in case': (
+    {'change': lambda data: data['categories'][1].update(name='CAR ')},
+    "labels.json: two classes are called 'CAR' and 'car', which is one name: rename",
+  ),
   'a number twice': (
     {'change': category(0, id=1, name='bus')},
     "lists category 1 as 'bus', and labels.json as 'car': give every class one number",
@@ -80,6 +84,33 @@ def test_coco_is_refused_in_one_line(mistake, tmp_path):
   with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
     opened(write_coco(tmp_path, **options))
   assert '\n' not in str(error.value)
+
+
+def test_photos_in_a_file_and_flags_of_another_form(tmp_path):
+  given = write_coco(tmp_path)
+  with pytest.raises(ValueError, match=r'labels\.json is a file: give the folder'):
+    opened(dataclasses.replace(given, images=tmp_path / 'labels.json'))
+  with pytest.raises(ValueError, match='--from coco does not read --masks: leave'):
+    dataclasses.replace(given, masks=tmp_path)
+  with pytest.raises(ValueError, match='--from masks does not read --annotations'):
+    dataclasses.replace(given, form='masks')
+
+
+def test_a_photo_that_is_none_is_told_without_addresses(tmp_path):
+  given = write_coco(tmp_path)
+  (tmp_path / 'photos/a.jpg').write_text('no photo')
+  with pytest.raises(ValueError, match=r'a\.jpg is not .* \(8 bytes, of no known form'):
+    opened(given)
+
+
+def test_blanks_around_names_and_groups_by_one_of_several_words(tmp_path):
+  def change(data):
+    data['categories'][0].update(name=' car,  van ')
+
+  given = dataclasses.replace(write_coco(tmp_path, change), seen=('van', 'car'))
+  data = opened(given)
+  assert [category.name for category in data.classes.classes] == ['car, van', 'dog']
+  assert groups(given, data) == {'seen': ('car, van',), 'unseen': ('dog',)}
 
 
 def test_files_that_are_not_there_or_no_json(tmp_path):
@@ -221,6 +252,12 @@ def test_masks_and_photos_that_have_no_other(tmp_path):
   (tmp_path / 'photos/b.JPG').unlink()
   with pytest.raises(FileNotFoundError, match=r'1 of 2 masks .* no photo .*\(b\.png\)'):
     opened(given)
+
+
+def test_masks_are_found_in_any_case(tmp_path):
+  given = write_masks(tmp_path)
+  (tmp_path / 'masks/a.png').rename(tmp_path / 'masks/A.PNG')
+  assert len(opened(given).splits['train']) == 3
 
 
 def test_masks_may_lie_among_the_photos(tmp_path):

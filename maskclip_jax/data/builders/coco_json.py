@@ -133,7 +133,10 @@ def category(file: RawFile, row: Mapping[str, Any]) -> tuple[int, str]:
   """
   number, name = _number(file, row, 'id'), _field(file, row, 'name')
   if not isinstance(name, str):
-    raise ValueError(f"{file.path}: 'name' of category {number} is {shown(name)}")
+    raise ValueError(
+      f"{file.path}: 'name' of category {number} is {shown(name)}, and not a text: "
+      'write the name of the class'
+    )
   return number, name
 
 

@@ -38,8 +38,11 @@ def read_photo(file: RawFile) -> tuple[bytes, tuple[int, int]]:
       if image.format != 'JPEG' or _END_OF_JPEG not in data[-64:]:
         image.load()
   except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    # Its text is an address in memory.
+    strange = isinstance(error, UnidentifiedImageError)
+    why = 'of no known format' if strange else error
     raise ValueError(
-      f'{file.path} is not a readable photo ({len(data)} bytes, {error}): download it '
+      f'{file.path} is not a readable photo ({len(data)} bytes, {why}): download it '
       'or its archive again'
     ) from error
   return data, (height, width)

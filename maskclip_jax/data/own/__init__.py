@@ -59,16 +59,23 @@ def groups(given: OwnData, data: Annotated) -> dict[str, tuple[str, ...]]:
     ValueError: a class is in both, or is none.
   """
   names = [category.name for category in data.classes.classes]
+  # A name with a comma can only be given by its words.
+  meant = {word: c.name for c in data.classes.classes for word in c.words}
+  meant |= {name: name for name in names}
   for name in (*given.seen, *given.unseen):
-    if name not in names:
+    if name not in meant:
       raise unknown('class', name, names)
   if not given.seen and not given.unseen:
     return {}
-  if both := set(given.seen) & set(given.unseen):
+  chosen, others = (
+    tuple(dict.fromkeys(meant[name] for name in some))
+    for some in (given.seen, given.unseen)
+  )
+  if both := set(chosen) & set(others):
     raise ValueError(f'{min(both)!r} is in --seen and in --unseen: keep it in one')
   seen, unseen = (
-    mine or tuple(name for name in names if name not in others)
-    for mine, others in ((given.seen, given.unseen), (given.unseen, given.seen))
+    mine or tuple(name for name in names if name not in theirs)
+    for mine, theirs in ((chosen, others), (others, chosen))
   )
   if not seen or not unseen:
     raise ValueError('every class is among --seen or --unseen: name some of them only')
@@ -100,7 +107,10 @@ def _drawn(data: Annotated, given: OwnData) -> Annotated:
   photos = next(iter(data.splits.values()))
   count = max(1, round(given.val * len(photos)))
   if count >= len(photos):
-    raise ValueError(f'{len(photos)} photos cannot be split by --val {given.val:g}')
+    raise ValueError(
+      f'--val {given.val:g} of {len(photos)} photos leaves none to train on: give '
+      'more photos, or leave --val out'
+    )
   ranked = sorted(photos, key=lambda photo: _rank(photo, given.seed))
   chosen = {photo.key for photo in ranked[:count]}
   splits = {

@@ -58,6 +58,9 @@ class OwnData:
       raise ValueError(
         f'--val is a share of the photos, such as 0.1, and not {self.val:g}'
       )
+    unread = 'annotations' if self.form == 'masks' else 'masks'
+    if getattr(self, unread):
+      raise ValueError(f'--from {self.form} does not read --{unread}: leave it out')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,7 +135,8 @@ def _classes(
   for one in sorted(opened, key=lambda one: not one.panoptic):
     for entry in one.data['categories']:
       number, name = coco_json.category(one.file, entry)
-      entry = {**entry, 'id': number}
+      name = ' '.join(name.split())
+      entry = {**entry, 'id': number, 'name': name}
       other, first = entries.setdefault(number, (entry, one.file))
       if other['name'] != name:
         raise ValueError(

@@ -56,7 +56,7 @@ def read(given: OwnData) -> Annotated:
       image = _image(element, file, labels, tally)
       if image.name in images:
         raise ValueError(
-          f'{file.path} lists {image.name}, as an earlier entry: keep one'
+          f'{file.path} lists {image.name}, which was listed before: keep one'
         )
       images[image.name] = image
   where = ' and '.join(file.path for file in opened)

@@ -7,6 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from maskclip_jax.data.builders import archives
 from maskclip_jax.data.builders.raw import RawFile, RawFiles
 from maskclip_jax.names import cut, shown
 
@@ -53,6 +54,8 @@ class FileIndex:
     self.root, self._what = pathlib.Path(root), what
     if not self.root.expanduser().exists():
       raise FileNotFoundError(f'there is no {root}: give the folder with the {what}')
+    if self.root.expanduser().is_file() and not str(root).endswith(archives.SUFFIXES):
+      raise ValueError(f'{root} is a file: give the folder with the {what}, or a zip')
     suffixes, others = tuple(suffixes), set()
     raw, self.files = RawFiles(root), dict[str, RawFile]()
     for folder, files in sorted(raw.folders().items()):

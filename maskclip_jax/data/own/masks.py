@@ -122,7 +122,7 @@ def _table(words: Vocabulary, given: OwnData) -> _Table:
     if category.id in given.ignore:
       raise ValueError(
         f'class {shown(category.name)} has the id {category.id}, which is not judged: '
-        'say --ignore none, or another value'
+        'say --ignore none, or leave the class out of --classes'
       )
     known[category.id] = True
     if category.color is not None:
@@ -172,14 +172,15 @@ def _pairs(
 
 
 def _by_stem(index: files.FileIndex) -> dict[str, str]:
-  """Path by stem; with the folders where stems alone are not unique.
+  """Path by stem in lower case; with case or folders where only these tell two apart.
 
   Raises:
     ValueError: two files differ in their ending alone.
   """
   paths = [path.rpartition('.')[0] for path in index.files]
   names = [path.rpartition('/')[2] for path in paths]
-  stems = names if len(set(names)) == len(names) else paths
+  lower = [name.lower() for name in names]
+  stems = next((some for some in (lower, names) if len(set(some)) == len(some)), paths)
   found: dict[str, str] = {}
   for stem, path in zip(stems, index.files, strict=True):
     if stem in found:

@@ -193,7 +193,8 @@ def _splits(
       inside = _listed_photos(place, photos, split, absolute)
       if not inside:
         raise FileNotFoundError(
-          f'{config.path} names {place} for {split}, where no photo is'
+          f'{config.path} names {place} for {split}, where no photo is: add photos, or '
+          f'remove {split} from it'
         )
       paths |= dict.fromkeys(inside)
     if paths:
