@@ -27,7 +27,6 @@ def photo(width, height, seed) -> bytes:
   ('preset', 'words'),
   [
     ('fcclip_tiny', 'cat, kitten; dog; stuff:floor'),  # several vectors a class
-    ('segclip_tiny', 'cat; stuff:background'),  # objects are pieces of a map
     ('mask2former_tiny', None),  # one vocabulary
   ],
 )
