@@ -12,7 +12,6 @@ made again.
 
 import argparse
 import json
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -67,13 +66,17 @@ def tuned(
   photos: int,
   data: pathlib.Path,
   val: pathlib.Path,
-  most_steps: int,
+  steps: int,
 ) -> pathlib.Path:
-  """The run that tunes the model on so many photos."""
+  """The run that tunes the model on so many photos, in so many steps if not 0."""
   workdir = out / f'{what}_{photos}'
-  # Ten evaluations, as the configuration has them.
-  steps = min(max(math.ceil(20 * photos / 8), 100), most_steps)
-  every = f'={max(steps // 10, 1)}'
+  cut = [
+    f'--config.total_steps={steps}',
+    # Ten evaluations, as the configuration has them.
+    *(
+      f'--config.{part}.every={max(steps // 10, 1)}' for part in ('eval', 'checkpoint')
+    ),
+  ]
   run(
     'train',
     '--config',
@@ -84,10 +87,8 @@ def tuned(
     f'--config.eval.evals={PROTOCOL}',
     f'--config.eval.data_dir={val}',
     f'--config.checkpoint.best={PROTOCOL}/PQ[base]',
-    f'--config.total_steps={steps}',
-    f'--config.eval.every{every}',
-    f'--config.checkpoint.every{every}',
     '--config.log.pictures=0',
+    *(cut if steps else ()),
   )
   return workdir
 
@@ -108,7 +109,7 @@ def main() -> None:
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--photos', default='10,50,200')
   parser.add_argument('--what', default='proposals,linear')
-  parser.add_argument('--steps', type=int, default=5_000, help='at most')
+  parser.add_argument('--steps', type=int, default=0, help='by the photos (0)')
   parser.add_argument('--val', type=int, default=40, help='scenes that choose')
   parser.add_argument('--test', type=int, default=100, help='scenes that are judged')
   given = parser.parse_args()
