@@ -63,7 +63,7 @@ def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
     '--result_canvas',
     metavar='HxW',
     default='2048x2048',
-    help='holds class ids at the size of the photo (%(default)s)',
+    help='holds ids of classes and segments at the size of the photo (%(default)s)',
   )
   group.add_argument(
     '--batch', type=int, default=1, help='photos of a call (%(default)s)'

@@ -22,8 +22,8 @@ from maskclip_jax.deploy import savedmodel, stablehlo
 from maskclip_jax.deploy.parity import local_platform, parity
 from maskclip_jax.deploy.programs import (
   Program,
+  number_inputs,
   photo_program,
-  score_numbers,
   text_program,
 )
 from maskclip_jax.deploy.run_artefact import load_program
@@ -46,8 +46,8 @@ class ArtefactConfig:
   Attributes:
     canvases: (height, width) of the photos' canvases, multiples of 32; empty for those
       that hold every photo of the preset's preprocessing, lying or upright.
-    result_canvas: (height, width) that holds class ids of the photo's own size; those
-      of larger photos have the size that the network sees.
+    result_canvas: (height, width) that holds ids of the photo's own size; those of
+      larger photos have the size that the network sees.
     batch: photos of a call.
     bucket: columns for words: classes, and the void column if the model has one.
     platforms: what one program is to run on, some of `stablehlo.PLATFORMS`.
@@ -197,13 +197,7 @@ def _write_photo(
   """Writes the program of a canvas; `compare` it where this machine can run it."""
   # It holds at least what the network sees.
   result_canvas = tuple(map(max, canvas, config.result_canvas))
-  program = photo_program(
-    segmenter,
-    words.arrays,
-    canvas,
-    config.batch,
-    result_canvas=result_canvas,
-  )
+  program = photo_program(segmenter, words.arrays, canvas, result_canvas, config.batch)
   name = 'photo_{}x{}'.format(*canvas)
   entry = _write(program, name, directory, config)
   entry |= {
@@ -268,7 +262,7 @@ def _manifest(
       'pixels': 'RGB 0..255 in the top left corner of the canvas, zeros beside; the '
       'program subtracts the mean and divides by the standard deviation',
     },
-    'numbers': {name: a.item() for name, a in score_numbers(segmenter).items()},
+    'numbers': {name: a.item() for name, a in number_inputs(segmenter).items()},
     'programs': programs,
   }
 

@@ -43,24 +43,23 @@ def parity(
     run: the same as it was written.
 
   Returns:
-    The platform, the photo's size, and by output the largest difference; of class ids
-    the number of pixels that differ.
+    The platform, the photo's size, and by output the largest difference; of ids the
+    number of pixels that differ.
   """
   batch, height, width, _ = program.inputs['pixels'].shape
   photo = made_up_photo(height * 3 // 4, width * 3 // 4)
   images = Images.from_arrays([photo] * batch, (height, width))
   hw = np.asarray(images.image_hw)
   inputs = {'pixels': np.asarray(images.pixels), 'image_hw': hw, 'result_hw': hw}
-  known = {name: a for name, a in inputs.items() if name in program.inputs}
-  found = {name: np.asarray(a) for name, a in run(program.inputs | known).items()}
+  found = {name: np.asarray(a) for name, a in run(program.inputs | inputs).items()}
   expected = _answer(segmenter, bank, images)
   differ = {
     name: float(np.abs(found[name] - expected[name]).max())
     for name in ('mask_logits', 'class_probabilities')
   }
-  if 'semantic' in found:
-    ids = found['semantic'][:, : photo.shape[0], : photo.shape[1]]
-    differ['semantic_pixels'] = int((ids != expected['semantic']).sum())
+  for name in {'semantic', 'panoptic'} & set(found):
+    ids = found[name][:, : photo.shape[0], : photo.shape[1]]
+    differ[f'{name}_pixels'] = int((ids != expected[name]).sum())
   return {'platform': local_platform(), 'photo': list(photo.shape[:2]), **differ}
 
 
@@ -76,10 +75,17 @@ def _answer(
   )
   photo = np.asarray(images.image_hw[0])
   sizes = Geometry(outputs.mask_hw[0], images.padded_hw[0], photo, photo)
-  order = segmenter.preset.postprocessing.semantic_order
-  ids = postprocess.semantic(outputs.mask_logits[0], scores, sizes, order=order)
+  results = postprocess.postprocess(
+    outputs.mask_logits[0],
+    scores,
+    bank.thing,
+    sizes,
+    segmenter.preset.postprocessing,
+    ('semantic', 'panoptic'),
+  )
   return {
     'mask_logits': np.asarray(outputs.mask_logits),
     'class_probabilities': np.asarray(scores.probabilities),
-    'semantic': ids,
+    'semantic': results.semantic,
+    'panoptic': results.panoptic,
   }

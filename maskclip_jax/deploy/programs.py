@@ -14,13 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from maskclip_jax import jax_settings, postprocess
 from maskclip_jax.checkpoints import params
 from maskclip_jax.ops.deformable import portable
+from maskclip_jax.postprocess import PostprocessConfig
+from maskclip_jax.postprocess.class_scores import ClassScores
 from maskclip_jax.postprocess.partition import Partition
-from maskclip_jax.postprocess.traced import semantic_ids
+from maskclip_jax.postprocess.traced import panoptic_ids, semantic_ids
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE, Images, Scores, TextBank
 
@@ -29,7 +31,9 @@ Arrays = dict[str, Array]
 # The weights of the text tower, which only the text program reads.
 TEXT_TOWER = 'clip/text/'
 # What of a text bank the photo program reads; `columns` is not in every bank.
-WORDS = ('embeddings', 'valid', 'void', 'seen', 'columns')
+WORDS = ('embeddings', 'valid', 'thing', 'void', 'seen', 'columns')
+# Numbers of the panoptic result.
+THRESHOLDS = ('object_threshold', 'overlap_threshold')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +70,15 @@ def photo_program(
   segmenter: Segmenter,
   words: Mapping[str, np.ndarray],
   canvas: tuple[int, int],
+  result_canvas: tuple[int, int],
   batch: int = 1,
-  *,
-  result_canvas: tuple[int, int] | None = None,
 ) -> Program:
   """The network and its post-processing for photos on one canvas.
 
   Inputs are `pixels` uint8 [batch, height, width, 3], each photo in the top left corner
   and zeros beside it; `image_hw` int32 [batch, 2], its size there; `result_hw` int32
-  [batch, 2], the size wanted of the class ids; the arrays of the words; and numbers,
-  the fields of `Scores` that the model reads. Results are
+  [batch, 2], the size wanted of the results; the arrays of the words; and the numbers
+  of `number_inputs`. Results are
 
       mask_logits          [batch, queries, h, w]; `mask_hw` of it covers the photo
                            with its padding to a multiple of 32
@@ -84,15 +87,19 @@ def photo_program(
       void_probability     [batch, queries]
       semantic             [batch, height, width], on the result's canvas; the best
                            column of every pixel in the top left `result_hw`, else -1
+      panoptic             the same of segments, from 1; 0 where there is none
+      segment_classes      [batch, queries]; the column of segment i + 1, -1 for none
+      segment_scores       [batch, queries]
+      segment_areas        [batch, queries], pixels
+
+  Systems whose objects are pieces of the semantic map have no panoptic result here.
 
   Args:
     segmenter: the model.
     words: from `words_of`; they give the shapes and are the example.
     canvas: (height, width), multiples of 32.
+    result_canvas: (height, width) that holds ids of classes and segments.
     batch: photos of a call.
-    result_canvas: (height, width) that holds the class ids; None for a program without
-      `semantic` and `result_hw`.
-
   """
   forward, weights = segmenter.as_function()
   weights, others = _divided(weights, text=False)
@@ -102,10 +109,7 @@ def photo_program(
   def function(weights: Arrays, inputs: Arrays) -> Arrays:
     image_hw = inputs['image_hw']
     padded_hw = -(-image_hw // STRIDE) * STRIDE
-    text = TextBank(
-      thing=jnp.zeros_like(inputs['valid']),
-      **{name: inputs[name] for name in WORDS if name in inputs},
-    )
+    text = TextBank(**{name: inputs[name] for name in WORDS if name in inputs})
     outputs = forward(
       weights | others,
       Images(inputs['pixels'], image_hw, padded_hw),
@@ -117,40 +121,76 @@ def photo_program(
     scores = jax.vmap(postprocess.class_probabilities, (0, None, None, 0))(
       outputs.class_logits, text.valid, text.void, outputs.objectness
     )
-    results = {
+    steps = (outputs.mask_hw, padded_hw, image_hw, inputs['result_hw'])
+    ids = jax.lax.map(
+      lambda one: _ids(*one, inputs, result_canvas, config),
+      (masks, scores, jnp.stack(steps, axis=-1)),
+    )
+    return {
       'mask_logits': masks.astype(jnp.float32),
       'mask_hw': outputs.mask_hw,
       'class_probabilities': scores.probabilities,
       'void_probability': scores.void,
+      **ids,
     }
-    if result_canvas:
-      steps = (outputs.mask_hw, padded_hw, image_hw, inputs['result_hw'])
-      results['semantic'] = jax.lax.map(
-        lambda one: semantic_ids(*one, result_canvas, config.semantic_order),
-        (masks, scores, jnp.stack(steps, axis=-1)),
-      )
-    return results
 
   whole = np.tile(np.array(canvas, np.int32), (batch, 1))
   example = {
     'pixels': np.zeros((batch, *canvas, 3), np.uint8),
     'image_hw': whole,
-    **({'result_hw': whole} if result_canvas else {}),
+    'result_hw': whole,
     **words,
-    **score_numbers(segmenter),
+    **number_inputs(segmenter),
   }
   return Program(function, weights, example)
 
 
-def score_numbers(segmenter: Segmenter) -> dict[str, np.ndarray]:
-  """The preset's choices of how scores are combined, as inputs."""
-  scores = segmenter.preset.scores
+def _ids(
+  masks: Float[Array, 'q h w'],
+  scores: ClassScores,
+  sizes: Int[Array, 'axis=2 step=4'],
+  inputs: Arrays,
+  canvas: tuple[int, int],
+  config: PostprocessConfig,
+) -> Arrays:
+  """The results of one photo that have a value for every pixel."""
+  ids = semantic_ids(masks, scores, sizes, canvas, config.semantic_order)
+  if config.objects != 'masks':
+    return {'semantic': ids}
+  found = panoptic_ids(
+    masks,
+    scores,
+    inputs['thing'],
+    sizes,
+    canvas,
+    reject_void=config.reject_void,
+    **{name: inputs[name] for name in THRESHOLDS},
+  )
+  return {
+    'semantic': ids,
+    'panoptic': found.ids,
+    'segment_classes': found.classes,
+    'segment_scores': found.scores,
+    'segment_areas': found.areas,
+  }
+
+
+def number_inputs(segmenter: Segmenter) -> dict[str, np.ndarray]:
+  """Numbers that may be chosen anew at every call, as the preset has them.
+
+  They are the fields of `Scores` that the model reads, and the two thresholds of
+  `PostprocessConfig`.
+  """
+  scores, config = segmenter.preset.scores, segmenter.preset.postprocessing
   kinds = {float: np.float32, bool: np.bool_}
   numbers = {name: getattr(scores, name) for name in sorted(segmenter.score_names)}
-  return {
+  inputs = {
     name: np.asarray(number, kinds[type(getattr(Scores, name))])
     for name, number in numbers.items()
   }
+  if config.objects == 'masks':
+    inputs |= {name: np.float32(getattr(config, name)) for name in THRESHOLDS}
+  return inputs
 
 
 def text_program(segmenter: Segmenter) -> Program | None:

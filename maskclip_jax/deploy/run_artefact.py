@@ -87,7 +87,7 @@ def prepare(photo, manifest):
   if entry is None:
     canvases = ', '.join('{}x{}'.format(*one['canvas']) for one in entries)
     raise SystemExit(f'a photo of {size[0]}x{size[1]} fits no canvas of {canvases}')
-  # Class ids have the photo's size where their canvas holds it, else the network's.
+  # Ids have the photo's size where their canvas holds it, else the network's.
   result = original if fits(original, entry['result_canvas']) else size
   pixels = np.zeros((entry['batch'], *entry['canvas'], 3), np.uint8)
   pixels[:, : size[0], : size[1]] = resize(photo, *size, rule)
@@ -136,10 +136,18 @@ def main():
   }
   outputs = load_program(entry)({**inputs, **words, **numbers})
   outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
-  outputs['semantic'] = ids = outputs['semantic'][:height, :width]
+  for name in {'semantic', 'panoptic'} & set(outputs):
+    outputs[name] = outputs[name][:height, :width]
   np.savez(arguments.out, names=names, things=things, **outputs)
-  for column in np.unique(ids):
-    print(f'{names[column]:24} {(ids == column).mean():6.1%}')
+  if 'panoptic' in outputs:
+    found = (outputs[f'segment_{name}'] for name in ('classes', 'scores', 'areas'))
+    for column, score, area in zip(*found, strict=True):
+      if column >= 0:
+        print(f'{names[column]:32} score {score:.2f} {area / (height * width):7.1%}')
+  else:
+    for column in np.unique(outputs['semantic']):
+      share = (outputs['semantic'] == column).mean()
+      print(f'{names[column]:32} {share:7.1%}')
 
 
 if __name__ == '__main__':

@@ -111,7 +111,7 @@ def test_what_is_not_an_artefact_is_not_replaced(miniature, tmp_path):
 def test_the_script_says_what_does_not_fit(miniature, tmp_path):
   words = Words.of(miniature, 'star; disk', 64)
   words.save(tmp_path / 'words.npz')
-  program = programs.photo_program(miniature, words.arrays, (64, 64))
+  program = programs.photo_program(miniature, words.arrays, (64, 64), (64, 64))
   shapes = {name: {'shape': list(a.shape)} for name, a in program.inputs.items()}
   entry = {'canvas': [64, 64], 'result_canvas': [64, 64], 'batch': 1, 'inputs': shapes}
   names, things, _ = run_artefact.read_words(tmp_path / 'words.npz', entry)
@@ -141,9 +141,7 @@ def test_every_system_is_one_program_for_three_platforms(preset, tmp_path):
   segmenter = Segmenter.from_preset(f'{preset}_tiny')
   closed = segmenter.preset.vocabulary is not None
   words = Words.of(segmenter, None if closed else 'cat; stuff:floor', 64)
-  program = programs.photo_program(
-    segmenter, words.arrays, (64, 96), result_canvas=(64, 96)
-  )
+  program = programs.photo_program(segmenter, words.arrays, (64, 96), (64, 96))
   stablehlo.write(program, tmp_path / 'photo.stablehlo', EVERYWHERE, None)
   read = jax.export.deserialize((tmp_path / 'photo.stablehlo').read_bytes())
   assert read.platforms == EVERYWHERE
@@ -174,12 +172,17 @@ def test_a_stranger_segments_a_photo(miniature, tmp_path):
     (wide, more, 'second'),
   ):
     found = np.load(tmp_path / f'{name}.npz')
-    expected = miniature(photo, vocabulary, 'semantic')
+    expected = miniature(photo, vocabulary, 'semantic, panoptic')
     np.testing.assert_array_equal(found['semantic'], expected.semantic)
+    np.testing.assert_array_equal(found['panoptic'], expected.panoptic)
+    classes = found['segment_classes'][: len(expected.segments)]
+    assert classes.tolist() == [s.class_index for s in expected.segments]
+    assert expected.segments
     assert tuple(found['names'].tolist()) == expected.names
   manifest = json.loads((place / artefact.MANIFEST).read_text())
   (entry,) = manifest['programs']['photo']
   assert entry['parity']['semantic_pixels'] == 0
+  assert entry['parity']['panoptic_pixels'] == 0
   assert (place / artefact.CARD).read_text()
   # float32 sums in another order; logits reach about 30.
   assert entry['parity']['mask_logits'] < 3e-4
