@@ -105,8 +105,8 @@ def _settings(arguments: argparse.Namespace):
     'canvases': tuple(map(_canvas, arguments.canvas)) or None,
     'batch': arguments.batch,
     'queue': arguments.queue,
-    'max_bytes': _times(arguments.max_mb, 1e6),
-    'max_pixels': _times(arguments.max_megapixels, 1e6),
+    'max_bytes': _millions('max_mb', arguments.max_mb),
+    'max_pixels': _millions('max_megapixels', arguments.max_megapixels),
     'max_files': arguments.max_files,
     'max_words': arguments.max_words,
     'timeout': arguments.timeout,
@@ -115,8 +115,13 @@ def _settings(arguments: argparse.Namespace):
   return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _times(number: float | None, unit: float) -> int | None:
-  return None if number is None else int(number * unit)
+def _millions(flag: str, number: float | None) -> int | None:
+  """A flag's number of millions, as ones."""
+  if number is None:
+    return None
+  if not 0 < number < float('inf'):
+    raise ValueError(f'--{flag} must be a number above 0, not {number}')
+  return int(number * 1e6)
 
 
 def _canvas(text: str) -> tuple[int, int]:

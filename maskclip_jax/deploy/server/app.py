@@ -205,9 +205,9 @@ def _responses() -> dict:
     'required': ['error'],
   }
   texts = {
-    400: 'The form is wrong.',
+    400: 'The form is wrong, or has too many photos.',
     408: 'The form came too slowly.',
-    413: 'Too many bytes, pixels or photos.',
+    413: 'Too many bytes or pixels.',
     415: 'No form, or no image that can be read.',
     422: 'The photo would be larger than what the server computes.',
     429: 'Too many photos are waiting; Retry-After says how long to wait.',

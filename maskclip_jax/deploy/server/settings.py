@@ -6,6 +6,8 @@ from maskclip_jax.systems.contract import BUCKETS, STRIDE
 from maskclip_jax.systems.system import Preprocessing
 
 Size = tuple[int, int]
+# Seconds, a day: a request that may take for ever holds its place for ever.
+_LONGEST = 86400.0
 
 
 class Refused(Exception):
@@ -38,7 +40,8 @@ class Settings:
     kept: network outputs that are kept for the next question about the same photo.
 
   Raises:
-    ValueError: a limit below 1, too many words, or a canvas that is none.
+    ValueError: a limit below 1, too many words, a timeout that is not within a day,
+      or a canvas whose sides are not multiples of 32.
   """
 
   canvases: tuple[Size, ...] = ()
@@ -57,15 +60,17 @@ class Settings:
       least = 0 if field.name == 'kept' else 1
       if field.type is int and value < least:
         raise ValueError(f'{field.name} must be at least {least}, not {value}')
-    if not self.timeout > 0:
-      raise ValueError(f'timeout must be positive, not {self.timeout}')
+    if not 0 < self.timeout <= _LONGEST:
+      raise ValueError(
+        f'timeout must be above 0 and at most {_LONGEST:g} seconds, not {self.timeout}'
+      )
     if self.max_words >= BUCKETS[-1]:
       raise ValueError(f'max_words must be below {BUCKETS[-1]}, not {self.max_words}')
     for canvas in self.canvases:
       if any(side < STRIDE or side % STRIDE for side in canvas):
         height, width = canvas
         raise ValueError(
-          f'a canvas of {height}x{width} is none: both sides are multiples of {STRIDE}'
+          f'a canvas has sides that are multiples of {STRIDE}: not {height}x{width}'
         )
 
   @property

@@ -125,7 +125,7 @@ class WishReader:
     Raises:
       Refused: what is wrong with it.
     """
-    uploads, values = _split(form, self._settings.max_files)
+    uploads, values = _split(form)
     for name in query:
       if name != 'format':
         raise Refused(400, f'{shown(name)} belongs into the form, not into the address')
@@ -206,7 +206,7 @@ def count_words(vocabulary: Vocabulary) -> int:
   return max(words, len(vocabulary.prompts()[1]))
 
 
-def _split(form: FormData, most: int) -> tuple[tuple[Upload, ...], dict[str, str]]:
+def _split(form: FormData) -> tuple[tuple[Upload, ...], dict[str, str]]:
   """The files and the texts of a form."""
   files, values = [], {}
   for name, value in form.multi_items():
@@ -224,8 +224,6 @@ def _split(form: FormData, most: int) -> tuple[tuple[Upload, ...], dict[str, str
       values[name] = value
   if not files:
     raise Refused(400, f'there is no photo: send a file in the field {PHOTO!r}')
-  if len(files) > most:
-    raise Refused(413, f'{len(files)} photos are too many: send at most {most} at once')
   return _uploads(files), values
 
 
