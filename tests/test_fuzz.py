@@ -41,7 +41,7 @@ from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval import compare, ledger
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
-from maskclip_jax.photos import read_photo
+from maskclip_jax.photos import photo_size, read_photo
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import config
 
@@ -107,7 +107,14 @@ class Photos(Target):
     name = rng.choice(list(self.files))
     path = place / f'a.{name}'
     path.write_bytes(mutations.changed_bytes(rng, self.files[name]))
-    return lambda: read_photo(path)
+
+    def read():
+      # As the server does before it decodes.
+      with path.open('rb') as file, contextlib.suppress(ValueError):
+        photo_size(file, path.name)
+      return read_photo(path)
+
+    return read
 
 
 class Checkpoints(Target):

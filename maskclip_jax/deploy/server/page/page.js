@@ -65,8 +65,11 @@ async function start() {
   for (const [name, count] of Object.entries(vocabularies)) {
     $('vocabulary').add(new Option(`${name} (${count} classes)`, name));
   }
-  if (words in vocabularies) $('vocabulary').value = words;
-  else $('words').value = words;
+  // Somebody may have typed already.
+  if (!$('words').value) {
+    if (words in vocabularies) $('vocabulary').value = words;
+    else $('words').value = words;
+  }
   resetThresholds();
   refresh();
   await waitUntilReady();
