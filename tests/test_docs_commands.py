@@ -42,6 +42,7 @@ MISSING = {
   ('eval', 'RUNS'): 'RUNS',
   ('mine', 'spacy:en_core_web_sm'): 'spaCy|coco is not built',
   ('mine', 'miniature/captions'): 'miniature',
+  ('predict', 'OVSEG'): "no model 'OVSEG'",
   ('words', 'ade150'): 'ade20k_150',
   ('words', 'WORDS/ade.json'): 'WORDS/ade.json',
 }
