@@ -120,7 +120,10 @@ def test_thresholds_move_the_result(page):
 
 
 def test_words_are_suggested_and_completed_by_keys(page):
+  page.select_option('#vocabulary', 'voc-20')
   page.locator('#words').press_sequentially('blu')
+  # Who types means the words.
+  assert page.input_value('#vocabulary') == ''
   page.wait_for_selector('#suggestions button')
   page.keyboard.press('ArrowDown')
   page.keyboard.press('Enter')

@@ -105,7 +105,6 @@ function refresh() {
   const panoptic = task() === 'panoptic';
   $('thresholds').hidden = task() === 'semantic';
   $('overlap-row').hidden = !panoptic;
-  $('words').disabled = $('vocabulary').value !== '';
   $('go').disabled = !state.file || !state.ready;
   for (const name of ['score', 'overlap']) {
     $(`${name}-value`).textContent = Number($(name).value).toFixed(2);
@@ -412,7 +411,10 @@ $('camera').onclick = openCamera;
 $('take').onclick = takeFromCamera;
 $('leave').onclick = closeCamera;
 $('camera-dialog').oncancel = closeCamera;
-$('words').oninput = suggest;
+$('words').oninput = () => {
+  $('vocabulary').value = '';
+  suggest();
+};
 $('words').onkeydown = (event) => {
   if (event.key === 'Escape') $('suggestions').replaceChildren();
   if (event.key !== 'ArrowDown') return;
