@@ -1,6 +1,7 @@
-"""Segments a photo by the artefact that this file lies in; needs jax, numpy and Pillow.
+"""Segments a photo by the artefact that this file lies in.
 
-TensorFlow takes the place of jax where the artefact is a SavedModel.
+Needs `pip install jax flatbuffers pillow`; where the artefact is a SavedModel,
+`tensorflow pillow`.
 
 python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
 """
