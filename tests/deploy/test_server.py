@@ -124,6 +124,8 @@ def test_commas_separate_classes_where_nothing_else_does(client):
   assert names('disk, circle; bar') == ['disk', 'bar']
   answer = post(client, words=None, vocabulary='miniature-things')
   assert len(answer.json()['categories']) > 10
+  answer = post(client, words=None, vocabulary='voc-20@segclip_word')
+  assert len(answer.json()['categories']) == 20
 
 
 def test_doubtful_words_get_a_note(client):
@@ -175,6 +177,9 @@ def bomb() -> bytes:
     (400, 'vocabulary is empty|empty class', {'words': ';;'}),
     (400, 'words are too many', {'words': ','.join(f'w{i}' for i in range(1100))}),
     (400, 'no vocabulary is called', {'words': None, 'vocabulary': 'ade20k-151'}),
+    (400, 'leave out what', {'words': None, 'vocabulary': 'voc-20@fcclip'}),
+    (400, 'leave out what', {'words': 'voc-20@fcclip'}),
+    (400, 'no treatment is called', {'words': None, 'vocabulary': 'voc-20@cat'}),
     (400, 'not both', {'vocabulary': 'ade20k-150'}),
     (400, 'task must be', {'task': 'depth'}),
     (400, 'one task', {'task': 'panoptic,semantic'}),

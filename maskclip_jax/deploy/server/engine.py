@@ -77,8 +77,9 @@ class Engine:
     try:
       self._warm_up()
       self._metrics.ready()
-      self.state = 'ready'
-      self._on_ready()
+      if not self._stopping.is_set():
+        self.state = 'ready'
+        self._on_ready()
     except Exception:
       # Without a program nothing can be answered: `/health` says so, and who watches
       # it starts the server again.

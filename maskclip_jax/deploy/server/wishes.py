@@ -14,6 +14,7 @@ from maskclip_jax.plan import Plan
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import parse_scores
 from maskclip_jax.text import syntax
+from maskclip_jax.text.treatment import Treatment
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Form = Literal['json', 'ids', 'overlay', 'zip']
@@ -175,6 +176,13 @@ class WishReader:
     else:
       found = Vocabulary.parse(syntax.separated(text), files=False)
     found = segmenter.vocabulary(found)
+    reads = found.treatment
+    if reads.synonyms != Treatment.of(segmenter.preset.words).synonyms:
+      # Rows of their own for words are another program.
+      raise ValueError(
+        f'this model does not read words as {reads.system} does: leave out what '
+        'follows the @'
+      )
     if (count := count_words(found)) > self._settings.max_words:
       raise ValueError(
         f'{count} words are too many: this server takes {self._settings.max_words}'
