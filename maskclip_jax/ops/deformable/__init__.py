@@ -77,17 +77,16 @@ def divided(wrap: Wrap) -> Iterator[None]:
     _wrap.reset(token)
 
 
-_portable = contextvars.ContextVar[str | None]('portable', default=None)
+_portable = contextvars.ContextVar[bool]('portable', default=False)
 
 
 @contextlib.contextmanager
-def portable(form: str = AUTO) -> Iterator[None]:
+def portable() -> Iterator[None]:
   """What is traced inside can be lowered for several platforms at once.
 
-  Args:
-    form: what 'auto' stands for inside; by default one in plain XLA, by platform.
+  'auto' then chooses plain XLA on all of them.
   """
-  token = _portable.set(check_form(form))
+  token = _portable.set(True)
   try:
     yield
   finally:
@@ -96,12 +95,13 @@ def portable(form: str = AUTO) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _How:
-  """How to sample: the levels' shapes, the form, and how devices share the work."""
+  """How to sample: the levels' shapes, the form, how devices share the work, and
+  whether the program is for several platforms."""
 
   shapes: tuple[tuple[int, int], ...]
   form: str
   wrap: Wrap | None
-  portable: bool = False
+  portable: bool
 
 
 @functools.partial(jax.jit, static_argnames='how')
@@ -142,9 +142,7 @@ def sample_pyramid(
   real_hw = jnp.broadcast_to(sizes, (batch, depth, 2))
   points, weights = (x.astype(jnp.float32) for x in (points, weights))
   # Traced once for all layers.
-  outer = _portable.get()
-  form = outer if check_form(form) == AUTO and outer else form
-  how = _How(tuple(map(tuple, shapes)), form, _wrap.get(), outer is not None)
+  how = _How(tuple(map(tuple, shapes)), check_form(form), _wrap.get(), _portable.get())
   return _sample_jitted(values, points, weights, real_hw, how=how)
 
 
