@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.mining.mine import mine
 
   job = _job(arguments)
-  if not job.source.startswith('miniature/'):
+  if not job.source.startswith(('miniature/', 'generated:')):
     for model in filter(None, (job.config.model, job.config.proposals)):
       tell_limits(model, arguments.quiet)
   console = rich.console.Console(quiet=arguments.quiet)

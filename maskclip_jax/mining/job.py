@@ -28,7 +28,7 @@ from maskclip_jax.mining.recipe import MiningConfig
 REVISION = 1
 # Of the configuration: they change no pair.
 _IRRELEVANT = ('cache_dir', 'model', 'proposals')
-_GENERATED, _GENERATED_SIDE = re.compile(r'generated:(\d+)'), 64
+_GENERATED, _GENERATED_SIDE = re.compile(r'generated:([1-9]\d*)'), 64
 
 
 class Photos(Sequence[Record]):
