@@ -112,28 +112,36 @@ def report(traced, compiled, kind: str) -> dict:
   }
 
 
+def span(form: str, pair) -> str:
+  """A range of numbers, or the number that both ends are."""
+  ends = [form.format(end) for end in pair]
+  return ends[0] if ends[0] == ends[1] else ' to '.join(ends)
+
+
 def text_of(found: dict) -> str:
   """The report as people read it."""
   lines = [
     f'{"part":22}{"counted, M":>12}{"rows, M":>10}{"cycles, M":>20}{"kernels":>9}'
   ]
   for name, part in found['parts'].items():
-    span = '{:.2f} to {:.2f}'.format(*(c / 1e6 for c in part['cycles']))
+    cycles = span('{:.2f}', [c / 1e6 for c in part['cycles']])
     lines.append(
-      f'{name:22}{part["counted"] / 1e6:12.2f}{part["rows"] / 1e6:10.2f}{span:>20}'
+      f'{name:22}{part["counted"] / 1e6:12.2f}{part["rows"] / 1e6:10.2f}{cycles:>20}'
       f'{part["kernels"]:9}'
     )
-  cycles = '{:.1f} to {:.1f}'.format(*(c / 1e6 for c in found['cycles']))
-  speed = '{:.1f} to {:.1f}'.format(*found['photos_a_second'])
-  share = '{:.1%} to {:.1%}'.format(*found['share_of_peak'])
-  roofline = found['roofline_ms']
+  kernels = sum(part['kernels'] for part in found['parts'].values())
+  cycles = span('{:.1f}', [c / 1e6 for c in found['cycles']])
+  speed = span('{:.1f}', found['photos_a_second'])
+  share = span('{:.1%}', found['share_of_peak'])
+  most, roofline = 'at most ' * bool(kernels), found['roofline_ms']
   lines += [
-    f'{found["chip"]}: {cycles} M cycles a photo, {speed} photos/s, {share} of peak',
+    f'{found["chip"]}: {cycles} M cycles a photo, {most}{speed} photos/s, '
+    f'{most}{share} of peak',
     f'roofline: {roofline["operations"]:.2f} ms for {found["tflop"]:.2f} TFLOP, '
     f'{roofline["memory"]:.2f} ms for the memory',
   ]
-  if any(part['kernels'] for part in found['parts'].values()):
-    lines.append('kernels of our own are not in these sums')
+  if kernels:
+    lines.append(f'{kernels} runs of kernels of our own come on top of these cycles')
   return '\n'.join(lines)
 
 
