@@ -7,6 +7,7 @@ python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
 
@@ -17,23 +18,39 @@ HERE = pathlib.Path(__file__).parent
 TYPES = {'F32': '<f4', 'I32': '<i4', 'I64': '<i8', 'BOOL': '?'}
 
 
+@contextlib.contextmanager
+def reading(path, advice='copy the artefact again'):
+  """Ends with one line that names the file, whatever is wrong with it."""
+  try:
+    yield
+  except Exception as error:
+    reason = ' '.join(str(error).split())
+    raise SystemExit(f'{path} cannot be read: {advice} ({reason})') from error
+
+
 def read_weights(path):
   """Name -> array of a safetensors file."""
-  data = np.memmap(path, np.uint8, 'r')
-  start = 8 + int(data[:8].view('<u8')[0])
-  entries = json.loads(data[8:start].tobytes())
-  entries.pop('__metadata__', None)
-  return {
-    name: data[slice(*(start + offset for offset in entry['data_offsets']))]
-    .view(TYPES[entry['dtype']])
-    .reshape(entry['shape'])
-    for name, entry in entries.items()
-  }
+  with reading(path):
+    data = np.memmap(path, np.uint8, 'r')
+    start = 8 + int(data[:8].view('<u8')[0])
+    entries = json.loads(data[8:start].tobytes())
+    entries.pop('__metadata__', None)
+    return {
+      name: data[slice(*(start + offset for offset in entry['data_offsets']))]
+      .view(TYPES[entry['dtype']])
+      .reshape(entry['shape'])
+      for name, entry in entries.items()
+    }
 
 
 def read_manifest(place=HERE):
   """What an artefact holds."""
-  return json.loads((place / 'manifest.json').read_text())
+  path = place / 'manifest.json'
+  with reading(path):
+    manifest = json.loads(path.read_text())
+    if not str(manifest['format']).startswith('maskclip_jax artefact'):
+      raise ValueError('it belongs to something else')
+  return manifest
 
 
 def load_program(entry, place=HERE):
@@ -42,7 +59,8 @@ def load_program(entry, place=HERE):
   if path.is_dir():
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    with reading(path):
+      loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures['serving_default']
     # Its functions live as long as `loaded` does.
     return lambda inputs, loaded=loaded: serve(
@@ -50,7 +68,11 @@ def load_program(entry, place=HERE):
     )
   import jax
 
-  call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
+  advice = (
+    f'copy it again, or install the jax of manifest.json: this is {jax.__version__}'
+  )
+  with reading(path, advice):
+    call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
   if entry['weights'] is None:
     return call
   weights = jax.device_put(read_weights(place / entry['weights']))
@@ -101,8 +123,9 @@ def prepare(photo, manifest):
 
 def read_words(path, entry):
   """The names of a file of words, which are things, and its arrays as inputs."""
-  words = dict(np.load(path))
-  names, things = words.pop('names'), words.pop('things')
+  with reading(path, 'write it by export --format words'):
+    words = dict(np.load(path))
+    names, things = words.pop('names'), words.pop('things')
   for name, array in words.items():
     wanted = entry['inputs'].get(name, {}).get('shape')
     if wanted != list(array.shape):
@@ -114,10 +137,16 @@ def read_words(path, entry):
 
 
 def read_photo(path):
-  """A photo, upright, in RGB."""
+  """A photo, upright, in RGB; what is transparent is white."""
   try:
-    return ImageOps.exif_transpose(Image.open(path)).convert('RGB')
-  except OSError as error:
+    photo = ImageOps.exif_transpose(Image.open(path))
+    if photo.mode[0] in 'IF':
+      raise SystemExit(f'{path} has more than 8 bits a channel: save it with 8')
+    if photo.has_transparency_data:
+      white = Image.new('RGBA', photo.size, 'white')
+      photo = Image.alpha_composite(white, photo.convert('RGBA'))
+    return photo.convert('RGB')
+  except (OSError, Image.DecompressionBombError) as error:
     raise SystemExit(f'{path} is not a photo that can be read: {error}') from None
 
 
@@ -127,6 +156,8 @@ def main():
   parser.add_argument('--words', type=pathlib.Path, default=HERE / 'words.npz')
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('result.npz'))
   arguments = parser.parse_args()
+  if not arguments.out.absolute().parent.is_dir():
+    raise SystemExit(f'{arguments.out}: there is no folder {arguments.out.parent}')
   manifest = read_manifest()
   photo = read_photo(arguments.photo)
   entry, inputs, (height, width) = prepare(photo, manifest)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskclip_jax import photos
 from maskclip_jax.__main__ import main
 from maskclip_jax.deploy import artefact, programs, run_artefact, stablehlo
 from maskclip_jax.deploy.words import Words
@@ -130,6 +132,32 @@ def test_the_script_says_what_does_not_fit(miniature, tmp_path):
     _, inputs, size = run_artefact.prepare(Image.new('RGB', (side, side)), manifest)
     assert tuple(size) == expected
     assert inputs['pixels'].shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize('name', ['manifest.json', 'photo', 'weights', 'words.npz'])
+@pytest.mark.parametrize('content', [None, b'', b'[1]', b'\xff' * 99])
+def test_spoilt_files_of_an_artefact_are_one_line(name, content, tmp_path):
+  path = tmp_path / name
+  if content is not None:
+    path.write_bytes(content)
+  read = {
+    'manifest.json': lambda: run_artefact.read_manifest(tmp_path),
+    'photo': lambda: run_artefact.load_program({'file': name}, tmp_path),
+    'weights': lambda: run_artefact.read_weights(path),
+    'words.npz': lambda: run_artefact.read_words(path, {'inputs': {}}),
+  }[name]
+  with pytest.raises(SystemExit, match=re.escape(f'{path} cannot be read: ')) as found:
+    read()
+  assert len(str(found.value).splitlines()) == 1
+
+
+def test_the_script_reads_photos_as_the_library_does(tmp_path):
+  path = tmp_path / 'photo.png'
+  Image.new('RGBA', (4, 3), (10, 20, 30, 0)).save(path)
+  np.testing.assert_array_equal(run_artefact.read_photo(path), photos.read_photo(path))
+  Image.fromarray(np.full((3, 4), 300, np.uint16)).save(path)
+  with pytest.raises(SystemExit, match='more than 8 bits a channel'):
+    run_artefact.read_photo(path)
 
 
 @pytest.mark.slow

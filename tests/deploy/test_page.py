@@ -129,6 +129,12 @@ def test_words_are_suggested_and_completed_by_keys(page):
   page.keyboard.press('Enter')
   assert page.input_value('#words') == 'blue bar, '
   assert page.evaluate('document.activeElement.id') == 'words'
+  # A class of several words, after others.
+  page.locator('#words').press_sequentially('dish aerial')
+  page.click('#suggestions button')
+  assert (
+    page.input_value('#words') == 'blue bar; dish, dish aerial, dish antenna, saucer; '
+  )
 
 
 def test_mistakes_are_told_and_mended(page, tmp_path):

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import socket
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +227,19 @@ def test_bodies_that_are_no_form(client):
   assert client.post('/segment', data={'image': 'a text'}, files={}).status_code == 415
   assert client.get('/segment').json() == {'error': 'Method Not Allowed'}
   assert client.get('/nothing/../x').json() == {'error': 'Not Found'}
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_error(client, caplog):
+  head = b'POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n'
+  head += b'Content-Type: multipart/form-data; boundary=X\r\n\r\n--X\r\n'
+  with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
+    one.sendall(head)
+  gone = 'maskclip_requests_total{route="/segment",status="499"}'
+  end = time.monotonic() + 30
+  while gone not in client.get('/metrics').text:
+    assert time.monotonic() < end
+    time.sleep(0.02)
+  assert not [one for one in caplog.records if one.levelname == 'ERROR']
 
 
 def test_two_files_in_one_text_field(client):

@@ -7,7 +7,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from maskclip_jax import photos
@@ -90,6 +90,9 @@ class Desk:
         status,
         f'the request was not {what} within {self._settings.timeout:g} seconds',
       ) from None
+    except ClientDisconnect:
+      # While the body was read: phones do that, so it is not worth a line of the log.
+      return Response(status_code=_GONE)
     finally:
       if form is not None:
         await form.close()

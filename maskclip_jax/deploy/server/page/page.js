@@ -391,9 +391,11 @@ function suggest() {
 function complete(word) {
   const input = $('words');
   const typed = lastWord();
-  const kept = input.value.slice(0, input.value.length - typed.length);
+  let kept = input.value.slice(0, input.value.length - typed.length);
+  // A class of several words: from now on semicolons are between classes.
+  if (word.includes(',') && !kept.includes(';')) kept = kept.replaceAll(',', ';');
   const blank = kept && !/[\s:]$/.test(kept) ? ' ' : '';
-  input.value = `${kept}${blank}${word}${kept.includes(';') ? '; ' : ', '}`;
+  input.value = `${kept}${blank}${word}${/;/.test(kept) || word.includes(',') ? '; ' : ', '}`;
   $('suggestions').replaceChildren();
   input.focus();
 }
@@ -404,6 +406,7 @@ let pause;
 
 $('wish').onsubmit = (event) => {
   event.preventDefault();
+  $('suggestions').replaceChildren();
   segment();
 };
 $('file').onchange = () => take($('file').files[0]);
