@@ -97,8 +97,11 @@ class StoredPredictions:
           )
       self._check_known(PANOPTIC, self._panoptic, known)
     if 'semantic' in self.tasks:
-      maps = self._directory.glob(f'*{SEMANTIC}')
-      found = {plain_id(path.name.removesuffix(SEMANTIC)): path for path in maps}
+      found = {}
+      # Ids of photos in subfolders are paths.
+      for path in self._directory.rglob(f'*{SEMANTIC}'):
+        place = path.relative_to(self._directory).as_posix()
+        found[plain_id(place.removesuffix(SEMANTIC))] = path
       self._check_known(SEMANTIC, found, known)
       self._semantic = found
 

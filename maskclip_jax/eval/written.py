@@ -77,6 +77,8 @@ class PredictionWriter:
       if 'panoptic' in self._tasks:
         name = f'{stem}.panoptic.json' if 'instance' in self._tasks else f'{stem}.json'
         (one,) = _picked(self._annotations(name), _PANOPTIC)
+        # From here, and not from beside the photo's own file.
+        one['file_name'] = f'{stem}.panoptic.png'
         one['segments_info'] = _picked(one['segments_info'], _SEGMENT)
         joined.setdefault('panoptic', {'annotations': []})['annotations'].append(one)
     files = {

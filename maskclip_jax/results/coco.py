@@ -109,13 +109,15 @@ def _row(
   prediction: 'Prediction', image, number, label, rle, box, area, score=None
 ) -> dict[str, Any]:
   left, top, right, bottom = box
+  # All digits of a float32: of many detections with small scores the order counts.
+  scored = {} if score is None else {'score': float(f'{score:.9g}')}
   return {
     'id': number,
     'image_id': image['id'],
     'category_id': prediction.category_numbers()[label],
     'category_name': prediction.names[label],
     'isthing': int(prediction.things[label]),
-    **({} if score is None else {'score': round(score, 6)}),
+    **scored,
     'area': int(area),
     'bbox': [left, top, right - left, bottom - top],
     'iscrowd': 0,

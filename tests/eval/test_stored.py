@@ -45,8 +45,7 @@ def test_our_files_have_the_numbers_of_the_run(written, tmp_path):
     if found is None:
       assert np.isnan(value), name
     else:
-      # Scores are written with six decimals.
-      assert found == pytest.approx(value, abs=1e-6), name
+      assert found == pytest.approx(value, abs=1e-9), name
   (path,) = (tmp_path / 'out').iterdir()
   assert path.name == ledger.folder_name(f'ade150+{ade_run.SHARE}')
   assert (path / 'results.json').is_file()

@@ -107,7 +107,7 @@ def test_json_is_coco(tmp_path):
   assert [a['category_name'] for a in annotations] == ['cat', 'cat']
   for annotation, detection in zip(annotations, prediction.instances, strict=True):
     np.testing.assert_array_equal(reader.annToMask(annotation), detection.mask)
-    assert annotation['score'] == pytest.approx(detection.score, abs=1e-6)
+    assert annotation['score'] == pytest.approx(detection.score, rel=1e-8)
     assert annotation['area'] == detection.area == detection.mask.sum()
 
 
