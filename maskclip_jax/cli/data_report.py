@@ -28,7 +28,6 @@ from maskclip_jax.data.doctor import CheckReport, check
 from maskclip_jax.data.places import DATA_DIR, dataset_path
 from maskclip_jax.data.registry import DatasetCard, list_datasets
 from maskclip_jax.data.views import view_names
-from maskclip_jax.names import unknown
 
 _COLOURS = {'problem': 'red', 'warning': 'yellow', 'note': 'dim'}
 
@@ -200,7 +199,7 @@ def _check_name(name: str, data_dir: str | os.PathLike) -> None:
   """
   cards = [card.name for card in list_datasets()]
   if name not in cards:
-    raise unknown('dataset', name, (*cards, *described.names(data_dir)))
+    raise described.unknown_name('dataset', name, cards, data_dir)
 
 
 def _show_report(report: CheckReport, console: Console) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskclip_jax import atomic, locks, plain
 from maskclip_jax.data import registry
-from maskclip_jax.data.places import dataset_path
+from maskclip_jax.data.places import building_path, dataset_path
 from maskclip_jax.data.shards import (
   BuildError,
   Finish,
@@ -130,7 +130,7 @@ def build(
     return _existing(builder, final, extras, files if own is not None else None)
   samples = builder.splits(files)
   _check_keys(samples)
-  work = final.with_name(final.name + '.building')
+  work = building_path(name, data_dir)
   with _writable(work), _exclusive(work):
     plan = _plan(builder, samples, files.fingerprint(), examples_per_shard)
     lost = getattr(files, 'refused', ())

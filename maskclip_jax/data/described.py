@@ -16,11 +16,11 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from maskclip_jax import atomic, plain
-from maskclip_jax.data.places import DATA_DIR, dataset_path
+from maskclip_jax.data.places import DATA_DIR, building_path, dataset_path
 from maskclip_jax.names import hint, shown, unknown
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -139,6 +139,26 @@ def names(data_dir: str | os.PathLike | None = None) -> tuple[str, ...]:
   places = pathlib.Path(os.path.expanduser(data_dir or DATA_DIR))
   found = places.glob(str(dataset_path('*', places).relative_to(places) / FILE))
   return tuple(sorted(path.parent.parent.name for path in found))
+
+
+def unknown_name(
+  kind: str, name: str, known: Sequence[str], data_dir: str | os.PathLike | None = None
+) -> ValueError:
+  """The error for a name that neither the package nor a built dataset has.
+
+  Args:
+    kind: what the name should be of, 'evaluation'.
+    name: what was asked for.
+    known: the names that come with the package.
+    data_dir: where the built datasets lie.
+  """
+  own, place = names(data_dir), data_dir or DATA_DIR
+  if os.path.exists(building_path(name, place)):
+    return ValueError(
+      f'{name} is not built to its end in {place}: run its `data build` again'
+    )
+  error = unknown(kind, name, (*known, *own))
+  return ValueError(f'{error} (your own in {place}: {", ".join(own) or "none"})')
 
 
 def named_words(

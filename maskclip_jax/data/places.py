@@ -12,3 +12,9 @@ DATA_DIR = '~/tensorflow_datasets'
 def dataset_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   """Where a dataset lies, whether it is built or not."""
   return pathlib.Path(os.path.expanduser(data_dir or DATA_DIR), name, VERSION)
+
+
+def building_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+  """Where a dataset lies until its build is over."""
+  final = dataset_path(name, data_dir)
+  return final.with_name(final.name + '.building')

@@ -20,7 +20,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int32, Int64
 
 from maskclip_jax.data import catalogue, pairs, places, registry
-from maskclip_jax.data.places import dataset_path
+from maskclip_jax.data.places import building_path, dataset_path
 from maskclip_jax.data.records import Record, parse, read_label_map
 from maskclip_jax.data.views import View, find_view
 
@@ -281,7 +281,7 @@ def built_path(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.
   path = dataset_path(name, data_dir)
   if path.is_dir():
     return path
-  started = path.with_name(path.name + '.building').exists()
+  started = building_path(name, data_dir).exists()
   state = 'was not built to the end' if started else 'is not built'
   if name in {card.name for card in registry.list_datasets()}:
     how = '--raw DIR ' if registry.find_dataset(name).downloads else ''

@@ -11,9 +11,8 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from maskclip_jax.data import described, places
+from maskclip_jax.data import described
 from maskclip_jax.data.views import BACKGROUND, View, find_view
-from maskclip_jax.names import unknown
 from maskclip_jax.postprocess import OutputKind, PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
@@ -196,9 +195,7 @@ def find_protocols(
     for member in groups.get(name, (name,)):
       protocol = PROTOCOLS.get(member) or _own(member, data_dir)
       if protocol is None:
-        own, place = described.names(data_dir), data_dir or places.DATA_DIR
-        error = unknown('evaluation', name, (*protocol_names(), *own))
-        raise ValueError(f'{error} (your own in {place}: {", ".join(own) or "none"})')
+        raise described.unknown_name('evaluation', name, protocol_names(), data_dir)
       found[member] = protocol
   if not found:
     raise ValueError(f'name an evaluation: {", ".join(protocol_names())}')

@@ -105,7 +105,7 @@ def _check_apart(run: ProtocolRun, data: DataConfig, data_dir: str | None) -> No
       raise ValueError(
         f'{run.protocol.name} is evaluated on the split {split!r} of {dataset}, which '
         'is trained on, and is to choose the best: build your own data with --val 0.2, '
-        'evaluate others, or leave out checkpoint.best'
+        'evaluate others, or leave out checkpoint.best (fine-tuning: evals=none)'
       )
 
 

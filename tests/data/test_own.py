@@ -23,6 +23,10 @@ from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.judge import Judge, Predicted
 from maskclip_jax.eval.metrics.instance import Detections
 from maskclip_jax.eval.protocols import find_protocols
+from maskclip_jax.eval.stored import StoredPredictions, judge_stored
+from maskclip_jax.eval.written import PredictionWriter
+from maskclip_jax.postprocess import Results
+from maskclip_jax.postprocess.panoptic import Segment
 from maskclip_jax.text.vocabulary import Vocabulary
 
 SPLITS = ('train2017', 'val2017')
@@ -162,6 +166,8 @@ def test_a_stopped_build_goes_on(tmp_path):
     build('mine', None, data, own=given, progress=stop, examples_per_shard=1)
   assert described.names(data) == ()
   assert described.find('mine', data) is None
+  with pytest.raises(ValueError, match=r'mine is not built to its end in .* again'):
+    find_protocols('mine', data)
   again = build('mine', None, data, own=given, examples_per_shard=1)
   assert again.resumed == 1
   assert described.names(data) == ('mine',)
@@ -204,6 +210,25 @@ def test_truth_as_prediction_is_perfect(tmp_path):
   for name in protocol.headline:
     assert numbers[name] == pytest.approx(100), name
   assert {'PQ', 'mIoU_gt', 'AP', 'PQ[seen]', 'AP[unseen]'} <= set(protocol.headline)
+
+
+def test_predictions_of_photos_in_folders_are_written_and_judged(tmp_path):
+  """Their ids are paths, and so are the places of their files."""
+  built = build('mine', None, tmp_path / 'data', own=write_masks(tmp_path))
+  run = find_protocols('mine', built.path.parent.parent)[0].for_system('')
+  source = ProtocolSource(run, tmp_path / 'data')
+  assert 'sub/c' in source.image_ids
+  words, found = run.vocabulary(), tmp_path / 'found'
+  writer = PredictionWriter(found, words, ('semantic', 'panoptic'))
+  for example in source:
+    semantic = np.maximum(example.truth.semantic, 0)
+    segments = (Segment(1, 0, True, 1.0, semantic.size, 0),)
+    writer.write(example, Results(semantic, np.ones_like(semantic), segments))
+  writer.collect(source.image_ids)
+  stored = StoredPredictions(found, run, source.image_ids)
+  assert judge_stored(stored, run, source).values['mIoU_gt'] == pytest.approx(100)
+  for row in json.loads((found / 'panoptic.json').read_text())['annotations']:
+    assert (found / row['file_name']).is_file()
 
 
 def test_the_doctor_finds_what_only_a_person_can_know(tmp_path):

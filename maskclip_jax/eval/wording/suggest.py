@@ -119,8 +119,8 @@ def find_data(
     return found.for_system(system)
   datasets = dict.fromkeys(view.partition('/')[0] for view in view_names())
   if '/' not in name and name not in datasets:
-    known = (*PROTOCOLS, *datasets, *described.names(data_dir))
-    raise unknown('protocol or dataset', name, known)
+    known = tuple(dict.fromkeys((*PROTOCOLS, *datasets)))
+    raise described.unknown_name('protocol or dataset', name, known, data_dir)
   view = find_view(name, data_dir) if '/' in name else main_view(name, data_dir)
   if view.kind not in _METRICS:
     segmented = [n for n in view_names() if find_view(n).kind in _METRICS]
