@@ -24,8 +24,8 @@ from maskclip_jax.deploy import run_artefact
 from maskclip_jax.deploy.artefact import (
   ArtefactConfig,
   export_artefact,
-  parse_canvases,
 )
+from maskclip_jax.deploy.canvases import parse_canvas
 from maskclip_jax.deploy.parity import made_up_photo
 from maskclip_jax.segmenter import load
 
@@ -73,14 +73,14 @@ def measure(place: pathlib.Path, repeats: int) -> dict:
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--model', default='clip_baseline_miniature')
-  parser.add_argument('--canvas', type=parse_canvases, default=((128, 128),))
+  parser.add_argument('--canvas', type=parse_canvas, default=(128, 128))
   parser.add_argument('--repeats', type=int, default=10)
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
   arguments = parser.parse_args()
   content = {'machine': machine(), 'model': arguments.model}
   with tempfile.TemporaryDirectory() as folder:
     place = pathlib.Path(folder) / 'artefact'
-    config = ArtefactConfig(canvases=arguments.canvas)
+    config = ArtefactConfig(canvases=(arguments.canvas,))
     segmenter = load(arguments.model)
     content['export'], _ = timed(lambda: export_artefact(segmenter, place, config))
     content |= measure(place, arguments.repeats)

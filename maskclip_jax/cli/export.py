@@ -116,6 +116,7 @@ def _export_artefact(arguments: argparse.Namespace) -> str:
   """Writes programs, or words for them."""
   from maskclip_jax.checkpoints import bundle
   from maskclip_jax.deploy import artefact
+  from maskclip_jax.deploy.canvases import parse_canvas
   from maskclip_jax.deploy.words import Words
   from maskclip_jax.segmenter import load
 
@@ -127,11 +128,10 @@ def _export_artefact(arguments: argparse.Namespace) -> str:
     words = Words.of(segmenter, arguments.words, arguments.bucket)
     words.save(arguments.to)
     return f'{arguments.to}: {len(words.names)} classes'
-  canvases = arguments.canvas and artefact.parse_canvases(arguments.canvas)
-  (result_canvas,) = artefact.parse_canvases(arguments.result_canvas)
+  canvases = arguments.canvas.split(',') if arguments.canvas else ()
   config = artefact.ArtefactConfig(
-    canvases=canvases or (),
-    result_canvas=result_canvas,
+    canvases=tuple(map(parse_canvas, canvases)),
+    result_canvas=parse_canvas(arguments.result_canvas),
     batch=arguments.batch,
     bucket=arguments.bucket,
     platforms=tuple(arguments.platforms.split(',')),

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import pathlib
-import re
 
 from maskclip_jax.cli.messages import note
 from maskclip_jax.cli.model import (
@@ -99,10 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _settings(arguments: argparse.Namespace):
   """The limits that the flags name; the rest are those of `Settings`."""
+  from maskclip_jax.deploy.canvases import parse_canvas
   from maskclip_jax.deploy.server import Settings
 
   given = {
-    'canvases': tuple(map(_canvas, arguments.canvas)) or None,
+    'canvases': tuple(map(parse_canvas, arguments.canvas)),
     'batch': arguments.batch,
     'queue': arguments.queue,
     'max_bytes': _millions('max_mb', arguments.max_mb),
@@ -122,11 +122,3 @@ def _millions(flag: str, number: float | None) -> int | None:
   if not 0 < number < float('inf'):
     raise ValueError(f'--{flag} must be a number above 0, not {number}')
   return int(number * 1e6)
-
-
-def _canvas(text: str) -> tuple[int, int]:
-  """Height and width of '640x960'."""
-  found = re.fullmatch(r'(\d{1,5})x(\d{1,5})', text)
-  if found is None:
-    raise ValueError(f'--canvas takes a height and a width, as 640x960, not {text!r}')
-  return int(found[1]), int(found[2])

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import shutil
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 from maskclip_jax import atomic, jax_settings, plain
 from maskclip_jax._version import __version__
 from maskclip_jax.deploy import savedmodel, stablehlo
+from maskclip_jax.deploy.canvases import check_canvas, rounded_up
 from maskclip_jax.deploy.parity import local_platform, parity
 from maskclip_jax.deploy.programs import (
   Program,
@@ -36,7 +36,6 @@ MANIFEST, WORDS_FILE, CARD = 'manifest.json', 'words.npz', 'MODEL_CARD.md'
 RUNNER = 'run_artefact.py'
 # Words of an artefact that is exported without any.
 SOME_WORDS = 'cat; dog; person; stuff:sky; stuff:grass'
-_CANVAS = re.compile(r'(\d+)x(\d+)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +70,8 @@ class ArtefactConfig:
     for name in ('batch', 'bucket', 'result_canvas'):
       if np.min(getattr(self, name)) < 1:
         raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
-    for height, width in self.canvases:
-      if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
-        raise ValueError(
-          f'a canvas has sides that are multiples of {STRIDE}: not {height}x{width}'
-        )
+    for canvas in self.canvases:
+      check_canvas(canvas)
     stablehlo.check_platforms(self.platforms)
     if self.format not in ('stablehlo', 'savedmodel'):
       raise ValueError(
@@ -87,21 +83,9 @@ class ArtefactConfig:
         raise ValueError('a SavedModel has variables: leave --weights inside out')
 
 
-def parse_canvases(text: str) -> tuple[tuple[int, int], ...]:
-  """Canvases from '800x1344,1344x800', height first.
-
-  Raises:
-    ValueError: the text is something else.
-  """
-  found = [_CANVAS.fullmatch(part.strip()) for part in text.split(',')]
-  if not all(found):
-    raise ValueError(f'canvases are given as 800x1344,1344x800, not as {text!r}')
-  return tuple((int(one[1]), int(one[2])) for one in found)
-
-
 def preset_canvases(short: int, long: int) -> tuple[tuple[int, int], ...]:
   """Canvases that hold every photo whose edges are at most these."""
-  short, long = (-(-edge // STRIDE) * STRIDE for edge in (short, long))
+  short, long = rounded_up(short), rounded_up(long)
   return tuple(dict.fromkeys([(short, long), (long, short)]))
 
 

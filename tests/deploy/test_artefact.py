@@ -83,9 +83,10 @@ def test_words_are_a_file_of_arrays(miniature, tmp_path):
   ('flags', 'message'),
   [
     (['--canvas', '100x128'], 'multiples of 32: not 100x128'),
-    (['--canvas', 'big'], "given as 800x1344,1344x800, not as 'big'"),
+    (['--canvas', 'big'], "given as 640x960, height first, not as 'big'"),
     (['--platforms', 'cpu,gpu'], 'there is no gpu'),
     (['--batch', '0'], 'batch must be at least 1'),
+    (['--result_canvas', '64x64,9x9'], "not as '64x64,9x9'"),
     (['--result_canvas', '0x5'], 'result_canvas must be at least 1'),
     (['--words', ';'], 'vocabulary'),
     (['--words', 'a; b; c', '--bucket', '2'], 'export with a larger --bucket'),

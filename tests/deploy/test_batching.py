@@ -103,7 +103,7 @@ def test_the_default_canvases_hold_every_photo(short, long):
   ('settings', 'said'),
   [
     ({'batch': 0}, 'batch must be at least 1'),
-    ({'timeout': float('nan')}, 'timeout must be positive'),
+    ({'timeout': float('nan')}, 'timeout must be above 0'),
     ({'max_words': 5000}, 'max_words must be below 4096'),
     ({'canvases': ((100, 128),)}, 'multiples of 32'),
   ],

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from maskclip_jax.deploy.canvases import Size
 from maskclip_jax.plan import Plan
-
-Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

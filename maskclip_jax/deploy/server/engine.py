@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from maskclip_jax.deploy.canvases import Size
 from maskclip_jax.deploy.server.batching import Job, JobQueue, portions
 from maskclip_jax.deploy.server.metrics import Metrics
-from maskclip_jax.deploy.server.settings import Settings, Size, default_canvases
+from maskclip_jax.deploy.server.settings import Settings, default_canvases
 from maskclip_jax.plan import Plan
 from maskclip_jax.postprocess import OUTPUT_KINDS
 from maskclip_jax.segmenter import Segmenter

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from maskclip_jax.systems.contract import BUCKETS, STRIDE
+from maskclip_jax.deploy.canvases import Size, check_canvas, rounded_up
+from maskclip_jax.systems.contract import BUCKETS
 from maskclip_jax.systems.system import Preprocessing
 
-Size = tuple[int, int]
 # Seconds, a day: a request that may take for ever holds its place for ever.
 _LONGEST = 86400.0
 
@@ -67,11 +67,7 @@ class Settings:
     if self.max_words >= BUCKETS[-1]:
       raise ValueError(f'max_words must be below {BUCKETS[-1]}, not {self.max_words}')
     for canvas in self.canvases:
-      if any(side < STRIDE or side % STRIDE for side in canvas):
-        height, width = canvas
-        raise ValueError(
-          f'a canvas has sides that are multiples of {STRIDE}: not {height}x{width}'
-        )
+      check_canvas(canvas)
 
   @property
   def sizes(self) -> tuple[int, ...]:
@@ -87,8 +83,10 @@ class Settings:
 
 def default_canvases(preprocessing: Preprocessing) -> tuple[Size, ...]:
   """Canvases that hold every photo of a preset: square, 3:2 and longest, both ways."""
-  short, long = (_up(s) for s in (preprocessing.short_edge, preprocessing.long_edge))
-  middle = min(_up(preprocessing.short_edge * 3 / 2), long)
+  short, long = (
+    rounded_up(s) for s in (preprocessing.short_edge, preprocessing.long_edge)
+  )
+  middle = min(rounded_up(preprocessing.short_edge * 3 / 2), long)
   landscape = [(short, width) for width in (short, middle, long)]
   upright = [(height, width) for width, height in landscape]
   return tuple(sorted({*landscape, *upright}))
@@ -109,7 +107,3 @@ def smallest_canvas(canvases: tuple[Size, ...], size: Size) -> Size:
       f'server computes at most {there}: crop it, or lower short_edge and long_edge',
     )
   return min(holding, key=lambda c: (c[0] * c[1], c))
-
-
-def _up(side: float) -> int:
-  return int(-(-side // STRIDE) * STRIDE)
