@@ -7,6 +7,7 @@ what it showed.
 import contextlib
 import os
 import pathlib
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,13 +46,8 @@ def show_datasets(
   for card in list_datasets():
     _show_card(card, data_dir, console)
   for name in described.names(data_dir):
-    splits = described.find(name, data_dir).contents.splits
-    sizes = ', '.join(f'{split} {count:,}' for split, count in splits.items())
     console.print(f'[bold]{name}[/]  your own', highlight=False)
-    for head, text in (
-      ('photos', sizes),
-      ('views', ', '.join(view_names(name, data_dir))),
-    ):
+    for head, text in _own_lines(name, data_dir):
       console.print(f'  {head:9} {escape(text)}', highlight=False, soft_wrap=True)
   console.print('[bold]Prepared by TFDS itself[/] (read as they are)')
   for name, prepared in DATASETS.items():
@@ -60,6 +56,17 @@ def show_datasets(
     for lack in prepared.lacks:
       console.print(f'    lacks {escape(lack)}', highlight=False, soft_wrap=True)
   return list_datasets()
+
+
+def _own_lines(name: str, data_dir: str | os.PathLike | None) -> list[tuple[str, str]]:
+  """What is told of a dataset of one's own; of a damaged one, what is wrong."""
+  try:
+    splits = described.find(name, data_dir).contents.splits
+    views = ', '.join(view_names(name, data_dir))
+  except ValueError as error:
+    return [('damaged', f'{error}: correct it, or delete the folder and build again')]
+  sizes = ', '.join(f'{split} {count:,}' for split, count in splits.items())
+  return [('photos', sizes), ('views', views)]
 
 
 def _show_card(
@@ -130,7 +137,11 @@ def build_with_progress(
     ) from None
   counts = ', '.join(f'{split} {n:,}' for split, n in result.examples.items())
   verb = 'was built before' if result.existed else 'built'
-  console.print(f'{name} {verb}: {counts} in {result.path}', soft_wrap=True)
+  console.print(
+    f'{name} {verb}: {counts} in {escape(str(result.path))}', soft_wrap=True
+  )
+  # To be copied into a shell.
+  place = escape(shlex.quote(os.path.expanduser(data_dir)))
   if result.resumed:
     console.print(f'{result.resumed:,} photos were there from an earlier run')
   for part in result.left_out:
@@ -148,12 +159,11 @@ def build_with_progress(
     first, more = views[: len(fields)], views[len(fields) :]
     groups = f'; of groups of classes {more[0]}, ...' if more else ''
     console.print(f'train on it: {", ".join(first)}{groups}', soft_wrap=True)
-    console.print(
-      f'evaluate on it: --evals {name} --data_dir {data_dir}', soft_wrap=True
-    )
-    console.print(f'its words, to edit: {result.path / described.FILE}', soft_wrap=True)
+    console.print(f'evaluate on it: --evals {name} --data_dir {place}', soft_wrap=True)
+    words = escape(str(result.path / described.FILE))
+    console.print(f'its words, to edit: {words}', soft_wrap=True)
   console.print(
-    f'check it: python -m maskclip_jax data check {name} --data_dir {data_dir}',
+    f'check it: python -m maskclip_jax data check {name} --data_dir {place}',
     soft_wrap=True,
   )
   return result

@@ -323,8 +323,8 @@ def open_split(
     data = ArrayRecordDataSource([str(shard) for shard in shards])
   except RuntimeError as error:
     raise ValueError(
-      f'{folder}: a file of the {split} split is damaged ({error}): copy it again '
-      'whole, or delete the folder and build it again'
+      f'{folder}: a file of the {split} split is damaged: copy it again whole, or '
+      'delete the folder and build it again'
     ) from error
   if len(data) != len(index):
     raise ValueError(

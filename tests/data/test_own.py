@@ -297,13 +297,15 @@ def test_labels_of_the_upright_or_the_stored_picture(turned, tmp_path):
 
 def test_commands_from_folder_to_words(tmp_path, capsys):
   write_coco(tmp_path)
-  photos, data = str(tmp_path / 'photos'), str(tmp_path / 'data')
+  photos, data = str(tmp_path / 'photos'), str(tmp_path / 'my data')
   build_it = ['--from', 'coco', '--images', photos, '--data_dir', data]
   labels = ['--annotations', str(tmp_path / 'labels.json'), '--val', '0.3']
   assert main(['data', 'build', 'mine', *build_it, *labels, '--unseen', 'dog']) == 0
-  assert 'train on it: mine/panoptic' in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert 'train on it: mine/panoptic' in told
+  assert f"data check mine --data_dir '{data}'" in told
   assert main(['data', 'check', 'mine', '--data_dir', data]) == 0
-  assert (tmp_path / 'data/mine/check.html').exists()
+  assert (tmp_path / 'my data/mine/check.html').exists()
   assert main(['data', 'list', '--data_dir', data]) == 0
   assert 'train 2, val 1' in capsys.readouterr().out
   assert main(['eval', '--list', '--data_dir', data]) == 0
@@ -311,3 +313,6 @@ def test_commands_from_folder_to_words(tmp_path, capsys):
   for name, message in (('pc59', 'a published evaluation'), ('coco', 'of your own')):
     assert main(['data', 'build', name, *build_it, *labels]) == 2
     assert message in capsys.readouterr().err
+  (tmp_path / 'my data/mine/1.0.0/classes.json').write_text('{"classes": [')
+  assert main(['data', 'list', '--data_dir', data]) == 0
+  assert 'is not valid JSON' in capsys.readouterr().out
