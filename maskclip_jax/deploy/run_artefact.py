@@ -127,7 +127,7 @@ def read_words(path, entry):
     words = dict(np.load(path))
     names, things = words.pop('names'), words.pop('things')
   for name, array in words.items():
-    wanted = entry['inputs'].get(name, {}).get('shape')
+    wanted = entry['inputs'].get(name, {}).get('shape', 'nothing of this name')
     if wanted != list(array.shape):
       raise SystemExit(
         f'{path} has {name} of {list(array.shape)}, and the program takes {wanted}: '
@@ -166,7 +166,13 @@ def main():
     name: np.asarray(number, entry['inputs'][name]['dtype'])
     for name, number in manifest['numbers'].items()
   }
-  outputs = load_program(entry)({**inputs, **words, **numbers})
+  inputs = {**inputs, **words, **numbers}
+  if missing := sorted(set(entry['inputs']) - set(inputs)):
+    raise SystemExit(
+      f'{arguments.words} lacks {", ".join(missing)}: export the words with the model '
+      'of this artefact'
+    )
+  outputs = load_program(entry)(inputs)
   outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
   for name in {'semantic', 'panoptic'} & set(outputs):
     outputs[name] = outputs[name][:height, :width]
