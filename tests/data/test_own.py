@@ -313,6 +313,10 @@ def test_commands_from_folder_to_words(tmp_path, capsys):
   for name, message in (('pc59', 'a published evaluation'), ('coco', 'of your own')):
     assert main(['data', 'build', name, *build_it, *labels]) == 2
     assert message in capsys.readouterr().err
-  (tmp_path / 'my data/mine/1.0.0/classes.json').write_text('{"classes": [')
+  built = tmp_path / 'my data/mine/1.0.0'
+  (built / 'val.index.npz').unlink()
+  assert main(['data', 'check', 'mine', '--data_dir', data]) == 2
+  assert 'lacks val.index.npz: copy it again whole' in capsys.readouterr().err
+  (built / 'classes.json').write_text('{"classes": [')
   assert main(['data', 'list', '--data_dir', data]) == 0
   assert 'is not valid JSON' in capsys.readouterr().out

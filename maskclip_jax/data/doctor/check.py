@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from maskclip_jax.data import records, registry
+from maskclip_jax.data import described, records, registry
 from maskclip_jax.data.build import read_summary
 from maskclip_jax.data.doctor.agreement import Agreement
 from maskclip_jax.data.doctor.decoded import Decoded, decode
@@ -30,6 +31,16 @@ Progress = Callable[[str, int, int], None]
 
 # Pictures in the report: ordinary ones per split, and one for each kind of finding.
 _ORDINARY = 3
+
+
+def _check_whole(name: str, folder: pathlib.Path, data_dir: str | os.PathLike) -> None:
+  """Fails where a split of one's own was lost: without its index it is not seen."""
+  wanted = described.find(name, data_dir).contents.splits
+  if lost := sorted(set(wanted) - set(splits(folder))):
+    raise FileNotFoundError(
+      f'{folder} lacks {lost[0]}.index.npz: copy it again whole, or delete it and '
+      'build it again'
+    )
 
 
 def check(
@@ -61,6 +72,8 @@ def check(
       f'{name} has captions alone: its photos were checked when it was built'
     )
   facts = expectations(name, data_dir)
+  if facts.own:
+    _check_whole(name, folder, data_dir)
   if counts is None:
     counts = {} if facts.own else registry.find_dataset(name).counts
   results = [
