@@ -35,13 +35,13 @@ from maskclip_jax.cli.messages import one_line
 from maskclip_jax.data import described, records
 from maskclip_jax.data.build import build
 from maskclip_jax.data.masks import MASK_ERRORS, decode_mask
-from maskclip_jax.data.places import dataset_path
 from maskclip_jax.data.sources import open_split
 from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval import compare, ledger
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.photos import photo_size, read_photo
+from maskclip_jax.places import dataset_path
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import config
 

@@ -18,6 +18,7 @@ GROUND = {
   'jax_settings',
   'locks',
   'names',
+  'places',
   'plain',
   'processes',
   'resizing',

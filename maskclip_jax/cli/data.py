@@ -89,7 +89,7 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
   """Lists, builds or checks; 1 if a check found problems."""
   from maskclip_jax.cli import data_report
-  from maskclip_jax.data.places import DATA_DIR
+  from maskclip_jax.places import DATA_DIR
 
   data_dir = arguments.data_dir or DATA_DIR
   if arguments.action == 'list':

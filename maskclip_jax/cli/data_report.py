@@ -26,9 +26,9 @@ from maskclip_jax.data import described
 from maskclip_jax.data.build import BuildError, Built, build
 from maskclip_jax.data.catalogue import DATASETS
 from maskclip_jax.data.doctor import CheckReport, check
-from maskclip_jax.data.places import DATA_DIR, dataset_path
 from maskclip_jax.data.registry import DatasetCard, list_datasets
 from maskclip_jax.data.views import view_names
+from maskclip_jax.places import DATA_DIR, dataset_path
 
 _COLOURS = {'problem': 'red', 'warning': 'yellow', 'note': 'dim'}
 

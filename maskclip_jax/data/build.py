@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from maskclip_jax import atomic, locks, plain
 from maskclip_jax.data import registry
-from maskclip_jax.data.places import building_path, dataset_path
 from maskclip_jax.data.shards import (
   BuildError,
   Finish,
@@ -33,6 +32,7 @@ from maskclip_jax.data.shards import (
 )
 from maskclip_jax.data.sources import Index, index_path
 from maskclip_jax.data.views import view_names
+from maskclip_jax.places import building_path, dataset_path
 from maskclip_jax.processes import process_pool
 
 if TYPE_CHECKING:

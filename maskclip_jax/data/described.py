@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from maskclip_jax import atomic, plain
-from maskclip_jax.data.places import DATA_DIR, building_path, dataset_path
 from maskclip_jax.names import hint, shown, unknown
+from maskclip_jax.places import DATA_DIR, building_path, dataset_path
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Field = Literal['segments', 'semantic', 'instances']

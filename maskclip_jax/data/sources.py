@@ -19,10 +19,11 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int32, Int64
 
-from maskclip_jax.data import catalogue, pairs, places, registry
-from maskclip_jax.data.places import building_path, dataset_path
+from maskclip_jax import places
+from maskclip_jax.data import catalogue, pairs, registry
 from maskclip_jax.data.records import Record, parse, read_label_map
 from maskclip_jax.data.views import View, find_view
+from maskclip_jax.places import building_path, dataset_path
 
 
 class Source(Protocol):

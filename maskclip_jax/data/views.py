@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32
 
-from maskclip_jax.data import described, places
+from maskclip_jax import places
+from maskclip_jax.data import described
 from maskclip_jax.names import unknown
 from maskclip_jax.text.vocabulary import Vocabulary
 

@@ -21,11 +21,11 @@ from raw_files import png
 from maskclip_jax.data import records
 from maskclip_jax.data.build import build
 from maskclip_jax.data.doctor import KINDS, check
-from maskclip_jax.data.places import dataset_path
 from maskclip_jax.data.records import read_label_map, write_label_map
 from maskclip_jax.data.registry import Counts
 from maskclip_jax.data.sources import Index, Row, index_path
 from maskclip_jax.data.views import find_view
+from maskclip_jax.places import dataset_path
 
 WRITERS = {
   'ade20k_150': raw_ade20k.write_150,

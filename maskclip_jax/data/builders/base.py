@@ -15,7 +15,8 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 from etils import epath
 
-from maskclip_jax.data import places, records, registry
+from maskclip_jax import places
+from maskclip_jax.data import records, registry
 from maskclip_jax.data.builders.raw import RawFiles
 
 
