@@ -110,7 +110,9 @@ def run_lengths(text: str, size: tuple[int, int]) -> dict[str, Any]:
       return coco_mask.encode(np.zeros(size, np.uint8, 'F'))
     return coco_mask.merge(coco_mask.frPyObjects(outlines, *size))
   if tuple(value['size']) != tuple(size):
-    raise ValueError(f'is {value["size"][1]} x {value["size"][0]}')
+    raise ValueError(
+      f'is {value["size"][1]} x {value["size"][0]}, and the photo {size[1]} x {size[0]}'
+    )
   check_runs(value['counts'], size)
   if isinstance(value['counts'], list):
     return coco_mask.frPyObjects(value, *size)

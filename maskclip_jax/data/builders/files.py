@@ -174,7 +174,8 @@ def measured_objects(
         check_near(row['segmentation'], size)
     except MASK_ERRORS as error:
       raise ValueError(
-        f'{file.path}: the mask of object {row["id"]} cannot be decoded ({error})'
+        f'{file.path}: the mask of object {row["id"]} cannot be decoded ({error}): '
+        'correct it, or export the labels again'
       ) from error
     complete.append(row)
   return complete
