@@ -182,13 +182,8 @@ def _shape(
   corners = _corners(element, where)
   if element.tag == 'box':
     tally.add(shapes.RECTANGLES, where)
-  drawn = shapes.outline(corners)
-  if drawn is None:
-    tally.add(shapes.NO_OUTLINE, where)
-    return None
-  if shapes.leaves(corners, size):
-    tally.add(shapes.OUTSIDE, where)
-  return Shape(label, [drawn], group)
+  mask = shapes.polygon(corners, size, where, tally)
+  return None if mask is None else Shape(label, mask, group)
 
 
 def _corners(element: ET.Element, where: str) -> list[shapes.Point]:

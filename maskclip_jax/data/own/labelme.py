@@ -230,13 +230,8 @@ def _shape(entry: Any, size: shapes.Size, where: str, tally: Tally) -> Shape | N
     return None
   if kind == 'rectangle':
     tally.add(shapes.RECTANGLES, where)
-  drawn = shapes.outline(corners)
-  if drawn is None:
-    tally.add(shapes.NO_OUTLINE, where)
-    return None
-  if shapes.leaves(corners, size):
-    tally.add(shapes.OUTSIDE, where)
-  return Shape(label, [drawn], group)
+  mask = shapes.polygon(corners, size, where, tally)
+  return None if mask is None else Shape(label, mask, group)
 
 
 def _points(values: Any, where: str) -> list[shapes.Point]:

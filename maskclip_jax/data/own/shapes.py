@@ -8,7 +8,7 @@ everywhere alike.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool
@@ -117,13 +117,21 @@ def ellipse(centre: Point, radii: Point, degrees: float = 0) -> list[Point]:
   ]
 
 
-def leaves(points: Iterable[Point], size: Size) -> bool:
-  """Whether some of an outline is outside of its photo."""
+def polygon(
+  points: Sequence[Point], size: Size, where: str, tally: Tally
+) -> Mask | None:
+  """The mask of an outline; None, and counted, where it encloses nothing."""
+  drawn = outline(points)
+  if drawn is None:
+    tally.add(NO_OUTLINE, where)
+    return None
   height, width = size
-  return any(
-    not (-_BORDER <= x <= width + _BORDER and -_BORDER <= y <= height + _BORDER)
+  if not all(
+    -_BORDER <= x <= width + _BORDER and -_BORDER <= y <= height + _BORDER
     for x, y in points
-  )
+  ):
+    tally.add(OUTSIDE, where)
+  return [drawn]
 
 
 def pasted(pixels: Bool[np.ndarray, 'h w'], left: int, top: int, size: Size) -> Mask:

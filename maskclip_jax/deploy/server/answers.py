@@ -8,13 +8,13 @@ from typing import Any
 
 from starlette.responses import Response
 
-from maskclip_jax.deploy.server.wishes import MEDIA, Form, Upload
+from maskclip_jax.deploy.server.request_form import MEDIA, Format, Upload
 from maskclip_jax.results import files as result_files
 from maskclip_jax.results.prediction import Prediction
 
 
 def encode(
-  prediction: Prediction, upload: Upload, form: Form, info: Mapping[str, Any]
+  prediction: Prediction, upload: Upload, form: Format, info: Mapping[str, Any]
 ) -> dict[str, bytes]:
   """The files of a photo's results, by name.
 
@@ -33,7 +33,7 @@ def encode(
   return write(upload.stem, file_name=upload.name, info=info)
 
 
-def respond(found: Sequence[Mapping[str, bytes]], form: Form) -> Response:
+def respond(found: Sequence[Mapping[str, bytes]], form: Format) -> Response:
   """The answer of a request, from the files of each of its photos."""
   files = {name: content for one in found for name, content in one.items()}
   name, content = next(iter(files.items()))

@@ -12,18 +12,18 @@ from starlette.exceptions import HTTPException
 from maskclip_jax._version import __version__
 from maskclip_jax.compilations import Compilations
 from maskclip_jax.deploy.server import suggestions
-from maskclip_jax.deploy.server.desk import FAILED, Desk
-from maskclip_jax.deploy.server.door import Door
 from maskclip_jax.deploy.server.engine import Engine
+from maskclip_jax.deploy.server.handler import FAILED, RequestHandler
 from maskclip_jax.deploy.server.metrics import Metrics
-from maskclip_jax.deploy.server.settings import Refused, Settings
-from maskclip_jax.deploy.server.wishes import (
+from maskclip_jax.deploy.server.middleware import RequestMiddleware
+from maskclip_jax.deploy.server.request_form import (
   FIELDS,
   MEDIA,
   PHOTO,
-  WishReader,
+  RequestReader,
   count_words,
 )
+from maskclip_jax.deploy.server.settings import Refused, Settings
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.text.syntax import separated
 
@@ -79,15 +79,15 @@ def create_app(
     compiled.listen()
   metrics = Metrics(compiled)
   engine = Engine(segmenter, settings, metrics, vocabularies.values(), on_ready)
-  reader = WishReader(segmenter, engine.settings)
+  reader = RequestReader(segmenter, engine.settings)
   shown = suggestions.describe(segmenter, model, engine.settings, vocabularies)
 
   @contextlib.asynccontextmanager
   async def running(app: FastAPI):
-    app.state.desk = Desk(engine, reader, metrics, model)
+    app.state.handler = RequestHandler(engine, reader, metrics, model)
     engine.start()
     yield
-    app.state.desk.close()
+    app.state.handler.close()
     # Nobody waits for an answer of a server that was never ready.
     ready = engine.state == 'ready'
     engine.stop(engine.settings.timeout + _LAST_BATCH if ready else 0)
@@ -101,7 +101,9 @@ def create_app(
     redoc_url=None,
   )
   app.state.engine, app.state.compiled = engine, compiled
-  app.add_middleware(Door, metrics=metrics, max_bytes=engine.settings.max_bytes)
+  app.add_middleware(
+    RequestMiddleware, metrics=metrics, max_bytes=engine.settings.max_bytes
+  )
   _add_errors(app)
   _add_state(app, engine, metrics)
   _add_page(app, shown)
@@ -109,7 +111,7 @@ def create_app(
   @app.post('/segment', openapi_extra=_form_schema(), responses=_responses())
   async def segment(request: Request) -> Response:
     """Segments photos by words."""
-    return await request.app.state.desk.segment(request)
+    return await request.app.state.handler.segment(request)
 
   return app
 

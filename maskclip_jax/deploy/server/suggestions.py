@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from maskclip_jax import zoo
+from maskclip_jax.deploy.server.request_form import count_words
 from maskclip_jax.deploy.server.settings import Settings
-from maskclip_jax.deploy.server.wishes import count_words
 from maskclip_jax.postprocess import OUTPUT_KINDS
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.text.vocabulary import Vocabulary

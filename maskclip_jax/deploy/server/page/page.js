@@ -404,7 +404,7 @@ function complete(word) {
 
 let pause;
 
-$('wish').onsubmit = (event) => {
+$('request').onsubmit = (event) => {
   event.preventDefault();
   $('suggestions').replaceChildren();
   segment();

@@ -17,15 +17,15 @@ from maskclip_jax.text import syntax
 from maskclip_jax.text.treatment import Treatment
 from maskclip_jax.text.vocabulary import Vocabulary
 
-Form = Literal['json', 'ids', 'overlay', 'zip']
-MEDIA: dict[Form, str] = {
+Format = Literal['json', 'ids', 'overlay', 'zip']
+MEDIA: dict[Format, str] = {
   'json': 'application/json',
   'ids': 'image/png',
   'overlay': 'image/png',
   'zip': 'application/zip',
 }
 # What each media type that a client accepts stands for.
-_ACCEPTED: dict[str, Form] = {
+_ACCEPTED: dict[str, Format] = {
   'application/json': 'json',
   'image/png': 'overlay',
   'application/zip': 'zip',
@@ -85,25 +85,25 @@ class Upload:
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class SegmentRequest:
   """A request that is valid.
 
   Attributes:
     uploads: the photos.
     plan: what to do with them.
     words_key: a hash of the words.
-    form: of the answer.
+    format: of the answer.
     notes: what is likely to disappoint in the words.
   """
 
   uploads: tuple[Upload, ...]
   plan: Plan
   words_key: str
-  form: Form
+  format: Format
   notes: tuple[str, ...]
 
 
-class WishReader:
+class RequestReader:
   """Reads requests for one model; only its preset is used, so any thread may.
 
   Args:
@@ -115,8 +115,10 @@ class WishReader:
     self._segmenter, self._settings = segmenter, settings
     self._vocabulary = functools.lru_cache(_REMEMBERED)(self._new_vocabulary)
 
-  def read(self, form: FormData, query: Mapping[str, str], accept: str) -> Wish:
-    """The wish of a request.
+  def read(
+    self, form: FormData, query: Mapping[str, str], accept: str
+  ) -> SegmentRequest:
+    """The request.
 
     Args:
       form: its body.
@@ -138,8 +140,8 @@ class WishReader:
       plan = self._plan(words, values)
     except ValueError as error:
       raise Refused(400, ' '.join(str(error).split())) from None
-    answer = _form(values.get('format'), accept, several=len(uploads) > 1)
-    return Wish(uploads, plan, key, answer, notes)
+    answer = _format(values.get('format'), accept, several=len(uploads) > 1)
+    return SegmentRequest(uploads, plan, key, answer, notes)
 
   def _check_photo(self, upload: Upload) -> None:
     try:
@@ -271,11 +273,11 @@ def _number(name: str, text: str) -> Any:
     raise ValueError(f'{name} must be {what}, not {shown(text)}') from None
 
 
-def _form(asked: str | None, accept: str, *, several: bool) -> Form:
+def _format(asked: str | None, accept: str, *, several: bool) -> Format:
   """The form of the answer, by field or query, else by what the client accepts."""
   if asked is not None:
     asked = asked.strip().lower()
-    if asked not in get_args(Form):
+    if asked not in get_args(Format):
       raise Refused(
         400, f'format must be json, ids, overlay or zip, not {shown(asked)}'
       )

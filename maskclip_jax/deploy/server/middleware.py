@@ -21,7 +21,7 @@ _HEADERS = {
 }
 
 
-class Door:
+class RequestMiddleware:
   """Middleware around an application.
 
   Args:

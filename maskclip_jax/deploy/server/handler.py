@@ -16,8 +16,13 @@ from maskclip_jax.deploy.server import answers
 from maskclip_jax.deploy.server.batching import Job
 from maskclip_jax.deploy.server.engine import Engine
 from maskclip_jax.deploy.server.metrics import Metrics
+from maskclip_jax.deploy.server.request_form import (
+  FIELDS,
+  RequestReader,
+  SegmentRequest,
+  Upload,
+)
 from maskclip_jax.deploy.server.settings import Refused, smallest_canvas
-from maskclip_jax.deploy.server.wishes import FIELDS, Upload, Wish, WishReader
 from maskclip_jax.results.prediction import Prediction
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +41,7 @@ _LATEST = 0.1
 _GONE = 499
 
 
-class Desk:
+class RequestHandler:
   """Takes requests, and refuses those that are too many.
 
   Args:
@@ -46,10 +51,12 @@ class Desk:
     model: its name, for answers.
   """
 
-  def __init__(self, engine: Engine, reader: WishReader, metrics: Metrics, model: str):
+  def __init__(
+    self, engine: Engine, reader: RequestReader, metrics: Metrics, model: str
+  ):
     self._engine, self._reader, self._metrics = engine, reader, metrics
     self._settings, self._model = engine.settings, model
-    self._threads = ThreadPoolExecutor(_THREADS, 'desk')
+    self._threads = ThreadPoolExecutor(_THREADS, 'requests')
     self._places = asyncio.Semaphore(_DECODED * self._settings.batch)
     # Photos in work, and seconds that the last ones took, waiting among them.
     self._photos, self._seconds = 0, 0.0
@@ -71,7 +78,7 @@ class Desk:
       raise Refused(415, 'send a form (multipart/form-data) with the photo as a file')
     # Before the body is read: it may be large.
     self._check_room(1)
-    wish, form = None, None
+    asked, form = None, None
     try:
       async with asyncio.timeout(self._settings.timeout):
         form = await request.form(
@@ -80,12 +87,12 @@ class Desk:
           max_part_size=_LONGEST_TEXT,
         )
         accept = request.headers.get('accept', '')
-        wish = await self._in_thread(
+        asked = await self._in_thread(
           self._reader.read, form, dict(request.query_params), accept
         )
-        return await self._while_connected(request, self._answer(wish))
+        return await self._while_connected(request, self._answer(asked))
     except TimeoutError:
-      what, status = ('answered', 504) if wish else ('read', 408)
+      what, status = ('answered', 504) if asked else ('read', 408)
       raise Refused(
         status,
         f'the request was not {what} within {self._settings.timeout:g} seconds',
@@ -119,38 +126,38 @@ class Desk:
       working.cancel()
       leaving.cancel()
 
-  async def _answer(self, wish: Wish) -> Response:
+  async def _answer(self, asked: SegmentRequest) -> Response:
     """Segments all photos of a request."""
-    count = len(wish.uploads)
+    count = len(asked.uploads)
     self._check_room(count)
     self._add(count)
-    tasks = [asyncio.create_task(self._one(wish, upload)) for upload in wish.uploads]
+    tasks = [asyncio.create_task(self._one(asked, upload)) for upload in asked.uploads]
     try:
       found = await asyncio.gather(*tasks)
     finally:
       self._add(-count)
       for task in tasks:
         task.cancel()
-    return await self._in_thread(answers.respond, found, wish.form)
+    return await self._in_thread(answers.respond, found, asked.format)
 
   def _add(self, count: int) -> None:
     self._photos += count
     self._metrics.queue.set(self._photos)
 
-  async def _one(self, wish: Wish, upload: Upload) -> dict[str, bytes]:
+  async def _one(self, asked: SegmentRequest, upload: Upload) -> dict[str, bytes]:
     """The files of one photo's results."""
     stages = self._metrics.stages
     async with self._places:
       with stages.labels('decode').time():
-        job = await self._in_thread(self._prepare, wish, upload)
+        job = await self._in_thread(self._prepare, asked, upload)
       begun = time.perf_counter()
       prediction = await self._compute(job)
       self._seconds += _LATEST * (time.perf_counter() - begun - self._seconds)
       info = {'description': f'maskclip_jax {__version__}', 'model': self._model}
-      info |= {'notes': list(wish.notes)} if wish.notes else {}
+      info |= {'notes': list(asked.notes)} if asked.notes else {}
       with stages.labels('encode').time():
         return await self._in_thread(
-          answers.encode, prediction, upload, wish.form, info
+          answers.encode, prediction, upload, asked.format, info
         )
 
   async def _compute(self, job: Job) -> Prediction:
@@ -166,13 +173,13 @@ class Desk:
       _LOG.exception('a photo of %s was not segmented', job.size)
       raise Refused(500, FAILED) from None
 
-  def _prepare(self, wish: Wish, upload: Upload) -> Job:
+  def _prepare(self, asked: SegmentRequest, upload: Upload) -> Job:
     """Decodes and resizes a photo.
 
     Raises:
       Refused: it is damaged, or would need a canvas that there is not.
     """
-    content, plan = upload.file.read(), wish.plan
+    content, plan = upload.file.read(), asked.plan
     try:
       pixels = photos.photo_from_bytes(content, upload.name, plan.white)
     except ValueError as error:
@@ -184,6 +191,6 @@ class Desk:
       size=pixels.shape[:2],
       canvas=canvas,
       plan=plan,
-      words_key=wish.words_key,
-      photo=pixels if wish.form in ('overlay', 'zip') else None,
+      words_key=asked.words_key,
+      photo=pixels if asked.format in ('overlay', 'zip') else None,
     )
