@@ -19,7 +19,8 @@ prepare() {
   stamp=$VIRTUAL_ENV/.maskclip_jax${extras:+-${extras//,/-}}
   if ! cat pyproject.toml requirements.txt | cmp -s - "$stamp"; then
     echo "Installing maskclip_jax${extras:+[$extras]} into $VIRTUAL_ENV ..."
-    python -m pip install --quiet --disable-pip-version-check \
+    # Python compiles what is used when it is used, which is a small part of it.
+    python -m pip install --quiet --disable-pip-version-check --no-compile \
       -r requirements.txt -e ".${extras:+[$extras]}" || return 2
     cat pyproject.toml requirements.txt >"$stamp"
   fi

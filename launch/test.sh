@@ -55,6 +55,6 @@ workers=(-n "$count" --dist loadfile)
 part "not eight_devices and not full_size$fast" "${workers[@]}"
 XLA_FLAGS="$XLA_FLAGS --xla_force_host_platform_device_count=8" \
   part "eight_devices$fast" "${workers[@]}"
-# Models of published size take several GB each, and are compiled as users compile them.
-[ -n "$fast" ] || XLA_FLAGS=$given part full_size
+# Models of published size take up to 6 GB each, and are compiled as users compile them.
+[ -n "$fast" ] || XLA_FLAGS=$given part full_size -n 2
 exit $status
