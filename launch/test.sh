@@ -49,9 +49,7 @@ fi
 given=${XLA_FLAGS:-}
 export XLA_FLAGS="$quick $given"
 
-# One more than cores, for those that wait for a child, a disk or a lock; 3 GB each.
-count=$(python -c 'import os; print(min(4, os.cpu_count() + 1))')
-workers=(-n "$count" --dist loadfile)
+workers=(-n auto --maxprocesses 4 --dist loadfile)
 part "not eight_devices and not full_size$fast" "${workers[@]}"
 XLA_FLAGS="$XLA_FLAGS --xla_force_host_platform_device_count=8" \
   part "eight_devices$fast" "${workers[@]}"
