@@ -86,6 +86,8 @@ def _write_names(
 ) -> None:
   pen, font = ImageDraw.Draw(image), ImageFont.load_default(11)
   sizes = np.bincount(index.reshape(-1), minlength=len(found))
+  # Names of larger regions go first; one that would cover them is left out.
+  taken = np.zeros(index.shape, bool)
   for position in np.argsort(-sizes)[:_NAMES].tolist():
     number = int(found[position])
     if number not in labels or sizes[position] < _NAMED_SHARE * index.size:
@@ -93,6 +95,11 @@ def _write_names(
     text = labels[number].split(',')[0][:24]
     y, x = _inner_point(index == position)
     box = pen.textbbox((x, y), text, font, anchor='mm')
+    box = tuple(round(side) for side in box)
+    place = np.s_[max(box[1] - 1, 0) : box[3] + 2, max(box[0] - 2, 0) : box[2] + 3]
+    if taken[place].any():
+      continue
+    taken[place] = True
     pen.rectangle((box[0] - 2, box[1] - 1, box[2] + 2, box[3] + 1), (0, 0, 0))
     pen.text((x, y), text, (255, 255, 255), font, anchor='mm')
 
