@@ -37,6 +37,7 @@ def predict(photos, out):
   ]
 
 
+@pytest.mark.slow
 def test_predict_writes_the_same_files_under_every_setting(tmp_path):
   photos = tmp_path / 'photos'
   photos.mkdir()

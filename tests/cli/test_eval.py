@@ -47,6 +47,7 @@ def collect(runs, ledger):
   )
 
 
+@pytest.mark.slow
 def test_build_eval_report_compare(data_dir, tmp_path, capsys):
   place = ['--data_dir', data_dir, '--out', str(tmp_path)]
   assert main(['eval', '--evals', 'ade150', '--diagnose', *place, *MODEL]) == 0

@@ -371,6 +371,7 @@ def test_maskclip_trains_exactly_the_official_parameters():
   )
 
 
+@pytest.mark.slow
 def test_maskclip_losses_and_gradients():
   g = golden.load('maskclip')
   stage, bank, images, truth = maskclip()
