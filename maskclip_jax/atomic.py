@@ -10,7 +10,7 @@ import os
 import pathlib
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 Path = str | os.PathLike
 
@@ -101,6 +101,33 @@ def check_place(path: Path) -> None:
     return
   reason = f'no permission in {nearest}' if nearest.is_dir() else f'{nearest} is a file'
   raise WriteError(f'cannot write {path}: {reason}; choose another place')
+
+
+def check_folder(
+  path: Path, what: str, is_ours: Callable[[pathlib.Path], bool]
+) -> None:
+  """Fails early where a folder could not be written, or is one of something else.
+
+  Args:
+    path: the folder.
+    what: is to be written, 'bundle'.
+    is_ours: whether a folder holds one already, which may be replaced.
+
+  Raises:
+    ValueError: something else is there.
+    WriteError: as `check_place`.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    if any(path.iterdir()) and not is_ours(path):
+      article = 'an' if what[0] in 'aeiou' else 'a'
+      raise ValueError(
+        f'{path} exists and is not {article} {what}, so it is not overwritten: choose '
+        'another directory'
+      )
+  elif path.exists():
+    raise ValueError(f'{path} is a file: choose a directory for the {what}')
+  check_place(path)
 
 
 @contextlib.contextmanager

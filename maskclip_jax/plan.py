@@ -1,16 +1,21 @@
 """What is asked of photos, checked: words, tasks and choices, before any is read."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
-from maskclip_jax import photos
+from maskclip_jax import photos, postprocess
 from maskclip_jax.postprocess import OutputKind, PostprocessConfig
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.systems.contract import Scores
 from maskclip_jax.systems.system import Preprocessing
+from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
+
+# What a region may be that is not the only word.
+_RIVAL = Category('others', thing=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Plan:
     tasks: the results that are wanted.
     preprocessing, postprocessing, scores: the preset's, some fields changed.
     white: the number that is white in photos of more than 8 bits.
+    rival: the last of the words was not asked for (`with_rival`).
   """
 
   words: Vocabulary
@@ -30,6 +36,7 @@ class Plan:
   postprocessing: PostprocessConfig
   scores: Scores
   white: float | None = None
+  rival: bool = False
 
   def resized(self, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width that the network sees of a photo of this height and width."""
@@ -47,3 +54,28 @@ class Plan:
     """The pixels of a photo, as given and as the network sees them."""
     pixels = photos.open_photo(photo, self.white)
     return pixels, self.resize(pixels)
+
+  def with_rival(self) -> 'Plan':
+    """Gives a word that is alone a rival, which most regions then are [ovseg 2.8]."""
+    if len(self.words) > 1:
+      return self
+    words = dataclasses.replace(self.words, classes=(*self.words.classes, _RIVAL))
+    return dataclasses.replace(self, words=words, rival=True)
+
+  def rest(self, columns: int) -> Bool[np.ndarray, ' k']:
+    """Which of the columns of a text bank is that rival."""
+    return (np.arange(columns) == len(self.words) - 1) & self.rival
+
+
+def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
+  """The tasks of a text with commas, or of a list, each once."""
+  names = task.split(',') if isinstance(task, str) else task
+  try:
+    tasks = tuple(dict.fromkeys(name.strip() for name in names))
+  except (AttributeError, TypeError):
+    tasks = ()
+  if not tasks or set(tasks) - set(postprocess.OUTPUT_KINDS):
+    raise ValueError(
+      f'task must be among {", ".join(postprocess.OUTPUT_KINDS)}, not {task!r}'
+    )
+  return tasks

@@ -11,7 +11,6 @@ lie on canvases of a few sizes, words are padded to a bucket.
 import collections
 import concurrent.futures
 import copy
-import dataclasses
 import functools
 import os
 import pathlib
@@ -20,12 +19,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.random_weights import random_model
-from maskclip_jax.plan import Plan
+from maskclip_jax.plan import Plan, parse_tasks
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
@@ -33,12 +32,9 @@ from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import lower_void
 from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
-from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Weights = dict[str, Array]
-# What a region may be that is not the only word.
-_REST = Category('others', thing=False)
 
 
 def load(
@@ -365,9 +361,8 @@ class Segmenter:
     words = self.vocabulary(vocabulary)
     preprocessing, config, scores = self._choices(choices)
     postprocess.check_tasks(tasks, config)
-    if config.region_threshold is not None:
-      words = _with_rest(words)
-    return Plan(words, tasks, preprocessing, config, scores, white)
+    plan = Plan(words, tasks, preprocessing, config, scores, white)
+    return plan if config.region_threshold is None else plan.with_rival()
 
   def _choices(self, choices):
     """The preset's pre-processing, post-processing and scores, some fields changed."""
@@ -449,7 +444,7 @@ class Segmenter:
       outputs.geometry,
       plan.postprocessing,
       plan.tasks,
-      rest=_rest(words, len(bank.valid)),
+      rest=plan.rest(len(bank.valid)),
     )
     return Prediction.from_results(
       results,
@@ -459,33 +454,6 @@ class Segmenter:
       category_ids=[category.id for category in words.classes],
       photo=photo,
     )
-
-
-def _with_rest(words: Vocabulary) -> Vocabulary:
-  """A word that is alone gets a rival, which most regions then are [ovseg 2.8]."""
-  if len(words) > 1:
-    return words
-  return dataclasses.replace(words, classes=(*words.classes, _REST))
-
-
-def _rest(words: Vocabulary, columns: int) -> Bool[np.ndarray, ' k']:
-  """The column of that rival."""
-  alone = len(words) == 2 and words.classes[-1].name == _REST.name
-  return (np.arange(columns) == 1) & alone
-
-
-def parse_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
-  """The tasks of a text with commas, or of a list, each once."""
-  names = task.split(',') if isinstance(task, str) else task
-  try:
-    tasks = tuple(dict.fromkeys(name.strip() for name in names))
-  except (AttributeError, TypeError):
-    tasks = ()
-  if not tasks or set(tasks) - set(postprocess.OUTPUT_KINDS):
-    raise ValueError(
-      f'task must be among {", ".join(postprocess.OUTPUT_KINDS)}, not {task!r}'
-    )
-  return tasks
 
 
 def _ahead(reader, photo_list, read):

@@ -145,6 +145,17 @@ def test_bad_requests(segmenter, arguments, message):
     segmenter(photo(20, 20), **arguments)
 
 
+def test_a_lone_word_has_a_rival_and_others_may_be_asked_for(segmenter):
+  def rest(words):
+    plan = segmenter.plan(words, 'semantic', region_threshold=0.5)
+    names = [category.name for category in plan.words.classes]
+    return names, plan.rest(3).tolist()
+
+  assert rest('cat') == (['cat', 'others'], [False, True, False])
+  # Of the same name, but a word like any other.
+  assert rest('cat; stuff:others') == (['cat', 'others'], [False, False, False])
+
+
 def test_tasks_in_one_text_and_numbers_of_numpy(segmenter):
   found = segmenter(photo(20, 20), 'cat', 'panoptic, semantic', top_k=np.int64(3))
   assert found.tasks == ('panoptic', 'semantic')

@@ -109,16 +109,7 @@ def check_target(directory: str | os.PathLike) -> None:
     ValueError: something else is there.
     OSError: the place is not writable.
   """
-  path = pathlib.Path(directory)
-  if path.is_dir():
-    if any(path.iterdir()) and not is_bundle(path):
-      raise ValueError(
-        f'{path} exists and is not a bundle, so it is not overwritten: choose another '
-        'directory'
-      )
-  elif path.exists():
-    raise ValueError(f'{path} is a file: choose a directory for the bundle')
-  atomic.check_place(path)
+  atomic.check_folder(directory, 'bundle', is_bundle)
 
 
 def save(

@@ -112,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.cli.jobs import plan_jobs
   from maskclip_jax.cli.photo_files import find_photos
   from maskclip_jax.photos import PhotoWarning, read_photo
-  from maskclip_jax.segmenter import parse_tasks
+  from maskclip_jax.plan import parse_tasks
 
   start = time.perf_counter()
   tasks = parse_tasks(arguments.task)

@@ -149,15 +149,7 @@ def check_target(to: pathlib.Path) -> None:
     ValueError: something else is there.
     OSError: the place is not writable.
   """
-  if to.is_dir():
-    if any(to.iterdir()) and not is_artefact(to):
-      raise ValueError(
-        f'{to} exists and is not an artefact, so it is not overwritten: choose another '
-        'directory'
-      )
-  elif to.exists():
-    raise ValueError(f'{to} is a file: choose a directory for the artefact')
-  atomic.check_place(to)
+  atomic.check_folder(to, 'artefact', is_artefact)
 
 
 def is_artefact(directory: pathlib.Path) -> bool:
