@@ -11,14 +11,20 @@
 Reads what `launch/miniature.sh` left in its directories, one a seed, measures how many
 things the proposals of each stage find and which part of a name each system reads, and
 prints means over the seeds with their spread (the standard deviation). Systems that no
-directory holds are left out.
-`--record` writes `results/miniature.json` and `miniature.md`.
+directory holds are left out. `--split far` is for directories of that split, whose
+words that nothing annotated are near or far. `--by_step` is for runs that train
+proposals: it prints what each of their checkpoints finds
+(`--config.checkpoint.every=300 --config.checkpoint.keep=10` keeps ten).
+`--record` writes `results/miniature.json` and `miniature.md`, or the same of the far
+split.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -31,10 +37,11 @@ from maskclip_jax.eval.examples import ProtocolSource
 from maskclip_jax.eval.protocols import PROTOCOLS
 from maskclip_jax.miniature.words import THINGS, Kind
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.train import checkpoint
+from maskclip_jax.train.export import export_checkpoint
 
 ROOT = pathlib.Path(__file__).parent
-RESULTS, TABLE = ROOT / 'results' / 'miniature.json', ROOT / 'miniature.md'
-TESTS = {'miniature': 'test scenes', 'miniature_shifted': 'shifted scenes'}
+TESTS = {'': 'test scenes', '_shifted': 'shifted scenes'}
 SYSTEMS = {
   'clip_baseline': 'CLIP baseline: crops of the proposals',
   'clip_baseline_close_ups': 'CLIP baseline, its CLIP trained on close-ups',
@@ -55,24 +62,73 @@ SYSTEMS = {
   'ovseg': 'OVSeg, both',
 }
 PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer', 'ovseg_proposals')
-NUMBERS = (
-  *('PQ[base]', 'PQ[base_things]', 'PQst', 'PQ[novel]'),
-  *('AP50[base]', 'AP50[novel]', 'mIoU_gt[base]', 'mIoU_gt[novel]'),
-)
 FOUND = 0.5
-RECALLS = ('base', 'novel', 'base, likely', 'novel, likely')
-PARTS = tuple(
-  f'{column}, {kinds}'
-  for column in ('covered', 'shape', 'colour', 'pattern')
-  for kinds in ('base', 'novel')
-)
 # A proposal that is more likely an object than not.
 LIKELY = 0.5
 
 
-def found(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]:
-  """Share of base and novel things that a proposal overlaps by IoU > 0.5."""
-  hits = {key: [] for key in RECALLS}
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Which things were annotated, and so what numbers are reported apart.
+
+  Attributes:
+    name: as `configs/miniature.py` has it.
+    protocol: of the test scenes, and the name of the files with the table.
+    groups: of things.
+  """
+
+  name: str
+  protocol: str
+  groups: tuple[str, ...]
+
+  def group(self, kind: Kind) -> str:
+    """What a thing's numbers are summed up with."""
+    return kind.group(self.name)
+
+  def scenes(self, data_dir: pathlib.Path) -> ProtocolSource:
+    """The test scenes and the masks of their things."""
+    run = PROTOCOLS[self.protocol].for_system('masqclip')
+    return ProtocolSource(run, data_dir, tasks=('instance',))
+
+  @property
+  def files(self) -> tuple[pathlib.Path, pathlib.Path]:
+    """The numbers and the page with their table."""
+    return ROOT / 'results' / f'{self.protocol}.json', ROOT / f'{self.protocol}.md'
+
+  @property
+  def tests(self) -> dict[str, str]:
+    """Protocols and what they are called."""
+    return {self.protocol + test: title for test, title in TESTS.items()}
+
+  @property
+  def numbers(self) -> tuple[str, ...]:
+    base, *others = self.groups
+    return (
+      *(f'PQ[{base}]', f'PQ[{base}_things]', 'PQst', *(f'PQ[{g}]' for g in others)),
+      *(f'{metric}[{g}]' for metric in ('AP50', 'mIoU_gt') for g in self.groups),
+    )
+
+  @property
+  def recalls(self) -> tuple[str, ...]:
+    return (*self.groups, *(f'{group}, likely' for group in self.groups))
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    columns = ('covered', 'shape', 'colour', 'pattern')
+    return tuple(f'{column}, {group}' for column in columns for group in self.groups)
+
+
+SPLITS = {
+  'near': Split('near', 'miniature', ('base', 'novel')),
+  'far': Split('far', 'miniature_far', ('base', 'near', 'far')),
+}
+
+
+def found(
+  segmenter: Segmenter, source: ProtocolSource, split: Split
+) -> dict[str, float]:
+  """Share of the things of each group that a proposal overlaps by IoU > 0.5."""
+  hits = {key: [] for key in split.recalls}
   for example in source:
     proposals = segmenter(example.photo, task='instance').instances
     masks = [coco_mask.encode(np.asfortranarray(i.mask, np.uint8)) for i in proposals]
@@ -80,19 +136,21 @@ def found(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]:
     truth = example.truth.instance
     iou = coco_mask.iou(masks, truth.masks, truth.crowd.astype(np.uint8))
     for label, column in zip(truth.classes, np.asarray(iou).T, strict=True):
-      key = group(Kind.of(int(label)))
+      key = split.group(Kind.of(int(label)))
       hits[key].append(column.max() > FOUND)
       hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
   return shares(hits)
 
 
-def read_parts(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]:
+def read_parts(
+  segmenter: Segmenter, source: ProtocolSource, split: Split
+) -> dict[str, float]:
   """How many things a segment covers (IoU > 0.5), and which parts of names are right.
 
   All words compete. Parts are of the things covered: of one that is named as stuff,
   none is right.
   """
-  right = {column: [] for column in PARTS}
+  right = {column: [] for column in split.parts}
   for example in source:
     prediction = segmenter(example.photo, 'miniature-116', task='panoptic')
     classes = {segment.id: segment.class_index for segment in prediction.segments}
@@ -101,22 +159,18 @@ def read_parts(segmenter: Segmenter, source: ProtocolSource) -> dict[str, float]
     truth = example.truth.instance
     for label, rle in zip(truth.classes, truth.masks, strict=True):
       kind, mask = Kind.of(int(label)), coco_mask.decode(rle).astype(bool)
+      group = split.group(kind)
       shared = np.bincount(ids[mask], minlength=len(areas))
       # Where the id is 0, there is no segment.
       iou = (shared / (areas + mask.sum() - shared))[1:]
       covered = iou.max() > FOUND
-      right[f'covered, {group(kind)}'].append(covered)
+      right[f'covered, {group}'].append(covered)
       if covered:
         named = classes[1 + int(np.argmax(iou))]
         for part in ('shape', 'colour', 'pattern'):
           same = named < THINGS and getattr(Kind.of(named), part) == getattr(kind, part)
-          right[f'{part}, {group(kind)}'].append(same)
+          right[f'{part}, {group}'].append(same)
   return shares(right)
-
-
-def group(kind: Kind) -> str:
-  """What a thing's numbers are summed up with."""
-  return 'novel' if kind.novel else 'base'
 
 
 def shares(marks: Mapping[str, Sequence[bool]]) -> dict[str, float]:
@@ -140,33 +194,48 @@ def kept(
   return rows
 
 
+def by_step(run: pathlib.Path, source: ProtocolSource, split: Split) -> str:
+  """What the proposals of each checkpoint of a run find, as a table."""
+  recalls = {}
+  for path in sorted((run / checkpoint.DIRECTORY).glob('step_*')):
+    step = path.name.removeprefix('step_').lstrip('0')
+    with tempfile.TemporaryDirectory() as folder:
+      export_checkpoint(run, pathlib.Path(folder) / step, step)
+      segmenter = maskclip_jax.load(pathlib.Path(folder) / step)
+    row = found(segmenter, source, split)
+    recalls |= {f'{step}/{column}': value for column, value in row.items()}
+  titles = {key.partition('/')[0]: key.partition('/')[0] for key in recalls}
+  return '\n'.join(rows([recalls], titles, split.recalls))
+
+
 def measured(
-  directory: pathlib.Path, data_dir: pathlib.Path
+  directory: pathlib.Path, data_dir: pathlib.Path, split: Split
 ) -> Iterator[tuple[str, float]]:
   """What the proposals of each stage find, and what each system reads of names."""
-  run = PROTOCOLS['miniature'].for_system('masqclip')
-  source = ProtocolSource(run, data_dir, tasks=('instance',))
+  source = split.scenes(data_dir)
   stages = {stage: directory / stage for stage in PROPOSALS}
   systems = {f'{system}/parts': directory / system for system in SYSTEMS}
   for rows in (
-    kept(directory, 'recall.json', stages, lambda s: found(s, source)),
-    kept(directory, 'parts.json', systems, lambda s: read_parts(s, source)),
+    kept(directory, 'recall.json', stages, lambda s: found(s, source, split)),
+    kept(directory, 'parts.json', systems, lambda s: read_parts(s, source, split)),
   ):
     for key, row in rows.items():
       for column, value in row.items():
         yield f'{key}/{column}', value
 
 
-def numbers_of(directory: pathlib.Path, data_dir: pathlib.Path) -> dict[str, float]:
+def numbers_of(
+  directory: pathlib.Path, data_dir: pathlib.Path, split: Split
+) -> dict[str, float]:
   """Every number of one seed by 'system/test/metric' or 'stage/recall'."""
-  row = dict(measured(directory, data_dir))
+  row = dict(measured(directory, data_dir, split))
   for system in SYSTEMS:
-    for test in TESTS:
+    for test in split.tests:
       path = directory / 'judged' / system / test / ledger.RESULTS
       if not path.exists():
         continue
       numbers = ledger.read(path)['numbers']
-      row |= {f'{system}/{test}/{n}': numbers[f'{test}/{n}'] for n in NUMBERS}
+      row |= {f'{system}/{test}/{n}': numbers[f'{test}/{n}'] for n in split.numbers}
   return row
 
 
@@ -191,20 +260,20 @@ def rows(
   return lines
 
 
-def tables(seeds: Sequence[dict[str, float]]) -> str:
+def tables(seeds: Sequence[dict[str, float]], split: Split) -> str:
   """Markdown."""
   lines = [f'Seeds: {len(seeds)}.']
-  for test, title in TESTS.items():
+  for test, title in split.tests.items():
     titles = {f'{system}/{test}': name for system, name in SYSTEMS.items()}
-    lines += ['', f'**{title}**', *rows(seeds, titles, NUMBERS)]
+    lines += ['', f'**{title}**', *rows(seeds, titles, split.numbers)]
   lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
-  lines += rows(seeds, {stage: stage for stage in PROPOSALS}, RECALLS)
+  lines += rows(seeds, {stage: stage for stage in PROPOSALS}, split.recalls)
   lines += [
     '',
     '**things covered, and parts of their names that are right** (percent)',
   ]
   titles = {f'{system}/parts': name for system, name in SYSTEMS.items()}
-  lines += rows(seeds, titles, PARTS)
+  lines += rows(seeds, titles, split.parts)
   return '\n'.join(lines) + '\n'
 
 
@@ -212,16 +281,25 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('directories', nargs='+', type=pathlib.Path)
   parser.add_argument('--data_dir', type=pathlib.Path, required=True)
+  parser.add_argument('--split', choices=SPLITS, default='near')
   parser.add_argument('--record', action='store_true')
+  parser.add_argument('--by_step', action='store_true')
   arguments = parser.parse_args()
-  seeds = [numbers_of(d, arguments.data_dir) for d in arguments.directories]
-  table = tables(seeds)
+  split = SPLITS[arguments.split]
+  if arguments.by_step:
+    scenes = split.scenes(arguments.data_dir)
+    for run in arguments.directories:
+      print(f'**{run.name}**', by_step(run, scenes, split), sep='\n')
+    return
+  seeds = [numbers_of(d, arguments.data_dir, split) for d in arguments.directories]
+  table = tables(seeds, split)
   print(table)
   if arguments.record:
+    results, page = split.files
     content = {'machine': machine(), 'seeds': seeds}
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    before, *_ = TABLE.read_text().partition('<!-- table -->')
-    TABLE.write_text(f'{before}<!-- table -->\n\n{table}')
+    results.write_text(json.dumps(content, indent=1) + '\n')
+    before, *_ = page.read_text().partition('<!-- table -->')
+    page.write_text(f'{before}<!-- table -->\n\n{table}')
 
 
 if __name__ == '__main__':

@@ -29,9 +29,11 @@ attention; `segclip`, SegCLIP, from captions and superpixels and no mask: for it
 world is built with `--superpixels 224,0.9,60`; `ovseg_proposals`, OVSeg's proposals
 from scratch, named by the words of a CLIP; `ovseg_pairs`, its CLIP tuned on regions and
 nouns that `mine` found with them; `ovseg_prompts`, mask prompts for a CLIP tuned or not
-(their `data_dir` is the folder of the pairs). `seed` is of all that is drawn; `scale`
-multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries a stage
-out.
+(their `data_dir` is the folder of the pairs). `split=far` annotates fewer things: none
+of certain colours and of one pattern (`maskclip_jax/miniature/words.py`), so that what
+is not annotated looks different; scenes and CLIPs stay. `seed` is of all that is drawn;
+`scale` multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries
+a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -46,14 +48,20 @@ _STAGES = (
   *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
 )
 _POINTS = {'points': 512}
+# What is annotated in the scenes.
+_ANNOTATED = {'near': 'miniature/base', 'far': 'miniature/far_base'}
 
 
 def get_config(arg=None):
   """One stage."""
-  a = common.parse(arg, stage='masq', seed=0, scale=1.0, runlocal=False)
+  a = common.parse(arg, stage='masq', split='near', seed=0, scale=1.0, runlocal=False)
   common.choose('stage', a.stage, _STAGES)
+  annotated = common.choose('split', a.split, _ANNOTATED)
   config = globals()[f'_{a.stage}']() | {'seed': a.seed}
   config['data']['seed'] = a.seed
+  for dataset in config['data']['datasets']:
+    if dataset['view'] == _ANNOTATED['near']:
+      dataset['view'] = annotated
   config['total_steps'] = round(config['total_steps'] * a.scale)
   if config['total_steps'] < 1:
     raise ValueError(f'scale={a.scale:g} leaves the stage {a.stage} without a step')

@@ -12,6 +12,11 @@
 #                                              OVSeg in their place: proposals, pairs
 #                                              mined from the scenes' captions, prompts
 #                                              only, a tuned CLIP, and both
+#   launch/miniature.sh --split far [--clips DIR --data DIR ...]
+#                                              both papers' systems where things of some
+#                                              colours and a pattern are not annotated:
+#                                              adds as long again, less the world and
+#                                              its CLIPs, where another run made them
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
 # --scale trains every stage that many times as long as what the tables show, 0.4 by
 # default; --teacher_steps is for the first proposals alone.
@@ -21,14 +26,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed scale teacher_steps out clips data until systems' "$@"
+parse_flags '' 'seed scale teacher_steps out clips data until systems split' "$@"
 case ${flags[systems]:-both} in
   both | segclip | ovseg) ;;
   *) echo "$0: --systems is segclip or ovseg, not ${flags[systems]}" >&2; exit 2 ;;
 esac
+split=${flags[split]:-near}
+case $split in
+  near) protocol=miniature ;;
+  far) protocol=miniature_far ;;
+  *) echo "$0: --split is near or far, not $split" >&2; exit 2 ;;
+esac
 $dry_run || prepare
 
-seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/miniature}
+seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/$protocol}
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 if [ "${flags[systems]:-}" = segclip ]; then
   data=${flags[data]:-out/miniature/data_superpixels}
@@ -39,7 +50,7 @@ trained() {
   local name=$1 stage=$2
   shift 2
   run python -m maskclip_jax train --workdir "$out/$name" \
-    --config "miniature:stage=$stage,seed=$seed,scale=$scale" \
+    --config "miniature:stage=$stage,split=$split,seed=$seed,scale=$scale" \
     "--config.data.data_dir=$data" "$@"
 }
 
@@ -56,10 +67,15 @@ joined() {
 
 # judged NAME: both tests; results.json tells that one was done. --until NAME ends here.
 judged() {
-  [ -e "$out/judged/$1/miniature_shifted/results.json" ] ||
+  [ -e "$out/judged/$1/${protocol}_shifted/results.json" ] ||
     run python -m maskclip_jax eval --model "$out/$1" --data_dir "$data" \
-      --evals miniature,miniature_shifted --out "$out/judged/$1"
+      --evals "$protocol,${protocol}_shifted" --out "$out/judged/$1"
   [ "$1" != "${flags[until]:-}" ] || exit 0
+}
+
+# tables: what was judged, measured further and printed.
+tables() {
+  run python benchmarks/miniature.py --split "$split" --data_dir "$data" "$out"
 }
 
 from() {
@@ -92,7 +108,7 @@ if [ "${flags[systems]:-}" = segclip ]; then
   for loss in contrastive superpixel reconstruction; do
     of_segclip "segclip_no_$loss" "--config.settings.$loss=0.0"
   done
-  run python benchmarks/miniature.py --data_dir "$data" "$out"
+  tables
   exit
 fi
 
@@ -111,7 +127,7 @@ if [ "${flags[systems]:-}" = ovseg ]; then
   of_ovseg ovseg_prompts ovseg_prompts ovseg_proposals
   of_ovseg ovseg_pairs ovseg_pairs ovseg_proposals
   of_ovseg ovseg ovseg_prompts ovseg_pairs
-  run python benchmarks/miniature.py --data_dir "$data" "$out"
+  tables
   exit
 fi
 
@@ -142,4 +158,4 @@ trained masqclip_longer masq $(from longer)
 judged masqclip_longer
 trained masqclip_tune_all tune_all $(from teacher)
 judged masqclip_tune_all
-run python benchmarks/miniature.py --data_dir "$data" "$out"
+tables

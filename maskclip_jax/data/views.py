@@ -205,6 +205,7 @@ _VIEWS = (
   View('miniature/panoptic', 'panoptic', 'segments', 'miniature-116'),
   # Novel things are void: their pixels are neither learned nor judged.
   View('miniature/base', 'panoptic', 'segments', 'miniature-base'),
+  View('miniature/far_base', 'panoptic', 'segments', 'miniature-far-base'),
   View('miniature/semantic', 'semantic', 'semantic', 'miniature-116'),
   _INSTANCES('miniature/instances', vocabulary='miniature-things'),
   _INSTANCES('miniature/base_instances', vocabulary='miniature-base-things'),

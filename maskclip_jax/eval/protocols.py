@@ -226,7 +226,6 @@ def _own(name: str, data_dir: str | os.PathLike | None) -> Protocol | None:
 
 _MIOU = ('mIoU_gt_or_pred', 'mIoU_gt')
 _PANOPTIC = 'coco-panoptic-133'
-_BASE_NOVEL = ('[base]', '[base_things]', '[novel]')
 
 
 def _masks(
@@ -242,12 +241,28 @@ def _semantic(
   return Protocol(name, about, {'semantic': view}, settings, _MIOU)
 
 
-def _miniature(name: str, split: str, about: str) -> Protocol:
+_MINIATURE = {
+  'base': 'miniature-base',
+  'base_things': 'miniature-base:things',
+  'novel': 'miniature-novel',
+}
+_MINIATURE_FAR = {
+  'base': 'miniature-far-base',
+  'base_things': 'miniature-far-base:things',
+  'near': 'miniature-near',
+  'far': 'miniature-far',
+}
+
+
+def _miniature(
+  name: str, split: str, about: str, groups: Mapping[str, str] = _MINIATURE
+) -> Protocol:
   """The generated world: all 116 words compete, whether trained on or not.
 
-  Sizes and thresholds are the model's own. Base words hold all stuff, novel ones are
-  things only, so what compares with 'novel' is 'base_things'.
+  Sizes and thresholds are the model's own. Base words hold all stuff, the others are
+  things only, so what compares with them is 'base_things'.
   """
+  parts = tuple(f'[{group}]' for group in groups)
   return Protocol(
     name,
     about,
@@ -258,14 +273,17 @@ def _miniature(name: str, split: str, about: str) -> Protocol:
     },
     BenchmarkSettings(),
     (
-      *(f'PQ{part}' for part in ('', 'th', 'st', *_BASE_NOVEL)),
-      *(f'mIoU_gt{part}' for part in ('', *_BASE_NOVEL)),
-      *(f'{ap}{part}' for ap in ('AP', 'AP50') for part in ('', '[base]', '[novel]')),
+      *(f'PQ{part}' for part in ('', 'th', 'st', *parts)),
+      *(f'mIoU_gt{part}' for part in ('', *parts)),
+      *(
+        f'{ap}{part}'
+        for ap in ('AP', 'AP50')
+        for part in ('', *parts)
+        if part != '[base_things]'  # Objects are things: the same as of base.
+      ),
     ),
     groups={
-      'base': 'miniature-base',
-      'base_things': 'miniature-base:things',
-      'novel': 'miniature-novel',
+      **groups,
       'things': 'miniature-116:things',
       'stuff': 'miniature-116:stuff',
     },
@@ -380,6 +398,18 @@ _TABLE = (
     'miniature_shifted',
     'shifted',
     'the generated world in other light and other styles, 250 scenes, the same words',
+  ),
+  _miniature(
+    'miniature_far',
+    'test',
+    'the same 250 scenes for models of the far split: base, near and far words',
+    _MINIATURE_FAR,
+  ),
+  _miniature(
+    'miniature_far_shifted',
+    'shifted',
+    'the same in other light and other styles: base, near and far words',
+    _MINIATURE_FAR,
   ),
 )
 

@@ -4,6 +4,9 @@ A thing is a shape, a colour and a pattern ('striped red star'; a plain thing's 
 has no word). A third of the 108 things is novel, by a Latin square: each pair of a
 thing's three attributes also occurs among the base words, so that what is new about a
 novel word is only the combination.
+
+The far split keeps values of attributes from the base words: things in certain colours
+and of one pattern are far, and what is left of the novel ones is near.
 """
 
 import dataclasses
@@ -88,6 +91,8 @@ STUFF = (
 _SHAPE_SHADES = ((0, 0.0), (0, 0.1), (255, 0.12))
 _PATTERN_SHADES = ((0, 0.0), (0, 0.12), (255, 0.18), (0, 0.26))
 THINGS = len(SHAPES) * len(COLOURS) * len(PATTERNS)
+# Half of all things: 54, beside 36 base and 18 near ones, of each shape a third.
+FAR_COLOURS, FAR_PATTERNS = ('cyan', 'purple', 'white'), ('checked',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,25 @@ class Kind:
   def novel(self) -> bool:
     """Whether it is kept from the base words."""
     return (self.shape + self.colour + 2 * self.pattern) % 3 == 0
+
+  @property
+  def far(self) -> bool:
+    """Whether the far split has no base word of its colour or its pattern."""
+    colour, pattern = COLOURS[self.colour].name, PATTERNS[self.pattern].name
+    return colour in FAR_COLOURS or pattern in FAR_PATTERNS
+
+  def group(self, split: str = 'near') -> str:
+    """What its numbers are summed up with.
+
+    Args:
+      split: 'near', where it is 'base' or 'novel', or 'far', where it is 'base', 'near'
+        or 'far'.
+    """
+    if split == 'far' and self.far:
+      return 'far'
+    if not self.novel:
+      return 'base'
+    return 'novel' if split == 'near' else 'near'
 
   @property
   def name(self) -> str:
@@ -155,6 +179,10 @@ _VOCABULARIES = {
   'miniature-novel': (lambda kind: kind.novel, False),
   'miniature-things': (lambda kind: True, False),
   'miniature-base-things': (lambda kind: not kind.novel, False),
+  'miniature-far-base': (lambda kind: kind.group('far') == 'base', True),
+  'miniature-far-base-things': (lambda kind: kind.group('far') == 'base', False),
+  'miniature-near': (lambda kind: kind.group('far') == 'near', False),
+  'miniature-far': (lambda kind: kind.far, False),
 }
 _PROVENANCE = (
   'The words of the generated miniature world (maskclip_jax/miniature/words.py): {}. '
@@ -167,6 +195,10 @@ _CONTENTS = {
   'miniature-novel': 'the 36 novel things',
   'miniature-things': 'the 108 things',
   'miniature-base-things': 'the 72 base things',
+  'miniature-far-base': 'the 36 base things of the far split and the 8 stuff',
+  'miniature-far-base-things': 'the 36 base things of the far split',
+  'miniature-near': 'the 18 novel things of colours and patterns that base things have',
+  'miniature-far': 'the 54 things of a colour or a pattern that no base thing has',
 }
 
 

@@ -83,17 +83,34 @@ def test_the_scenes_hold_both_kinds(source):
   assert counts[True] > 2
 
 
-def test_recall_of_proposals(table, source):
-  everything = table.found(TrueSegmenter(source), source)
-  assert everything == dict.fromkeys(table.RECALLS, 100)
+@pytest.fixture(scope='module')
+def split(table):
+  return table.SPLITS['near']
+
+
+def test_recall_of_proposals(table, source, split):
+  everything = table.found(TrueSegmenter(source), source, split)
+  assert everything == dict.fromkeys(split.recalls, 100)
   doubtful = TrueSegmenter(source, score=lambda kind: 0.4 if kind.novel else 0.6)
-  shares = table.found(doubtful, source)
+  shares = table.found(doubtful, source, split)
   assert shares == {**everything, 'novel, likely': 0}
 
 
-def test_parts_of_names(table, source):
-  assert table.read_parts(TrueSegmenter(source), source) == dict.fromkeys(
-    table.PARTS, 100
+def test_the_far_split_tells_three_groups_apart(table, source):
+  split = table.SPLITS['far']
+  of_far = TrueSegmenter(source, score=lambda kind: 0.4 if kind.far else 0.6)
+  shares = table.found(of_far, source, split)
+  assert shares == {**dict.fromkeys(split.recalls, 100), 'far, likely': 0}
+  protocol = PROTOCOLS[split.protocol]
+  assert set(split.numbers) <= {
+    *protocol.headline,
+    'PQst',
+  }
+
+
+def test_parts_of_names(table, source, split):
+  assert table.read_parts(TrueSegmenter(source), source, split) == dict.fromkeys(
+    split.parts, 100
   )
 
   def other_shape(label):
@@ -103,18 +120,18 @@ def test_parts_of_names(table, source):
     shape = (kind.shape + 1) % len(SHAPES)
     return Kind(shape, kind.colour, kind.pattern).number
 
-  shares = table.read_parts(TrueSegmenter(source, rename=other_shape), source)
+  shares = table.read_parts(TrueSegmenter(source, rename=other_shape), source, split)
   wrong = {'shape, base', 'shape, novel'}
-  assert shares == {part: 0 if part in wrong else 100 for part in table.PARTS}
+  assert shares == {part: 0 if part in wrong else 100 for part in split.parts}
 
 
-def test_things_named_as_stuff_are_covered_and_wrong(table, source):
+def test_things_named_as_stuff_are_covered_and_wrong(table, source, split):
   def ground(label):
     return THINGS + label % len(STUFF)
 
-  shares = table.read_parts(TrueSegmenter(source, rename=ground), source)
+  shares = table.read_parts(TrueSegmenter(source, rename=ground), source, split)
   assert shares == {
-    part: 100 if part.startswith('covered') else 0 for part in table.PARTS
+    part: 100 if part.startswith('covered') else 0 for part in split.parts
   }
 
 

@@ -32,6 +32,23 @@ def test_every_pair_of_attributes_is_among_the_base_words():
     assert len(seen) == lengths[one] * lengths[two]
 
 
+def test_far_things_have_what_no_base_thing_has():
+  groups = {group: [] for group in ('base', 'near', 'far')}
+  for kind in words.kinds():
+    groups[kind.group('far')].append(kind)
+  base, near, far = groups.values()
+  assert (len(base), len(near), len(far)) == (36, 18, 54)
+  # What is left of either is what it was.
+  assert not any(kind.novel for kind in base)
+  assert all(kind.novel for kind in near)
+  colours, patterns = (
+    {getattr(k, part) for k in base} for part in ('colour', 'pattern')
+  )
+  assert all(k.colour not in colours or k.pattern not in patterns for k in far)
+  assert all(k.colour in colours and k.pattern in patterns for k in near)
+  assert {k.shape for k in base} == {k.shape for k in far} == {0, 1, 2}
+
+
 def test_numbers_and_names_are_one_to_one():
   assert [kind.number for kind in words.kinds()] == list(range(108))
   assert len({kind.name for kind in words.kinds()}) == 108

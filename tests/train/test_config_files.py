@@ -20,6 +20,20 @@ def test_every_shipped_configuration_has_get_config():
     assert 'task' in config_files.load(f'{name}:runlocal'), name
 
 
+def test_the_far_split_of_the_miniature_changes_what_is_annotated_and_no_more():
+  near, far = (
+    config_files.load(f'miniature:stage=teacher,split={s}') for s in ('near', 'far')
+  )
+  assert near == config_files.load('miniature:stage=teacher')
+  views = [config['data']['datasets'][0].pop('view') for config in (near, far)]
+  assert views == ['miniature/base', 'miniature/far_base']
+  assert near == far
+  captions = config_files.load('miniature:stage=clip,split=far')
+  assert captions == config_files.load('miniature:stage=clip')
+  with pytest.raises(ValueError, match='split must be one of near, far'):
+    config_files.load('miniature:stage=teacher,split=wide')
+
+
 @pytest.mark.parametrize(
   ('spec', 'parts'),
   [
