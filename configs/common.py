@@ -10,9 +10,13 @@ import re
 
 import ml_collections
 
+from maskclip_jax.train.optim import NO_DECAY
+
 # All stages of both papers: AdamW at 1e-4 with a decay of 0.05, gradients clipped to a
 # norm of 0.01 (the defaults), and the backbone at a tenth of the learning rate.
 BACKBONE = (('(proposals/)?backbone/.*', 0.1),)
+# FC-CLIP's void vector decays as little as the queries.
+UNDECAYED_OF_FCCLIP = tuple((p, 0.0) for p in (*NO_DECAY, 'void_embedding/embedding'))
 TINY_POINTS = {'points': 128}
 
 

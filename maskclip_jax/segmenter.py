@@ -250,7 +250,9 @@ class Segmenter:
       )
     vectors = self.class_vectors(vocabulary)
     training = self.preset.training
-    seen = training and vocabulary.seen_in(Vocabulary.named(training))
+    if isinstance(training, str):
+      training = Vocabulary.named(training)
+    seen = None if training is None else vocabulary.seen_in(training)
     columns = vocabulary.columns()
     return TextBank.build(vectors, **columns, seen=seen, buckets=buckets)
 

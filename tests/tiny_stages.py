@@ -67,6 +67,15 @@ STAGES: dict[str, dict[str, Any]] = {
     'preset': 'ovseg_tiny',
     'model': {'proposals': _SWIN},
   },
+  'fcclip': {
+    'task': 'fcclip',
+    'preset': 'fcclip_tiny',
+    'model': {
+      'clip': {'depths': [1, 1, 1, 1]},
+      **{name: size for name, size in SMALL.items() if name != 'depth'},
+    },
+    'settings': {'criterion': POINTS},
+  },
 }
 _REGIONS = {'caption_tokens': 16, 'mapper': 'ovseg_clip', 'regions': True}
 # What a stage's batches are, where they are not photos with segments.

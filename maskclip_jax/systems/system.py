@@ -63,7 +63,8 @@ class Preset:
     words: how names become text vectors, a system in `text/treatments.json`.
     vocabulary: name of the only vocabulary the model knows; None for any words.
     scores: how class scores are combined, where nobody chooses otherwise.
-    training: name of the vocabulary that training named; its words are `seen`.
+    training: the words that training named, which are `seen`, or the name of their
+      vocabulary; None where it makes no difference.
   """
 
   system: str
@@ -75,7 +76,7 @@ class Preset:
   words: str = 'clean'
   vocabulary: str | None = None
   scores: Scores = dataclasses.field(default_factory=Scores)
-  training: str | None = None
+  training: str | tuple[str, ...] | None = None
 
   def to_dict(self) -> dict[str, Any]:
     """As plain JSON values."""

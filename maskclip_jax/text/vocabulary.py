@@ -256,14 +256,24 @@ class Vocabulary:
       'learned_void': treatment.learned_void,
     }
 
-  def seen_in(self, training: 'Vocabulary') -> Bool[np.ndarray, ' k']:
-    """Which classes have a word of a training vocabulary, letter by letter, both as
-    this vocabulary's treatment reads them [fcclip 4]."""
+  def seen_in(self, training: 'Vocabulary | Iterable[str]') -> Bool[np.ndarray, ' k']:
+    """Which classes have a word of training, letter by letter [fcclip 4].
+
+    Args:
+      training: the words, or a vocabulary, which this one's treatment reads.
+    """
     system = (self.treatment or Treatment()).system
-    known = {word for one in training.classes for word in one.words_for(system)}
+    if isinstance(training, Vocabulary):
+      training = training.words_for(system)
+    known = set(training)
     return np.array(
       [not known.isdisjoint(one.words_for(system)) for one in self.classes]
     )
+
+  def words_for(self, system: str) -> tuple[str, ...]:
+    """Every word of every class as a system reads them, each once."""
+    words = (word for one in self.classes for word in one.words_for(system))
+    return tuple(dict.fromkeys(words))
 
   def prompts(self) -> tuple[list[str], list[tuple[int, ...]]]:
     """What to encode: distinct prompts, and the prompts of each row of `pool`.

@@ -32,7 +32,7 @@ from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.records.log import RunLog, evaluations
 from maskclip_jax.train.starting import StartingValues
 from maskclip_jax.train.step import Program, TrainState
-from maskclip_jax.train.task import MODEL, flatten_modules
+from maskclip_jax.train.task import MODEL, find_task, flatten_modules
 
 # States of an evaluation that is not over yet, in the run's directory.
 DIRECTORY = 'evaluation'
@@ -78,7 +78,7 @@ def plan(config: TrainConfig) -> tuple[Planned, ...]:
   )
   data_dir = settings.data_dir or config.data.data_dir
   data_dir = data_dir or config.data.mixture[0].data_dir
-  preset = config.chosen_preset
+  preset = find_task(config.task).exported(config)
   network = params.abstract_model(
     preset.system, preset.config, dtype=jnp.dtype(config.dtype)
   )

@@ -70,7 +70,7 @@ def save_bundle(
   }
   bundle.save(
     directory,
-    config.chosen_preset.to_dict(),
+    task.exported(config).to_dict(),
     _Trained(shapes, trained, starting),
     source=source,
     card=_card(config, int(state.step), starting, count(shapes), best),

@@ -128,6 +128,11 @@ class Task(abc.ABC):
       )
 
   @classmethod
+  def exported(cls, config: TrainConfig) -> Preset:
+    """The preset of the trained model: the run's, and what training decided."""
+    return config.chosen_preset
+
+  @classmethod
   def check_kind(cls, config: TrainConfig) -> None:
     """Fails where segments are given and pairs are needed, or the other way round."""
     if cls.reads_captions != (config.data.caption_tokens > 0):

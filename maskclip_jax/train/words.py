@@ -36,6 +36,14 @@ class TextTask(Task):
     named = config.vocabulary or config.data.words()
     return training_words(named, len(config.data.class_names()), preset)
 
+  @classmethod
+  def exported(cls, config: TrainConfig) -> Preset:
+    preset = config.chosen_preset
+    if preset.training is None:
+      return preset
+    words = cls.check_data(config, preset)
+    return dataclasses.replace(preset, training=_recorded(words, preset))
+
   def text(self, constants: Flat) -> TextBank:
     return from_constants(constants)
 
@@ -102,6 +110,14 @@ def training_words(
       f'data has {classes}: their order must be the same, one to one'
     )
   return words.for_system(preset.words)
+
+
+def _recorded(words: Vocabulary, preset: Preset) -> str | tuple[str, ...]:
+  """The words of training by the name of their vocabulary if it is a bundled one."""
+  bundled = words.name in Vocabulary.names()
+  if bundled and Vocabulary.named(words.name).classes == words.classes:
+    return words.name
+  return words.words_for(preset.words)
 
 
 def _tower(config: CLIPConfig, values: Mapping[str, np.ndarray]) -> Tower:

@@ -87,6 +87,7 @@ def alone(stage: str) -> list[dict[str, float]]:
     ('ovseg_proposals', MeshConfig(data=2, fsdp=2, model=2, min_size=64)),
     ('ovseg_pairs', MeshConfig(data=1, fsdp=4, model=2, min_size=64)),
     ('ovseg_prompts', MeshConfig(data=2, fsdp=4, model=1, min_size=64)),
+    ('fcclip', MeshConfig(data=1, fsdp=4, model=2, min_size=64)),
   ],
 )
 def test_eight_devices(stage, mesh):

@@ -14,6 +14,7 @@ from maskclip_jax.data.pairs import open_pairs
 
 pytestmark = pytest.mark.slow
 
+_LAYERS = 'encoder_layers', 'decoder_layers'
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -39,6 +40,7 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
     ('miniature.py:stage=clip,runlocal', []),
     ('miniature.py:stage=tune_all,runlocal', []),
     ('segclip.py:runlocal', []),
+    ('fcclip.py:runlocal', [f'--config.model.{name}=1' for name in _LAYERS]),
     ('finetune.py:what=linear,runlocal', small_flags('config.model.proposals')),
   ],
 )

@@ -197,7 +197,14 @@ def shipped() -> list[str]:
       *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
     )
   ]
-  return [*masqclip, *maskclip, *ovseg, *miniature, 'mask2former.py:']
+  return [
+    *masqclip,
+    *maskclip,
+    *ovseg,
+    *miniature,
+    'mask2former.py:',
+    'fcclip.py:clip=convnext_base',
+  ]
 
 
 @pytest.mark.parametrize(

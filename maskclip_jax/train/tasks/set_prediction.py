@@ -9,7 +9,7 @@ import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from maskclip_jax.losses.criterion import (
   CriterionConfig,
@@ -32,12 +32,18 @@ from maskclip_jax.train.task import (
 )
 
 
-def stacked(outputs: Outputs) -> Predictions:
-  """The predictions of all layers, the final one first; the last column is void."""
+def stacked(outputs: Outputs, valid: Bool[Array, ' k'] | None = None) -> Predictions:
+  """The predictions of all layers, the final one first.
+
+  Args:
+    outputs: of the final layer, with those of the others.
+    valid: columns that exist; all by default.
+  """
   layers = (outputs, *outputs.aux)
   log_p = None
   if outputs.class_logits is not None:
-    log_p = log_probabilities(jnp.stack([o.class_logits for o in layers], axis=1))
+    logits = jnp.stack([o.class_logits for o in layers], axis=1)
+    log_p = log_probabilities(logits, valid)
   masks = jnp.stack([o.mask_logits for o in layers], axis=1)
   return Predictions(masks, log_p)
 
