@@ -1,6 +1,7 @@
 """Size, load and run times of an exported artefact.
 
   python benchmarks/artefact.py                                 the shipped miniature
+  python benchmarks/artefact.py --format onnx
   python benchmarks/artefact.py --model DIR --canvas 800x1344
 
 Exports the model, and runs what was written on a photo in this process: seconds by the
@@ -16,12 +17,12 @@ import tempfile
 import time
 
 import jax
-import numpy as np
 from machine import machine
 from PIL import Image
 
 from maskclip_jax.deploy import run_artefact
 from maskclip_jax.deploy.artefact import (
+  FORMATS,
   ArtefactConfig,
   export_artefact,
 )
@@ -46,16 +47,11 @@ def measure(place: pathlib.Path, repeats: int) -> dict:
   height, width = manifest['programs']['photo'][0]['canvas']
   photo = Image.fromarray(made_up_photo(height, width))
   entry, inputs, _ = run_artefact.prepare(photo, manifest)
-  _, _, words = run_artefact.read_words(place / 'words.npz', entry)
-  numbers = {
-    name: np.asarray(number, entry['inputs'][name]['dtype'])
-    for name, number in manifest['numbers'].items()
-  }
+  _, _, words = run_artefact.read_words(place / 'words.npz')
+  inputs |= words
   load_time, run = timed(lambda: run_artefact.load_program(entry, place))
-  first, _ = timed(lambda: run({**inputs, **words, **numbers}))
-  later = [
-    timed(lambda: run({**inputs, **words, **numbers}))[0] for _ in range(repeats)
-  ]
+  first, _ = timed(lambda: run(inputs))
+  later = [timed(lambda: run(inputs))[0] for _ in range(repeats)]
   median = {
     name: round(statistics.median(one[name] for one in later), 3) for name in first
   }
@@ -74,13 +70,15 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--model', default='clip_baseline_miniature')
   parser.add_argument('--canvas', type=parse_canvas, default=(128, 128))
+  parser.add_argument('--format', choices=FORMATS, default='stablehlo')
   parser.add_argument('--repeats', type=int, default=10)
   parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
   arguments = parser.parse_args()
-  content = {'machine': machine(), 'model': arguments.model}
+  content = {'machine': machine()}
+  content |= {'model': arguments.model, 'format': arguments.format}
   with tempfile.TemporaryDirectory() as folder:
     place = pathlib.Path(folder) / 'artefact'
-    config = ArtefactConfig(canvases=(arguments.canvas,))
+    config = ArtefactConfig(canvases=(arguments.canvas,), format=arguments.format)
     segmenter = load(arguments.model)
     content['export'], _ = timed(lambda: export_artefact(segmenter, place, config))
     content |= measure(place, arguments.repeats)

@@ -2,7 +2,8 @@
 # Installs what the tests need, checks the style, and runs the tests.
 #   launch/test.sh                     the fast ones, in minutes
 #   launch/test.sh --all               also the slow ones, models of published size, and
-#                                      what needs PyTorch or builds the documentation
+#                                      what needs PyTorch or ONNX or builds the
+#                                      documentation
 #   launch/test.sh tests/nn -k resnet  pytest's arguments, after --all where that is given
 #   launch/test.sh -m slow tests/nn    one's own choice, in a single run of pytest
 #   PYTHON=python3.13 launch/test.sh   another Python, in an environment of its own
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 extras=dev fast=' and not slow'
 if [ "${1:-}" = --all ]; then
-  extras=dev,docs,torch fast=
+  extras=dev,docs,torch,onnx fast=
   shift
 fi
 arguments=("$@")

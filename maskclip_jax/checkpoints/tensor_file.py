@@ -88,6 +88,17 @@ class TensorFile(Mapping[str, np.ndarray]):
     """Name -> shape, from the header alone."""
     return {name: shape for name, (_, shape, _) in self._entries.items()}
 
+  def places(self) -> dict[str, tuple[int, int]]:
+    """Name -> where its bytes begin in the file, and how many they are."""
+    lengths = {
+      name: math.prod(shape) * dtype.itemsize
+      for name, (dtype, shape, _) in self._entries.items()
+    }
+    return {
+      name: (self._start + self._entries[name][2] - length, length)
+      for name, length in lengths.items()
+    }
+
 
 class Tensors(Mapping[str, np.ndarray]):
   """Tensors of several files, or under other names; a look-up reads the tensor anew.

@@ -19,11 +19,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--format',
     default='official',
-    choices=['official', 'bundle', 'stablehlo', 'savedmodel', 'words'],
+    choices=['official', 'bundle', 'stablehlo', 'savedmodel', 'onnx', 'words'],
     help="'official': the layout of the PyTorch code (.safetensors, or .pth); "
     "'bundle': of a bundle, or of a checkpoint in a workdir; 'stablehlo': programs "
-    "that run without this package; 'savedmodel': the same for TensorFlow; 'words': a "
-    'file of words for these',
+    "that run without this package; 'savedmodel', 'onnx': the same for TensorFlow and "
+    "for onnxruntime; 'words': a file of words for these",
   )
   parser.add_argument(
     '--dtype',
@@ -43,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
   """Flags of the formats that run without this package."""
-  group = parser.add_argument_group('stablehlo, savedmodel, words')
+  group = parser.add_argument_group('stablehlo, savedmodel, onnx, words')
   group.add_argument(
     '--words', help='the vocabulary to write beside the programs, as for predict'
   )
@@ -71,13 +71,14 @@ def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     '--platforms',
     default='cpu,cuda,tpu',
-    help='what one file is to run on, also rocm (%(default)s)',
+    help='what one file is to run on, also rocm; not for onnx (%(default)s)',
   )
   group.add_argument(
     '--weights',
     choices=['beside', 'inside'],
     default='beside',
-    help='stablehlo: in files of their own, or constants of programs (%(default)s)',
+    help='stablehlo, onnx: in files of their own, or constants of programs '
+    '(%(default)s)',
   )
 
 
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.format == 'bundle':
     _export_bundle(arguments)
     return 0
-  if arguments.format in ('stablehlo', 'savedmodel', 'words'):
+  if arguments.format in ('stablehlo', 'savedmodel', 'onnx', 'words'):
     print(_export_artefact(arguments))
     return 0
   from maskclip_jax.checkpoints.export_official import export_official

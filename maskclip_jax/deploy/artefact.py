@@ -17,7 +17,7 @@ import numpy as np
 
 from maskclip_jax import atomic, jax_settings, plain
 from maskclip_jax._version import __version__
-from maskclip_jax.deploy import savedmodel, stablehlo
+from maskclip_jax.deploy import onnx_file, savedmodel, stablehlo
 from maskclip_jax.deploy.canvases import check_canvas, rounded_up
 from maskclip_jax.deploy.parity import local_platform, parity
 from maskclip_jax.deploy.programs import (
@@ -26,7 +26,7 @@ from maskclip_jax.deploy.programs import (
   photo_program,
   text_program,
 )
-from maskclip_jax.deploy.run_artefact import load_program
+from maskclip_jax.deploy.run_artefact import load_program, sha256
 from maskclip_jax.deploy.words import Words
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE
@@ -34,6 +34,9 @@ from maskclip_jax.systems.contract import STRIDE
 FORMAT = 'maskclip_jax artefact 1'
 MANIFEST, WORDS_FILE, CARD = 'manifest.json', 'words.npz', 'MODEL_CARD.md'
 RUNNER = 'run_artefact.py'
+FORMATS = ('stablehlo', 'savedmodel', 'onnx')
+# What one program runs on unless others are asked for.
+PLATFORMS = ('cpu', 'cuda', 'tpu')
 # Words of an artefact that is exported without any.
 SOME_WORDS = 'cat; dog; person; stuff:sky; stuff:grass'
 
@@ -49,9 +52,10 @@ class ArtefactConfig:
       larger photos have the size that the network sees.
     batch: photos of a call.
     bucket: columns for words: classes, and the void column if the model has one.
-    platforms: what one program is to run on, some of `stablehlo.PLATFORMS`.
+    platforms: what one program is to run on, some of `stablehlo.PLATFORMS`; ONNX runs
+      on those of its runtime.
     weights_inside: the weights are constants of the programs, not files beside them.
-    format: of the programs, 'stablehlo' or 'savedmodel'.
+    format: of the programs, one of `FORMATS`.
 
   Raises:
     ValueError: a number below 1, a canvas that is none, an unknown platform or format,
@@ -62,9 +66,9 @@ class ArtefactConfig:
   result_canvas: tuple[int, int] = (2048, 2048)
   batch: int = 1
   bucket: int = 256
-  platforms: tuple[str, ...] = ('cpu', 'cuda', 'tpu')
+  platforms: tuple[str, ...] = PLATFORMS
   weights_inside: bool = False
-  format: Literal['stablehlo', 'savedmodel'] = 'stablehlo'
+  format: Literal['stablehlo', 'savedmodel', 'onnx'] = 'stablehlo'
 
   def __post_init__(self):
     for name in ('batch', 'bucket', 'result_canvas'):
@@ -73,10 +77,12 @@ class ArtefactConfig:
     for canvas in self.canvases:
       check_canvas(canvas)
     stablehlo.check_platforms(self.platforms)
-    if self.format not in ('stablehlo', 'savedmodel'):
-      raise ValueError(
-        f"format must be 'stablehlo' or 'savedmodel', not {self.format!r}"
-      )
+    if self.format not in FORMATS:
+      raise ValueError(f'format is {", ".join(FORMATS)}, not {self.format!r}')
+    if self.format == 'onnx':
+      onnx_file.check_installed()
+      if self.platforms != PLATFORMS:
+        raise ValueError('ONNX runs on what its runtime does: leave --platforms out')
     if self.format == 'savedmodel':
       savedmodel.check_installed()
       if self.weights_inside:
@@ -181,7 +187,7 @@ def _write_photo(
     'result_canvas': list(result_canvas),
     'batch': config.batch,
   }
-  if compare and local_platform() in config.platforms:
+  if compare and (config.format == 'onnx' or local_platform() in config.platforms):
     run = load_program(entry, directory)
     entry['parity'] = parity(segmenter, words.bank, program, run)
   return entry
@@ -195,15 +201,20 @@ def _write(
   if config.format == 'savedmodel':
     savedmodel.write(program, directory / file, config.platforms)
   else:
-    file += stablehlo.SUFFIX
     if not config.weights_inside:
       # One file of weights serves the programs of all canvases.
       weights = f'{name.partition("_")[0]}_weights.safetensors'
-    stablehlo.write(program, directory / file, config.platforms, weights)
+    if config.format == 'onnx':
+      file += onnx_file.SUFFIX
+      onnx_file.write(program, directory / file, weights)
+    else:
+      file += stablehlo.SUFFIX
+      stablehlo.write(program, directory / file, config.platforms, weights)
   outputs = jax.eval_shape(program.function, program.weights, program.inputs)
   return {
     'file': file,
     'weights': weights,
+    'weights_sha256': weights and sha256(directory / weights),
     'inputs': _described(program.inputs),
     'outputs': _described(outputs),
   }
@@ -225,13 +236,14 @@ def _described(arrays) -> dict[str, dict[str, Any]]:
 def _manifest(
   segmenter: Segmenter, config: ArtefactConfig, programs: dict[str, Any]
 ) -> dict[str, Any]:
-  preset = segmenter.preset
+  preset, onnx = segmenter.preset, config.format == 'onnx'
   return {
     'format': FORMAT,
     'library_version': __version__,
     'jax_version': jax.__version__,
     'system': preset.system,
-    'platforms': list(config.platforms),
+    'platforms': ['onnxruntime'] if onnx else list(config.platforms),
+    **({'opset': onnx_file.OPSET} if onnx else {}),
     'preprocessing': {
       **plain.to_dict(preset.preprocessing),
       'stride': STRIDE,

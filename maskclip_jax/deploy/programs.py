@@ -32,6 +32,8 @@ Arrays = dict[str, Array]
 TEXT_TOWER = 'clip/text/'
 # What of a text bank the photo program reads; `columns` is not in every bank.
 WORDS = ('embeddings', 'valid', 'thing', 'void', 'seen', 'columns')
+# Sizes of a program's file are 32 bits.
+_MOST_BYTES = 2**31 - 1
 # Numbers of the panoptic result.
 THRESHOLDS = ('object_threshold', 'overlap_threshold')
 
@@ -50,8 +52,26 @@ class Program:
   weights: Arrays
   inputs: dict[str, np.ndarray]
 
+  def check_weights_fit(self) -> None:
+    """Refuses what one file cannot hold.
+
+    Raises:
+      ValueError: more than 2 GB of weights.
+    """
+    size = sum(w.nbytes for w in self.weights.values())
+    if size > _MOST_BYTES:
+      raise ValueError(
+        f'{size / 1e9:.1f} GB of weights do not fit into a program, which holds 2 GB: '
+        'leave them beside it (--weights beside)'
+      )
+
   def without_weights(self) -> Callable[[Arrays], Arrays]:
-    """The function of its inputs alone, with the weights as constants in it."""
+    """The function of its inputs alone, with the weights as constants in it.
+
+    Raises:
+      ValueError: they are more than a file holds.
+    """
+    self.check_weights_fit()
     return lambda inputs: self.function(self.weights, inputs)
 
 

@@ -1,13 +1,14 @@
 """Segments a photo by the artefact that this file lies in.
 
-Needs `pip install jax flatbuffers pillow`; where the artefact is a SavedModel,
-`tensorflow pillow`.
+Needs `pip install jax flatbuffers pillow`; in the place of jax and flatbuffers a
+SavedModel needs `tensorflow` and ONNX `onnxruntime`.
 
 python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import pathlib
 
@@ -28,19 +29,9 @@ def reading(path, advice='copy the artefact again'):
     raise SystemExit(f'{path} cannot be read: {advice} ({reason})') from error
 
 
-def read_weights(path):
-  """Name -> array of a safetensors file."""
-  with reading(path):
-    data = np.memmap(path, np.uint8, 'r')
-    start = 8 + int(data[:8].view('<u8')[0])
-    entries = json.loads(data[8:start].tobytes())
-    entries.pop('__metadata__', None)
-    return {
-      name: data[slice(*(start + offset for offset in entry['data_offsets']))]
-      .view(TYPES[entry['dtype']])
-      .reshape(entry['shape'])
-      for name, entry in entries.items()
-    }
+def sha256(path):
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def read_manifest(place=HERE):
@@ -53,9 +44,27 @@ def read_manifest(place=HERE):
   return manifest
 
 
+def read_weights(path):
+  """Name -> array of a safetensors file."""
+  data = np.memmap(path, np.uint8, 'r')
+  start = 8 + int(data[:8].view('<u8')[0])
+  entries = json.loads(data[8:start].tobytes())
+  entries.pop('__metadata__', None)
+  return {
+    name: data[slice(*(start + offset for offset in entry['data_offsets']))]
+    .view(TYPES[entry['dtype']])
+    .reshape(entry['shape'])
+    for name, entry in entries.items()
+  }
+
+
 def load_program(entry, place=HERE):
   """A program of the manifest: inputs -> outputs, by name."""
-  path = place / entry['file']
+  path, weights = place / entry['file'], entry['weights'] and place / entry['weights']
+  if weights:
+    with reading(weights):
+      if sha256(weights) != entry['weights_sha256']:
+        raise ValueError('it holds other weights than manifest.json says')
   if path.is_dir():
     import tensorflow as tf
 
@@ -66,6 +75,18 @@ def load_program(entry, place=HERE):
     return lambda inputs, loaded=loaded: serve(
       **{name: tf.constant(array) for name, array in inputs.items()}
     )
+  if path.suffix == '.onnx':
+    import onnxruntime
+
+    with reading(path):
+      session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs):
+      arrays = {name: np.asarray(array) for name, array in inputs.items()}
+      return dict(zip(names, session.run(names, arrays), strict=True))
+
+    return run
   import jax
 
   advice = (
@@ -73,10 +94,11 @@ def load_program(entry, place=HERE):
   )
   with reading(path, advice):
     call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
-  if entry['weights'] is None:
+  if not weights:
     return call
-  weights = jax.device_put(read_weights(place / entry['weights']))
-  return lambda inputs: call(weights, inputs)
+  with reading(weights):
+    arrays = jax.device_put(read_weights(weights))
+  return lambda inputs: call(arrays, inputs)
 
 
 def network_size(size, rule):
@@ -100,7 +122,7 @@ def resize(photo, height, width, rule):
 
 
 def prepare(photo, manifest):
-  """The smallest program that holds a photo, and the photo as its inputs."""
+  """The smallest program that holds a photo, and all its inputs but the words."""
   rule = manifest['preprocessing']
   original = photo.height, photo.width
   size = network_size(original, rule)
@@ -114,26 +136,35 @@ def prepare(photo, manifest):
   result = original if fits(original, entry['result_canvas']) else size
   pixels = np.zeros((entry['batch'], *entry['canvas'], 3), np.uint8)
   pixels[:, : size[0], : size[1]] = resize(photo, *size, rule)
+  numbers = {
+    name: np.asarray(number, entry['inputs'][name]['dtype'])
+    for name, number in manifest['numbers'].items()
+  }
   sizes = {'image_hw': size, 'result_hw': result}
   tiled = {
     name: np.tile(np.int32(hw), (entry['batch'], 1)) for name, hw in sizes.items()
   }
-  return entry, {'pixels': pixels, **tiled}, result
+  return entry, {'pixels': pixels, **tiled, **numbers}, result
 
 
-def read_words(path, entry):
+def read_words(path):
   """The names of a file of words, which are things, and its arrays as inputs."""
   with reading(path, 'write it by export --format words'):
     words = dict(np.load(path))
-    names, things = words.pop('names'), words.pop('things')
-  for name, array in words.items():
-    wanted = entry['inputs'].get(name, {}).get('shape', 'nothing of this name')
-    if wanted != list(array.shape):
+    return words.pop('names'), words.pop('things'), words
+
+
+def check(inputs, entry, path):
+  """Ends with one line where the words of a file are not those that a program takes."""
+  has = {name: list(np.shape(array)) for name, array in inputs.items()}
+  takes = {name: described['shape'] for name, described in entry['inputs'].items()}
+  for name in sorted({*has, *takes}):
+    if has.get(name) != takes.get(name):
       raise SystemExit(
-        f'{path} has {name} of {list(array.shape)}, and the program takes {wanted}: '
-        'export the words with the model and the --bucket of this artefact'
+        f'{path} has {name} of {has.get(name)}, and the program takes '
+        f'{takes.get(name)}: export the words with the model and the --bucket of this '
+        'artefact'
       )
-  return names, things, words
 
 
 def read_photo(path):
@@ -150,6 +181,19 @@ def read_photo(path):
     raise SystemExit(f'{path} is not a photo that can be read: {error}') from None
 
 
+def report(outputs, names):
+  """Prints the segments, or where there are none the share of every class."""
+  classes = outputs['semantic']
+  if 'panoptic' in outputs:
+    found = (outputs[f'segment_{name}'] for name in ('classes', 'scores', 'areas'))
+    for column, score, area in zip(*found, strict=True):
+      if column >= 0:
+        print(f'{names[column]:32} score {score:.2f} {area / classes.size:7.1%}')
+  else:
+    for column in np.unique(classes):
+      print(f'{names[column]:32} {(classes == column).mean():7.1%}')
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('photo', type=pathlib.Path)
@@ -158,34 +202,16 @@ def main():
   arguments = parser.parse_args()
   if not arguments.out.absolute().parent.is_dir():
     raise SystemExit(f'{arguments.out}: there is no folder {arguments.out.parent}')
-  manifest = read_manifest()
   photo = read_photo(arguments.photo)
-  entry, inputs, (height, width) = prepare(photo, manifest)
-  names, things, words = read_words(arguments.words, entry)
-  numbers = {
-    name: np.asarray(number, entry['inputs'][name]['dtype'])
-    for name, number in manifest['numbers'].items()
-  }
-  inputs = {**inputs, **words, **numbers}
-  if missing := sorted(set(entry['inputs']) - set(inputs)):
-    raise SystemExit(
-      f'{arguments.words} lacks {", ".join(missing)}: export the words with the model '
-      'of this artefact'
-    )
-  outputs = load_program(entry)(inputs)
+  entry, inputs, (height, width) = prepare(photo, read_manifest())
+  names, things, words = read_words(arguments.words)
+  check({**inputs, **words}, entry, arguments.words)
+  outputs = load_program(entry)({**inputs, **words})
   outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
   for name in {'semantic', 'panoptic'} & set(outputs):
     outputs[name] = outputs[name][:height, :width]
   np.savez(arguments.out, names=names, things=things, **outputs)
-  if 'panoptic' in outputs:
-    found = (outputs[f'segment_{name}'] for name in ('classes', 'scores', 'areas'))
-    for column, score, area in zip(*found, strict=True):
-      if column >= 0:
-        print(f'{names[column]:32} score {score:.2f} {area / (height * width):7.1%}')
-  else:
-    for column in np.unique(outputs['semantic']):
-      share = (outputs['semantic'] == column).mean()
-      print(f'{names[column]:32} {share:7.1%}')
+  report(outputs, names)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,6 @@ from maskclip_jax.deploy.programs import Program, lowering
 
 SUFFIX = '.stablehlo'
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
-# Sizes of a file are 32 bits in the format.
-_MOST_BYTES = 2**31 - 1
 
 
 def check_platforms(platforms: Sequence[str]) -> None:
@@ -44,12 +42,6 @@ def write(
     ValueError: weights of more than 2 GB inside.
     OSError: a file cannot be written.
   """
-  size = sum(w.nbytes for w in program.weights.values())
-  if weights is None and size > _MOST_BYTES:
-    raise ValueError(
-      f'{size / 1e9:.1f} GB of weights do not fit into a program, which holds 2 GB: '
-      'leave them beside it (--weights beside)'
-    )
   inputs = _shapes(program.inputs)
   if 'tokens' in inputs:
     (count,) = export.symbolic_shape('n')

@@ -26,9 +26,9 @@ EVERYWHERE = ('cpu', 'cuda', 'tpu')
 BARE = """
 import runpy, sys
 import numpy as np
-for name in ('maskclip_jax', 'flax', 'jaxtyping'):
+script, first, second, words, *missing = sys.argv[1:]
+for name in missing:
   sys.modules[name] = None  # cannot be imported
-script, first, second, words = sys.argv[1:]
 sys.argv = [script, first, '--out', 'first.npz']
 found = runpy.run_path(script, run_name='__main__')
 sys.argv = [script, second, '--words', words, '--out', 'second.npz']
@@ -117,15 +117,17 @@ def test_the_script_says_what_does_not_fit(miniature, tmp_path):
   program = programs.photo_program(miniature, words.arrays, (64, 64), (64, 64))
   shapes = {name: {'shape': list(a.shape)} for name, a in program.inputs.items()}
   entry = {'canvas': [64, 64], 'result_canvas': [64, 64], 'batch': 1, 'inputs': shapes}
-  names, things, _ = run_artefact.read_words(tmp_path / 'words.npz', entry)
+  names, things, arrays = run_artefact.read_words(tmp_path / 'words.npz')
   assert (names.tolist(), things.tolist()) == (['star', 'disk'], [True, True])
+  run_artefact.check({**program.inputs, **arrays}, entry, 'words.npz')
   Words.of(miniature, 'star; disk', 128).save(tmp_path / 'words.npz')
+  _, _, arrays = run_artefact.read_words(tmp_path / 'words.npz')
   with pytest.raises(SystemExit, match='the --bucket of this artefact'):
-    run_artefact.read_words(tmp_path / 'words.npz', entry)
+    run_artefact.check({**program.inputs, **arrays}, entry, 'words.npz')
   with pytest.raises(SystemExit, match='not a photo that can be read'):
     run_artefact.read_photo(tmp_path / 'words.npz')
   rule = {'short_edge': 64, 'long_edge': 128, 'resample': 'pillow'}
-  manifest = {'preprocessing': rule, 'programs': {'photo': [entry]}}
+  manifest = {'preprocessing': rule, 'numbers': {}, 'programs': {'photo': [entry]}}
   with pytest.raises(SystemExit, match='of 64x128 fits no canvas of 64x64'):
     run_artefact.prepare(Image.new('RGB', (200, 100)), manifest)
   # Ids of the photo's own size where their canvas holds it, else of the network's.
@@ -141,11 +143,12 @@ def test_spoilt_files_of_an_artefact_are_one_line(name, content, tmp_path):
   path = tmp_path / name
   if content is not None:
     path.write_bytes(content)
+  entry = {'file': name, 'weights': name, 'weights_sha256': ''}
   read = {
     'manifest.json': lambda: run_artefact.read_manifest(tmp_path),
-    'photo': lambda: run_artefact.load_program({'file': name}, tmp_path),
-    'weights': lambda: run_artefact.read_weights(path),
-    'words.npz': lambda: run_artefact.read_words(path, {'inputs': {}}),
+    'photo': lambda: run_artefact.load_program(entry | {'weights': None}, tmp_path),
+    'weights': lambda: run_artefact.load_program(entry, tmp_path),
+    'words.npz': lambda: run_artefact.read_words(path),
   }[name]
   with pytest.raises(SystemExit, match=re.escape(f'{path} cannot be read: ')) as found:
     read()
@@ -177,11 +180,17 @@ def test_every_system_is_one_program_for_three_platforms(preset, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stranger_segments_a_photo(miniature, tmp_path):
+@pytest.mark.parametrize('kind', ['stablehlo', 'onnx'])
+def test_a_stranger_segments_a_photo(kind, miniature, tmp_path):
   """Ids and numbers are the bundle's, for words and sizes that came later."""
+  missing = ['maskclip_jax', 'flax', 'jaxtyping']
+  if kind == 'onnx':
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    missing += ['jax', 'onnx']
   place = tmp_path / 'artefact'
   command = ['export', '--model', 'clip_baseline_miniature']
-  flags = ['--format', 'stablehlo', '--to', str(place), '--canvas', '128x160']
+  flags = ['--format', kind, '--to', str(place), '--canvas', '128x160']
   assert main([*command, *flags, '--words', 'miniature-116']) == 0
   words, more = tmp_path / 'more.npz', 'star; disk; bar; stuff:sand; stuff:water'
   flags = ['--format', 'words', '--words', more, '--to', str(words)]
@@ -192,7 +201,7 @@ def test_a_stranger_segments_a_photo(miniature, tmp_path):
   length = miniature.preset.config.clip.context_length
   np.save(tmp_path / 'tokens.npy', tokenizer.tokenize(prompts, length))
   subprocess.run(
-    [sys.executable, '-c', BARE, place / artefact.RUNNER, scene, wide, words],
+    [sys.executable, '-c', BARE, place / artefact.RUNNER, scene, wide, words, *missing],
     cwd=tmp_path,
     check=True,
   )
@@ -247,7 +256,11 @@ def test_a_saved_model_says_the_same(tmp_path):
   np.testing.assert_allclose(found['vectors'], expected['vectors'], atol=1e-5)
 
 
-def test_a_saved_model_says_what_it_needs(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'tensorflow', None)
-  with pytest.raises(ValueError, match=r'pip install .maskclip_jax\[tf\]'):
-    artefact.ArtefactConfig(format='savedmodel')
+@pytest.mark.parametrize(
+  ('kind', 'package', 'extra'),
+  [('savedmodel', 'tensorflow', 'tf'), ('onnx', 'onnxruntime', 'onnx')],
+)
+def test_a_format_says_what_it_needs(kind, package, extra, monkeypatch):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ValueError, match=rf'pip install .maskclip_jax\[{extra}\]'):
+    artefact.ArtefactConfig(format=kind)
