@@ -32,6 +32,7 @@ from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import lower_void
 from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
+from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
 
 Weights = dict[str, Array]
@@ -209,6 +210,8 @@ class Segmenter:
           f'this model knows only its own vocabulary, {fixed}: leave the words out, or '
           'use an open-vocabulary model'
         )
+      if labels := self.preset.labels:
+        return Vocabulary(tuple(Category(x.name, thing=x.thing) for x in labels), fixed)
       return Vocabulary.parse(fixed)
     if words is None:
       raise ValueError(

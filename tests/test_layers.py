@@ -38,7 +38,15 @@ ALLOWED = {
   'results': {'_version', 'postprocess', 'results'},
   'systems': {'mapping', 'nn', 'ops', 'postprocess', 'systems'},
   'zoo': {'systems'},
-  'checkpoints': {'_version', 'checkpoints', 'mapping', 'nn', 'systems', 'zoo'},
+  'checkpoints': {
+    '_version',
+    'checkpoints',
+    'mapping',
+    'nn',
+    'systems',
+    'text',
+    'zoo',
+  },
   'plan': {'photos', 'postprocess', 'systems', 'text'},
   'deploy': {
     '_version',

@@ -15,6 +15,7 @@ import argparse
 import importlib.metadata
 import pathlib
 import sys
+import textwrap
 
 import mask2former
 from rows import Result, measure
@@ -38,7 +39,7 @@ def table(results: list[Result]) -> str:
       last = f'no | {result.message}'
     lines.append(f'| {row.library} | {row.network} | {row.files} | {last} |')
   versions = ', '.join(f'{n} {importlib.metadata.version(n)}' for n in _LIBRARIES)
-  return '\n'.join([*lines, '', f'Measured with {versions}.'])
+  return '\n'.join([*lines, '', textwrap.fill(f'Measured with {versions}.', 100)])
 
 
 def write(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint
+from maskclip_jax.checkpoints.labels import closed_vocabulary
 from maskclip_jax.mapping.problems import NAMED
 from maskclip_jax.mapping.sizes import KnownSizes, differences
 from maskclip_jax.systems.system import Preset, System, all_systems, find_system
@@ -85,7 +86,8 @@ class Sources:
       if self.from_main(path) == (file is self.main)
     }
     told = (self.clip or self.main).beside
-    return KnownSizes(shapes, frozenset(self.main.tensors), told)
+    own = {} if self.main.kind == CLIP else self.main.beside
+    return KnownSizes(shapes, frozenset(self.main.tensors), told, own)
 
 
 def _replaced(system: System, clip: Checkpoint | None) -> tuple[str, ...]:
@@ -110,7 +112,9 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   system, found, path = sources.system, sources.found(), sources.main.path
 
   def sized(base: Preset) -> Preset:
-    return dataclasses.replace(base, config=system.sized(base.config, found))
+    config = system.sized(base.config, found)
+    told = _told(sources, config) if base.vocabulary is not None else {}
+    return dataclasses.replace(base, config=config, **told)
 
   if preset is not None:
     name, base = find_preset(preset)
@@ -123,11 +127,19 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
     return name, chosen
   candidates = {name: (base, sized(base)) for name, base in system.presets.items()}
   for name, (base, chosen) in candidates.items():
-    if not differences(base.config, chosen.config):
+    same = base.vocabulary == chosen.vocabulary
+    if same and not differences(base.config, chosen.config):
       return name, chosen
-  for name, (base, chosen) in candidates.items():
-    if _same_vocabulary(base, chosen) and _same_parts(base.config, chosen.config):
-      return f'{system.name} of its own sizes, otherwise {name}', chosen
+  fitting = [
+    (_same_parts(base.config, chosen.config), name, chosen)
+    for name, (base, chosen) in candidates.items()
+    if _same_vocabulary(base, chosen)
+  ]
+  # The first of those with the same parts, where there is one.
+  for same_parts in (True, False):
+    for same, name, chosen in fitting:
+      if same is same_parts:
+        return f'{system.name} of its own sizes, otherwise {name}', chosen
   made = [
     s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
   ]
@@ -137,10 +149,36 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   )
 
 
+def _told(sources: Sources, config: Any) -> dict[str, Any]:
+  """Fields of a preset with a closed vocabulary that the main file and those beside it
+  tell.
+
+  Raises:
+    ValueError: as many names are not as many classes.
+  """
+  main = sources.main
+  if main.kind != sources.system.name or config.num_classes is None:
+    return {}
+  told = {k: v for k, v in main.preset_beside.items() if k == 'preprocessing'}
+  names = main.preset_beside.get('labels')
+  if names is None:
+    known = sources.system.format.vocabularies.get(config.num_classes)
+    return told if known is None else told | {'vocabulary': known}
+  if len(names) != config.num_classes:
+    raise ValueError(
+      f'the config beside {main.path} names {len(names)} classes, and its class head '
+      f'has {config.num_classes}: put the config there that belongs to it, or none'
+    )
+  return told | closed_vocabulary(names)
+
+
 def _same_vocabulary(base: Preset, sized: Preset) -> bool:
   """False where a closed vocabulary would not fit the class head of the file."""
   if base.vocabulary is None:
     return True
+  if base.vocabulary != sized.vocabulary:
+    # The file's own; proposals are not a segmenter of one class.
+    return base.config.num_classes != 1
   return sized.config.num_classes in (base.config.num_classes, None)
 
 

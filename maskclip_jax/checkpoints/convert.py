@@ -214,11 +214,24 @@ def _files(read: OfficialModel) -> list[str]:
 
 
 def _untold(sources: Sources, preset: Preset) -> tuple[str, ...]:
-  """What of the CLIP of some files nothing tells."""
+  """What the files do not tell, or tell and is done otherwise."""
+  notes = tuple(sources.main.preset_beside.get('notes', ()))
+  if sources.main.kind == preset.system and preset.vocabulary is not None:
+    notes += tuple(_class_notes(sources.main, preset))
   clip = sources.clip or sources.main
   if clip.kind != CLIP:
-    return ()
-  return tuple(_clip_notes(clip, getattr(preset.config, CLIP, preset.config)))
+    return notes
+  return notes + tuple(_clip_notes(clip, getattr(preset.config, CLIP, preset.config)))
+
+
+def _class_notes(main: Checkpoint, preset: Preset) -> list[str]:
+  """Where the names of a closed vocabulary come from."""
+  if preset.labels:
+    return [f'its {len(preset.labels)} classes are named by the config beside it']
+  classes = preset.config.num_classes or 1
+  if classes > 1 and 'labels' not in main.preset_beside:
+    return [f'its {classes} classes are taken for {preset.vocabulary}, by their number']
+  return []
 
 
 def _clip_notes(clip: Checkpoint, config: Any) -> list[str]:

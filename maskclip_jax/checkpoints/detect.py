@@ -50,17 +50,6 @@ _FOREIGN = (
     'an image tower without its text tower: take the whole CLIPModel',
   ),
   (
-    'backbone.layers.0.blocks.0.attn.qkv.weight',
-    'clip_adapter.non_object_embedding',
-    'a detector with a Swin backbone, which is not supported',
-  ),
-  (
-    'model.pixel_level_module.decoder.mask_projection.weight',
-    None,
-    "Mask2Former in Hugging Face's layout, which is not supported: take the file of "
-    'the official code',
-  ),
-  (
     'vision_model.head.attention.in_proj_weight',
     None,
     'SigLIP, which is not supported: take a CLIP',
@@ -93,6 +82,7 @@ class Checkpoint:
     layout: which of the format's layouts; 'bundle' for a bundle.
     rules: from its keys to the paths of its own network.
     beside: fields of its config that are known without its tensors.
+    preset_beside: likewise what `Format.preset_beside` gives.
   """
 
   path: pathlib.Path
@@ -101,6 +91,7 @@ class Checkpoint:
   layout: str
   rules: Rules
   beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  preset_beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def title(self) -> str:
@@ -160,7 +151,15 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
   kind, layout = detect(tensors, path)
   form = formats()[kind]
   table = form.read(layout, frozenset(tensors))
-  return Checkpoint(path, tensors, kind, layout, table, form.beside(path, layout))
+  return Checkpoint(
+    path,
+    tensors,
+    kind,
+    layout,
+    table,
+    form.beside(path, layout),
+    form.preset_beside(path, layout),
+  )
 
 
 def _open_bundle(path: pathlib.Path) -> Checkpoint:

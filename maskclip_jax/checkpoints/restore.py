@@ -74,6 +74,13 @@ def read_preset(opened: bundle.Bundle) -> Preset:
     sizes = find_system(preset.system).sized(preset.config, known)
   except (ValueError, TypeError, ArithmeticError) as error:
     raise ValueError(f'{path}: {error}') from error
+  if preset.labels and len(preset.labels) != getattr(
+    preset.config, 'num_classes', None
+  ):
+    raise ValueError(
+      f'{path} has {len(preset.labels)} labels and a class head of '
+      f'{getattr(preset.config, "num_classes", None) or 0} classes: convert it again'
+    )
   if lines := differences(preset.config, sizes):
     raise ValueError(
       f'{path} does not fit {bundle.TENSORS}, by whose tensors '

@@ -36,6 +36,10 @@ class Format:
     wrapper: the entry of a `.pth` file that holds the state dict; '' for none.
     beside: fields of the config that a file beside the weights tells, given the weights
       and their layout.
+    preset_beside: likewise 'labels', the names of the classes of a class head, the
+      'preprocessing' of photos, and 'notes' for people; what is not told is left out.
+    vocabularies: by classes of a class head, the vocabulary it was trained on where no
+      file beside the weights names its classes.
   """
 
   title: str
@@ -51,6 +55,8 @@ class Format:
   classes: int = 133
   wrapper: str = ''
   beside: Callable[[pathlib.Path, str], Mapping[str, Any]] = _nothing_beside
+  preset_beside: Callable[[pathlib.Path, str], Mapping[str, Any]] = _nothing_beside
+  vocabularies: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
   def layout_of(self, keys: Collection[str]) -> str | None:
     """The layout that keys belong to; None if they belong to another network."""

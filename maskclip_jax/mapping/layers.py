@@ -3,6 +3,8 @@
 from maskclip_jax.mapping.rules import Rule, Rules
 from maskclip_jax.mapping.transforms import (
   CONV,
+  HEADS_BIAS,
+  HEADS_KERNEL,
   HEADS_OUT,
   LINEAR,
   PACKED_BIAS,
@@ -66,6 +68,34 @@ def packed_attention(
       tuple(f'{ours}/{role}/bias' for role in ROLES),
       PACKED_BIAS,
     ),
+    Rule(f'{official}.{out}.weight', f'{ours}/out/kernel', HEADS_OUT),
+    Rule(f'{official}.{out}.bias', f'{ours}/out/bias'),
+  )
+
+
+def separate_attention(
+  official: str,
+  ours: str,
+  *,
+  names: tuple[str, str, str] = ('q_proj', 'k_proj', 'v_proj'),
+  out: str = 'out_proj',
+) -> Rules:
+  """Hugging Face's multi-head attention: one linear layer for each role.
+
+  Args:
+    official: its name there.
+    ours: its path here.
+    names: names of the projections of query, key and value.
+    out: name of the output projection.
+  """
+  rules = []
+  for name, role in zip(names, ROLES, strict=True):
+    rules += [
+      Rule(f'{official}.{name}.weight', f'{ours}/{role}/kernel', HEADS_KERNEL),
+      Rule(f'{official}.{name}.bias', f'{ours}/{role}/bias', HEADS_BIAS),
+    ]
+  return (
+    *rules,
     Rule(f'{official}.{out}.weight', f'{ours}/out/kernel', HEADS_OUT),
     Rule(f'{official}.{out}.bias', f'{ours}/out/bias'),
   )

@@ -1,4 +1,5 @@
-"""Residual networks with frozen batch norm: detectron2's and torchvision's names.
+"""Residual networks with frozen batch norm: names of detectron2, torchvision (which are
+timm's too) and Hugging Face.
 
 Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/norm/var`.
 Source: [masqclip 2.2].
@@ -82,6 +83,28 @@ TORCHVISION = (
     for rule in _bottlenecks(f'layer{layer}', f'res{layer + 1}')
   ),
   *_classifier(''),
+)
+
+
+def _hugging_face(official: str, ours: str) -> Rules:
+  """A convolution and its norm, which stand below one name."""
+  return _conv(f'{official}.convolution', f'{official}.normalization', ours)
+
+
+# Of transformers' `ResNetBackbone`.
+HUGGING_FACE = (
+  *_hugging_face('embedder.embedder', 'stem/conv1'),
+  *(
+    rule
+    for stage in range(4)
+    for theirs, ours in (
+      ('shortcut', 'shortcut'),
+      *((f'layer.{n}', f'conv{n + 1}') for n in range(3)),
+    )
+    for rule in _hugging_face(
+      f'encoder.stages.{stage}.layers.{{b}}.{theirs}', f'res{stage + 2}/{{b}}/{ours}'
+    )
+  ),
 )
 
 LAYOUTS: dict[str, Rules] = {'torchvision': TORCHVISION, 'detectron2': DETECTRON2}

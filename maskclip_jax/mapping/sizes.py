@@ -20,11 +20,13 @@ class KnownSizes:
     shapes: our path -> shape of every tensor whose layout needs no head count.
     keys: official keys of the main file.
     clip: fields of CLIP's config that a file beside its weights tells.
+    main: fields of the config of the main file's network, likewise.
   """
 
   shapes: Shapes
   keys: frozenset[str] = frozenset()
   clip: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  main: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def below(self, part: str) -> 'KnownSizes':
     """The same of a part, such as 'clip', under the part's own paths."""

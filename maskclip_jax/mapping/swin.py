@@ -8,7 +8,13 @@ import math
 from typing import Any
 
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.layers import conv, dense, norm, packed_attention
+from maskclip_jax.mapping.layers import (
+  conv,
+  dense,
+  norm,
+  packed_attention,
+  separate_attention,
+)
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import LINEAR
@@ -67,6 +73,52 @@ CLASSIFIER = (
     for part in ('norm', 'head')
     for name in ('weight', 'bias')
   ),
+)
+
+
+def _hugging_face_blocks(official: str, ours: str) -> Rules:
+  official, ours = f'{official}.blocks.{{b}}', f'{ours}/{{b}}'
+  attention, table = f'{official}.attention.self', 'relative_position_bias_table'
+  return (
+    *norm(f'{official}.layernorm_before', f'{ours}/norm1'),
+    *separate_attention(
+      f'{official}.attention',
+      f'{ours}/attn',
+      names=('self.query', 'self.key', 'self.value'),
+      out='output.dense',
+    ),
+    Rule(f'{attention}.{table}', f'{ours}/attn/{table}'),
+    Ignore(f'{attention}.relative_position_index', 'a constant of the window'),
+    *norm(f'{official}.layernorm_after', f'{ours}/norm2'),
+    *dense(f'{official}.intermediate.dense', f'{ours}/mlp/fc1'),
+    *dense(f'{official}.output.dense', f'{ours}/mlp/fc2'),
+  )
+
+
+# transformers' backbones, without the norms of the stages.
+_HUGGING_FACE = (
+  *conv('embeddings.patch_embeddings.projection', 'patch_embed/proj'),
+  *norm('embeddings.norm', 'patch_embed/norm'),
+  *(
+    rule
+    for stage in range(4)
+    for rule in (
+      *_hugging_face_blocks(f'encoder.layers.{stage}', f'res{stage + 2}'),
+      *_merging(f'encoder.layers.{stage}.downsample', f'merge{stage + 2}'),
+    )
+  ),
+)
+_UNUSED_NORM = 'a norm that the backbone does not use'
+
+# transformers' `SwinBackbone`.
+HUGGING_FACE = (
+  *_HUGGING_FACE,
+  *(
+    rule
+    for stage in range(4)
+    for rule in norm(f'hidden_states_norms.stage{stage + 1}', f'norm{stage + 2}')
+  ),
+  *(Ignore(f'swin.layernorm.{name}', _UNUSED_NORM) for name in ('weight', 'bias')),
 )
 
 # Weights of a backbone alone, by paths below `backbone/`.

@@ -52,6 +52,19 @@ class Preprocessing:
 
 
 @dataclasses.dataclass(frozen=True)
+class Label:
+  """A class of a closed vocabulary that no bundled one has.
+
+  Attributes:
+    name: what the model's makers call it.
+    thing: whether its segments are counted objects.
+  """
+
+  name: str
+  thing: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Preset:
   """Everything but the weights: a bundle's config.json holds exactly this.
 
@@ -62,6 +75,7 @@ class Preset:
     postprocessing: network to result.
     words: how names become text vectors, a system in `text/treatments.json`.
     vocabulary: name of the only vocabulary the model knows; None for any words.
+    labels: its classes, by column of the class head; none if it is a bundled one.
     scores: how class scores are combined, where nobody chooses otherwise.
     training: the words that training named, which are `seen`, or the name of their
       vocabulary; None where it makes no difference.
@@ -75,6 +89,7 @@ class Preset:
   )
   words: str = 'clean'
   vocabulary: str | None = None
+  labels: tuple[Label, ...] = ()
   scores: Scores = dataclasses.field(default_factory=Scores)
   training: str | tuple[str, ...] | None = None
 

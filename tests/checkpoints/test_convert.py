@@ -390,13 +390,9 @@ FOREIGN = {
   'ResNet image tower': 'visual.layer1.0.conv1.weight',
   "timm's image tower alone": 'blocks.0.attn.qkv.weight',
   'without its text tower': 'vision_model.embeddings.class_embedding',
-  "Mask2Former in Hugging Face's layout": (
-    'model.pixel_level_module.decoder.mask_projection.weight'
-  ),
   'is SigLIP': 'vision_model.head.attention.in_proj_weight',
   "timm's transformers as image tower": 'visual.trunk.blocks.0.attn.qkv.weight',
   'is CoCa': 'text_decoder.transformer.resblocks.0.ln_1.weight',
-  'Swin': 'backbone.layers.0.blocks.0.attn.qkv.weight',
   'a network we do not know: it holds lm_head': 'lm_head.weight',
 }
 

@@ -10,37 +10,20 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.layers import ROLES, dense, norm, packed_attention
+from maskclip_jax.mapping.layers import (
+  ROLES,
+  dense,
+  norm,
+  packed_attention,
+  separate_attention,
+)
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes
-from maskclip_jax.mapping.transforms import (
-  CONV,
-  HEADS_BIAS,
-  HEADS_KERNEL,
-  HEADS_OUT,
-  IDENTITY,
-  LINEAR,
-)
+from maskclip_jax.mapping.transforms import CONV, IDENTITY, LINEAR
 from maskclip_jax.nn.clip import CLIPConfig
 from maskclip_jax.systems.clip.beside import CLIP_VOCABULARY, beside
 
 C = TypeVar('C')
-
-
-def _separate_attention(official: str, ours: str) -> Rules:
-  """Hugging Face's attention: one linear layer per role."""
-  letters = dict(zip('qkv', ROLES, strict=True))
-  rules = []
-  for letter, role in letters.items():
-    rules += [
-      Rule(f'{official}.{letter}_proj.weight', f'{ours}/{role}/kernel', HEADS_KERNEL),
-      Rule(f'{official}.{letter}_proj.bias', f'{ours}/{role}/bias', HEADS_BIAS),
-    ]
-  return (
-    *rules,
-    Rule(f'{official}.out_proj.weight', f'{ours}/out/kernel', HEADS_OUT),
-    Rule(f'{official}.out_proj.bias', f'{ours}/out/bias'),
-  )
 
 
 def mlp(official: str, ours: str) -> Rules:
@@ -64,7 +47,7 @@ def block(official: str, ours: str) -> Rules:
 def _hugging_face_blocks(official: str, ours: str) -> Rules:
   return (
     *norm(f'{official}.{{i}}.layer_norm1', f'{ours}/{{i}}/ln_1'),
-    *_separate_attention(f'{official}.{{i}}.self_attn', f'{ours}/{{i}}/attn'),
+    *separate_attention(f'{official}.{{i}}.self_attn', f'{ours}/{{i}}/attn'),
     *norm(f'{official}.{{i}}.layer_norm2', f'{ours}/{{i}}/ln_2'),
     *dense(f'{official}.{{i}}.mlp.fc1', f'{ours}/{{i}}/mlp/c_fc'),
     *dense(f'{official}.{{i}}.mlp.fc2', f'{ours}/{{i}}/mlp/c_proj'),

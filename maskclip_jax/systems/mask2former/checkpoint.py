@@ -1,11 +1,12 @@
-"""Mask2Former with a residual backbone: detectron2's names [masqclip 2.6].
+"""Mask2Former in detectron2's names [masqclip 2.6], [ovseg 1.8].
 
 Our paths are those of `systems.mask2former.model.Mask2Former`.
 """
 
 import dataclasses
+from collections.abc import Collection
 
-from maskclip_jax.mapping import resnet
+from maskclip_jax.mapping import resnet, swin
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import (
   conv,
@@ -17,6 +18,8 @@ from maskclip_jax.mapping.layers import (
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.nn.resnet import BLOCKS
+from maskclip_jax.nn.swin import SwinConfig, relative_index
+from maskclip_jax.systems.mask2former import hugging_face
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 
 
@@ -70,7 +73,7 @@ PREDICTOR = (*QUERIES, *dense('class_embed', 'class_embed'))
 
 # What a MaskCLIP or MasQCLIP file holds too.
 NETWORK = (
-  *prefixed(resnet.DETECTRON2, 'backbone.', 'backbone/'),
+  *prefixed((*resnet.DETECTRON2, *swin.DETECTRON2), 'backbone.', 'backbone/'),
   *prefixed(PIXEL_DECODER, 'sem_seg_head.pixel_decoder.', 'pixel_decoder/'),
   *prefixed(PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
 )
@@ -82,12 +85,42 @@ def criterion(classes: int, no_object: float = 0.1) -> Rules:
   return (Ignore('criterion.empty_weight', 'class weights of the loss', weights),)
 
 
-def rules(classes: int | None = 1) -> Rules:
-  """The table; `classes` sizes the criterion's buffer on export."""
-  return (*NETWORK, *criterion(classes or 1))
+def swin_constants(config: SwinConfig | None) -> Rules:
+  """The indices that files of a Swin below 'backbone.' hold beside its weights."""
+  if config is None:
+    return ()
+  index = relative_index(config.window)
+  return tuple(
+    Ignore(
+      f'backbone.layers.{stage}.blocks.{block}.attn.relative_position_index',
+      'a constant of the window',
+      index,
+    )
+    for stage, depth in enumerate(config.depths)
+    for block in range(depth)
+  )
+
+
+def rules(classes: int | None = 1, backbone: SwinConfig | None = None) -> Rules:
+  """The table; for an export, `classes` sizes the criterion's buffer, and a Swin has
+  constants."""
+  return (*NETWORK, *criterion(classes or 1), *swin_constants(backbone))
 
 
 RULES = rules()
+
+
+def _read(layout: str, keys: Collection[str]) -> Rules:
+  if layout == 'hugging_face':
+    return (*hugging_face.network(keys), *criterion(1))
+  return RULES
+
+
+def _written(config: Mask2FormerConfig, layout: str, classes: int) -> Rules:
+  if layout == 'hugging_face':
+    return (*hugging_face.network(), *criterion(config.num_classes or 1))
+  return rules(config.num_classes, config.swin)
+
 
 # Points per head of the deformable attention: three levels of four [masqclip 2.3].
 _POINTS = 12
@@ -111,6 +144,12 @@ def decoder_sizes(found: KnownSizes) -> dict[str, int | None]:
   }
 
 
+def sized_swin(config: SwinConfig | None, found: KnownSizes) -> SwinConfig | None:
+  """A Swin of the sizes found; None if there is none."""
+  known = swin.sizes(found)
+  return resized(config or SwinConfig(), **known) if known else None
+
+
 def sized(config: Mask2FormerConfig, found: KnownSizes) -> Mask2FormerConfig:
   """A proposal network of the sizes found."""
   classes = found.size('predictor/class_embed/bias', 0)
@@ -122,18 +161,35 @@ def sized(config: Mask2FormerConfig, found: KnownSizes) -> Mask2FormerConfig:
     width=found.size('backbone/res2/0/conv3/kernel', -1),
     mask_dim=found.size('pixel_decoder/mask_features/kernel', -1),
     **decoder_sizes(found),
+    **found.main,
   )
-  # No class head is a size too: None is what the file says, not what it leaves open.
+  # No class head is a size too: None is what the file says, not what it leaves open. So
+  # is no Swin.
   return dataclasses.replace(
-    config, num_classes=None if classes is None else classes - 1
+    config,
+    num_classes=None if classes is None else classes - 1,
+    swin=sized_swin(config.swin, found.below('backbone')),
   )
 
 
 FORMAT = Format(
   title='Mask2Former',
-  signatures={'detectron2': ('sem_seg_head.pixel_decoder.transformer.level_embed',)},
-  read=lambda layout, keys: RULES,
-  write=lambda config, layout, classes: rules(config.num_classes),
+  signatures={
+    'detectron2': ('sem_seg_head.pixel_decoder.transformer.level_embed',),
+    'hugging_face': (hugging_face.SIGNATURE,),
+  },
+  read=_read,
+  write=_written,
   licence='CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
   wrapper='model',
+  beside=hugging_face.beside,
+  preset_beside=hugging_face.preset_beside,
+  vocabularies={
+    19: 'cityscapes-19',
+    65: 'mapillary-65',
+    80: 'coco-instances80',
+    133: 'coco-panoptic-133',
+    150: 'ade20k-150',
+    171: 'coco-stuff-171',
+  },
 )

@@ -16,6 +16,7 @@ from maskclip_jax.nn.layers import check_heads
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction, MaskedDecoder
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
+from maskclip_jax.nn.swin import Swin, SwinConfig
 from maskclip_jax.ops.deformable import AUTO, check_form
 from maskclip_jax.systems.contract import Images, Outputs, TextBank, check_inputs
 
@@ -27,6 +28,7 @@ class Mask2FormerConfig:
   Attributes:
     num_classes: classes of the head, not counting 'no object': None for no class head,
       1 for class-agnostic proposals, more for a closed vocabulary.
+    swin: the backbone, or None for a residual network.
     depth: the depth of the residual network, 26, 50 or 101.
     stem: channels of its stem.
     width: channels of its res2; later stages double them.
@@ -46,6 +48,7 @@ class Mask2FormerConfig:
   """
 
   num_classes: int | None = 1
+  swin: SwinConfig | None = None
   depth: int = 50
   stem: int = 64
   width: int = 256
@@ -70,6 +73,13 @@ class Mask2FormerConfig:
     check_heads('hidden', self.hidden, self.heads)
     check_form(self.sampling)
 
+  @property
+  def channels(self) -> dict[str, int]:
+    """Channels of the backbone's feature maps."""
+    if self.swin is not None:
+      return self.swin.channels
+    return {f'res{i + 2}': self.width * 2**i for i in range(4)}
+
 
 class Mask2Former(nnx.Module):
   """Backbone, pixel decoder and masked decoder.
@@ -91,16 +101,15 @@ class Mask2Former(nnx.Module):
     rngs: nnx.Rngs,
   ):
     remat = config.remat
-    self.backbone = ResNet(
-      config.depth,
-      stem=config.stem,
-      width=config.width,
-      remat=remat,
-      dtype=dtype,
-      rngs=rngs,
-    )
+    common = {'remat': remat, 'dtype': dtype, 'rngs': rngs}
+    if config.swin is not None:
+      self.backbone = Swin(config.swin, **common)
+    else:
+      self.backbone = ResNet(
+        config.depth, stem=config.stem, width=config.width, **common
+      )
     self.pixel_decoder = PixelDecoder(
-      {f'res{i + 2}': config.width * 2**i for i in range(4)},
+      config.channels,
       width=config.hidden,
       mask_dim=config.mask_dim,
       heads=config.heads,
@@ -119,9 +128,7 @@ class Mask2Former(nnx.Module):
       ffn=config.decoder_ffn,
       layers=config.decoder_layers,
       queries=config.queries,
-      remat=remat,
-      dtype=dtype,
-      rngs=rngs,
+      **common,
     )
     self.config = config
 

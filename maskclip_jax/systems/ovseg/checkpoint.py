@@ -16,7 +16,6 @@ from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.resnet import BLOCKS
-from maskclip_jax.nn.swin import SwinConfig, relative_index
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
 from maskclip_jax.systems.ovseg.maskformer import DeepLabConfig, MaskFormerConfig
@@ -81,31 +80,10 @@ def rules(classes: int = CLASSES) -> Rules:
 
 def written(config: OVSegConfig, classes: int = CLASSES) -> Rules:
   """The table for an export, which has Swin's constant indices too."""
-  backbone = config.proposals.swin
-  if backbone is None:
-    return rules(classes)
-  index = relative_index(backbone.window)
-  return (
-    *rules(classes),
-    *(
-      Ignore(
-        f'backbone.layers.{stage}.blocks.{block}.attn.relative_position_index',
-        'a constant of the window',
-        index,
-      )
-      for stage, depth in enumerate(backbone.depths)
-      for block in range(depth)
-    ),
-  )
+  return (*rules(classes), *mask2former.swin_constants(config.proposals.swin))
 
 
 _HEAD_WIDTH = 32
-
-
-def _swin(config: SwinConfig | None, found: KnownSizes) -> SwinConfig | None:
-  """A Swin of the sizes found; None if there is none."""
-  known = swin.sizes(found)
-  return resized(config or SwinConfig(), **known) if known else None
 
 
 def _deeplab(config: DeepLabConfig | None, found: KnownSizes) -> DeepLabConfig | None:
@@ -130,7 +108,7 @@ def _proposals(config: MaskFormerConfig, found: KnownSizes) -> MaskFormerConfig:
   return resized(
     dataclasses.replace(
       config,
-      swin=_swin(config.swin, backbone),
+      swin=mask2former.sized_swin(config.swin, backbone),
       deeplab=_deeplab(config.deeplab, backbone),
     ),
     hidden=hidden,

@@ -1,0 +1,245 @@
+"""Mask2Formers of transformers, and of detectron2 with a Swin, to bundles and back."""
+
+import json
+
+import golden
+import hugging_face_golden as hugging_face
+import inventory
+import jax
+import numpy as np
+import pytest
+import seeded
+from flax import nnx
+
+import maskclip_jax
+from maskclip_jax import zoo
+from maskclip_jax.checkpoints import bundle, detect, params, restore
+from maskclip_jax.checkpoints.choice import Sources, choose_preset
+from maskclip_jax.checkpoints.convert import convert_checkpoint
+from maskclip_jax.checkpoints.export_official import export_official
+from maskclip_jax.checkpoints.labels import closed_vocabulary
+from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
+from maskclip_jax.mapping import rules
+from maskclip_jax.nn.swin import SwinConfig
+from maskclip_jax.systems.mask2former import checkpoint
+from maskclip_jax.systems.mask2former import hugging_face as table
+from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
+from maskclip_jax.systems.system import Label, find_system
+from maskclip_jax.text.vocabulary import Vocabulary
+
+SWIN, RESNET = 'mask2former_swin', 'mask2former_resnet'
+# Float32 against the library's float64, relative to the largest value.
+TOLERANCE = 1e-5
+PUBLISHED = [name for name in zoo.presets() if name.endswith('_coco_panoptic')]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return hugging_face.write(tmp_path_factory.mktemp('swin') / 'saved', SWIN)
+
+
+@pytest.fixture(scope='module')
+def converted(folder):
+  return convert_checkpoint(folder, folder.parent / 'bundle')
+
+
+def refused(words, source, to) -> None:
+  with pytest.raises(ValueError, match=words) as error:
+    convert_checkpoint(source, to)
+  assert '\n' not in str(error.value)
+  assert not to.exists()
+
+
+def check_outputs(name, directory) -> None:
+  network, _, _ = restore.load_model(directory)
+  recorded = hugging_face.outputs(name)
+  images = maskclip_jax.Images.from_arrays([recorded['photo']])
+  graph, state = nnx.split(network)
+  found = jax.jit(lambda state, images: nnx.merge(graph, state)(images))(state, images)
+  for ours, key in ((found.mask_logits, 'masks'), (found.class_logits, 'classes')):
+    golden.assert_close(ours, recorded[key], name=key, tolerance=TOLERANCE)
+
+
+def test_a_folder_of_transformers_computes_what_the_library_does(converted):
+  check_outputs(SWIN, converted.directory)
+
+
+@pytest.mark.slow
+def test_a_residual_network_does_too(tmp_path):
+  hugging_face.write(tmp_path / 'saved', RESNET)
+  convert_checkpoint(tmp_path / 'saved', tmp_path / 'bundle')
+  check_outputs(RESNET, tmp_path / 'bundle')
+
+
+def test_classes_are_called_as_the_config_says(converted):
+  _, preset, _ = restore.load_model(converted.directory)
+  assert preset.vocabulary == 'own-5'
+  # Twice the same name and none are told apart by their column.
+  assert preset.labels == (
+    Label('roof', thing=False),
+    Label('solar panel'),
+    Label('sky-other-merged', thing=False),
+    Label('roof 3', thing=False),
+    Label('class 4'),
+  )
+  assert 'its 5 classes are named by the config beside it' in str(converted)
+  segmenter = maskclip_jax.load(converted.directory)
+  words = segmenter.vocabulary(None)
+  assert [c.name for c in words.classes] == [label.name for label in preset.labels]
+  with pytest.raises(ValueError, match='knows only its own vocabulary, own-5'):
+    segmenter.vocabulary('cat; dog')
+
+
+def test_labels_of_another_number_than_the_class_head_are_refused(tmp_path):
+  opened = hugging_face.write(tmp_path / 'saved', SWIN)
+  bundled = convert_checkpoint(opened, tmp_path / 'b').directory
+  file = bundled / 'config.json'
+  content = json.loads(file.read_text())
+  content['preset']['labels'].pop()
+  file.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match='4 labels and a class head of 5 classes'):
+    restore.open_bundle(bundled)
+
+
+@pytest.mark.parametrize('name', ['coco-panoptic-133', 'ade20k-150'])
+def test_the_classes_of_a_bundled_vocabulary_are_recognised(name):
+  classes = Vocabulary.named(name).classes
+  told = {'vocabulary': name, 'labels': ()}
+  assert closed_vocabulary([c.name for c in classes]) == told
+  assert closed_vocabulary([c.words[0] for c in classes]) == told
+  other = closed_vocabulary([c.name for c in classes[1:]] + ['mine'])
+  assert other['vocabulary'] == f'own-{len(classes)}'
+  stuff = [label.name for label in other['labels'] if not label.thing]
+  assert 0 < len(stuff) < len(classes)
+
+
+def test_files_without_a_config_are_named_by_their_number_of_classes(tmp_path):
+  shapes = hugging_face.record(SWIN)['shapes']
+  shapes |= {
+    'class_predictor.weight': (151, 64),
+    'class_predictor.bias': (151,),
+    'criterion.empty_weight': (151,),
+  }
+  write_tensors(tmp_path / 'x.safetensors', seeded.seeded_state_dict(shapes))
+  done = convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
+  assert 'its 150 classes are taken for ade20k-150, by their number' in str(done)
+  assert restore.open_bundle(tmp_path / 'b')[1].vocabulary == 'ade20k-150'
+
+
+def test_both_layouts_come_back(folder, converted, tmp_path):
+  """All tensors that are parameters, byte for byte; and the other layout's file makes
+  the same bundle."""
+  back = tmp_path / 'back.safetensors'
+  export_official(converted.directory, back, layout='hugging_face')
+  unused = {key for key in TensorFile(folder / 'model.safetensors') if '.swin.' in key}
+  ours, theirs = TensorFile(back), TensorFile(folder / 'model.safetensors')
+  # The weights of the loss are a constant, which is written as it is.
+  assert ours.keys() == theirs.keys() - unused
+  for key in ours.keys() - {'criterion.empty_weight'}:
+    assert ours[key].tobytes() == theirs[key].tobytes(), key
+  other = tmp_path / 'detectron2.safetensors'
+  export_official(converted.directory, other)
+  index = 'backbone.layers.1.blocks.0.attn.relative_position_index'
+  assert TensorFile(other)[index].shape == (25, 25)
+  # Names are not in it.
+  _, preset = restore.open_bundle(converted.directory)
+  again = convert_checkpoint(other, tmp_path / 'again', preset=preset)
+  flat = bundle.load(again.directory).parameters
+  for path, array in bundle.load(converted.directory).parameters.items():
+    np.testing.assert_array_equal(flat[path], array)
+
+
+REFUSED = {
+  'pre_norm = True is not supported': {'pre_norm': True},
+  "activation_function = 'gelu' is not supported": {'activation_function': 'gelu'},
+  "backbone of type 'focalnet' is not supported": {
+    'backbone_config': {'model_type': 'focalnet'}
+  },
+  'hidden_act = .* is not supported': {
+    'backbone_config': {'model_type': 'swin', 'hidden_act': 'relu'}
+  },
+  'backbone_config is not a table': {'backbone_config': 3},
+  "a model of type 'detr', and the weights are a Mask2Former": {'model_type': 'detr'},
+  'expected the name of every class by its number': {'id2label': {'1': 'cat'}},
+  'names 2 classes, and its class head has 5': {'id2label': {'0': 'a', '1': 'b'}},
+}
+
+
+@pytest.mark.parametrize('words', REFUSED)
+def test_configs_of_other_networks_are_refused(tmp_path, words):
+  hugging_face.write(tmp_path / 'saved', SWIN, config=REFUSED[words])
+  refused(words, tmp_path / 'saved', tmp_path / 'b')
+
+
+def test_pixels_are_normalised_as_the_processor_says(tmp_path):
+  values = {'image_mean': [0.5, 0.25, 0.5], 'image_std': [0.5] * 3, 'size': 300}
+  file = hugging_face.write(tmp_path / 'saved', SWIN, preprocessor=values)
+  told = table.beside(file / 'model.safetensors', 'hugging_face')
+  assert told == {
+    'pixel_mean': pytest.approx((127.5, 63.75, 127.5)),
+    'pixel_std': pytest.approx((127.5,) * 3),
+  }
+  path = file / 'preprocessor_config.json'
+  for changes, mean, std in (
+    # As float32 rounds them: those of ImageNet as everybody writes them.
+    ({'image_mean': [0.48500001, 0.456, 0.406]}, None, None),
+    ({'do_normalize': False}, (0.0,) * 3, (255.0,) * 3),
+    ({'do_rescale': False, 'image_mean': 2, 'image_std': 3}, (2.0,) * 3, (3.0,) * 3),
+  ):
+    path.write_text(json.dumps(changes))
+    told = table.beside(file / 'model.safetensors', 'hugging_face')
+    usual = Mask2FormerConfig()
+    assert told['pixel_mean'] == pytest.approx(mean or usual.pixel_mean)
+    assert told['pixel_std'] == pytest.approx(std or usual.pixel_std)
+  for wrong in ({'image_mean': [1, 2]}, {'rescale_factor': 0}, {'size': 0}, []):
+    path.write_text(json.dumps(wrong))
+    refused('preprocessor_config', file, tmp_path / 'b')
+
+
+@pytest.mark.parametrize(
+  ('size', 'edges', 'note'),
+  [
+    ({'shortest_edge': 512, 'longest_edge': 2048}, (512, 2048), ''),
+    ({'height': 384, 'width': 384}, (800, 1333), 'asks for 384 x 384 whatever'),
+  ],
+)
+def test_photos_are_resized_as_the_processor_says(tmp_path, size, edges, note):
+  hugging_face.write(tmp_path / 'saved', SWIN, preprocessor={'size': size})
+  done = convert_checkpoint(tmp_path / 'saved', tmp_path / 'b')
+  _, preset = restore.open_bundle(tmp_path / 'b')
+  photos = preset.preprocessing
+  assert (photos.short_edge, photos.long_edge) == edges
+  assert note in str(done)
+  assert ('photos:' in str(done)) == bool(note)
+
+
+def chosen(layout: str, config: Mask2FormerConfig, tmp_path, expected=None):
+  """Name and preset of a file of such a network, by shapes that take no memory."""
+  expected = expected or params.flatten(params.abstract_model('mask2former', config))
+  form = checkpoint.FORMAT
+  shapes = rules.official_shapes(form.write(config, layout, 1), expected)
+  number = np.zeros((), np.float32)
+  arrays = {key: np.broadcast_to(number, shape) for key, shape in shapes.items()}
+  assert detect.detect(arrays, 'x') == ('mask2former', layout)
+  read = form.read(layout, frozenset(arrays))
+  main = detect.Checkpoint(tmp_path / 'x', arrays, 'mask2former', layout, read)
+  return choose_preset(Sources.of(main, None, find_system('mask2former')), None)
+
+
+@pytest.mark.parametrize('layout', ['detectron2', 'hugging_face'])
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_sizes_are_recognised(tmp_path, name, layout):
+  preset = zoo.find_preset(name)
+  expected = inventory.parameters(name)
+  assert chosen(layout, preset.config, tmp_path, expected) == (name, preset)
+
+
+def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
+  config = Mask2FormerConfig(150, SwinConfig(), queries=50)
+  name, preset = chosen('detectron2', config, tmp_path)
+  assert (preset.vocabulary, preset.config) == ('ade20k-150', config)
+  assert name.startswith('mask2former of its own sizes, otherwise mask2former_swin_t')
+  with pytest.raises(ValueError, match='class head of its own'):
+    chosen('detectron2', Mask2FormerConfig(151), tmp_path)
+  name, preset = chosen('detectron2', Mask2FormerConfig(1, SwinConfig()), tmp_path)
+  assert (preset.vocabulary, preset.labels) == ('object', ())
