@@ -27,8 +27,8 @@ def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
   four stages.
 
   Args:
-    path: torchvision's, detectron2's or the authors' names, in any format that
-      `read_checkpoint` opens.
+    path: names of torchvision (and timm), detectron2, transformers or the authors, in
+      any format that `read_checkpoint` opens; a folder as a repository is fetched.
 
   Returns:
     `backbone/stem/conv1/kernel`, ... -> float32 array.

@@ -25,7 +25,7 @@ def closed_vocabulary(names: Sequence[str]) -> dict[str, Any]:
   for name in library.names():
     classes = library.read(name)['classes']
     if len(classes) == len(names) and all(map(_means, classes, names)):
-      return {'vocabulary': name, 'labels': ()}
+      return {'vocabulary': name, 'labels': None}
   labels = tuple(Label(name, _is_thing(name)) for name in _distinct(names))
   return {'vocabulary': f'own-{len(names)}', 'labels': labels}
 

@@ -5,6 +5,7 @@ Our paths are those of `nn.resnet.ResNet`: `stem/conv1/kernel`, `res2/0/conv1/no
 Source: [masqclip 2.2].
 """
 
+from maskclip_jax.mapping import classifier
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import CONV
@@ -107,7 +108,18 @@ HUGGING_FACE = (
   ),
 )
 
-LAYOUTS: dict[str, Rules] = {'torchvision': TORCHVISION, 'detectron2': DETECTRON2}
+LAYOUTS: dict[str, Rules] = {
+  'torchvision': TORCHVISION,
+  'detectron2': DETECTRON2,
+  # `ResNetForImageClassification`.
+  'hugging_face': (
+    *prefixed(HUGGING_FACE, 'resnet.'),
+    *(
+      Ignore(f'classifier.1.{name}', 'the ImageNet classifier')
+      for name in ('weight', 'bias')
+    ),
+  ),
+}
 
 # Weights of a backbone alone, by paths below `backbone/`.
 FORMAT = Format(
@@ -115,6 +127,8 @@ FORMAT = Format(
   signatures={
     'torchvision': ('layer1.0.conv1.weight',),
     'detectron2': ('res2.0.conv1.weight',),
+    'hugging_face': ('resnet.embedder.embedder.convolution.weight',),
   },
   read=lambda layout, keys: prefixed(LAYOUTS[layout], ours='backbone/'),
+  beside=classifier.beside,
 )

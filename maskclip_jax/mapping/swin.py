@@ -7,6 +7,7 @@ Our paths are those of `nn.swin.Swin`: `res4/5/attn/query/kernel`.
 import math
 from typing import Any
 
+from maskclip_jax.mapping import classifier
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import (
   conv,
@@ -121,12 +122,29 @@ HUGGING_FACE = (
   *(Ignore(f'swin.layernorm.{name}', _UNUSED_NORM) for name in ('weight', 'bias')),
 )
 
+# `SwinForImageClassification`.
+HUGGING_FACE_CLASSIFIER = (
+  *prefixed(_HUGGING_FACE, 'swin.'),
+  *(
+    Ignore(f'{part}.{name}', 'the ImageNet classifier')
+    for part in ('swin.layernorm', 'classifier')
+    for name in ('weight', 'bias')
+  ),
+)
+
 # Weights of a backbone alone, by paths below `backbone/`.
 FORMAT = Format(
   title='Swin',
-  signatures={'official': ('layers.0.blocks.0.attn.relative_position_bias_table',)},
-  read=lambda layout, keys: prefixed(CLASSIFIER, ours='backbone/'),
+  signatures={
+    'official': ('layers.0.blocks.0.attn.relative_position_bias_table',),
+    'hugging_face': ('swin.embeddings.patch_embeddings.projection.weight',),
+  },
+  read=lambda layout, keys: prefixed(
+    HUGGING_FACE_CLASSIFIER if layout == 'hugging_face' else CLASSIFIER,
+    ours='backbone/',
+  ),
   wrapper='model',
+  beside=classifier.beside,
 )
 
 

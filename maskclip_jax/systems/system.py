@@ -75,7 +75,7 @@ class Preset:
     postprocessing: network to result.
     words: how names become text vectors, a system in `text/treatments.json`.
     vocabulary: name of the only vocabulary the model knows; None for any words.
-    labels: its classes, by column of the class head; none if it is a bundled one.
+    labels: its classes, by column of the class head; None if it is a bundled one.
     scores: how class scores are combined, where nobody chooses otherwise.
     training: the words that training named, which are `seen`, or the name of their
       vocabulary; None where it makes no difference.
@@ -89,7 +89,7 @@ class Preset:
   )
   words: str = 'clean'
   vocabulary: str | None = None
-  labels: tuple[Label, ...] = ()
+  labels: tuple[Label, ...] | None = None
   scores: Scores = dataclasses.field(default_factory=Scores)
   training: str | tuple[str, ...] | None = None
 

@@ -83,7 +83,8 @@ class Source(Mapping[str, np.ndarray]):
 
 def _open(source: str) -> tuple[Mapping[str, np.ndarray], str]:
   path = pathlib.Path(source)
-  if path.is_dir():
+  # Another folder may be the repository of a backbone.
+  if path.is_dir() and bundle.is_bundle(bundle.locate(path)):
     opened = bundle.load(bundle.locate(path))
     return opened.parameters, opened.fingerprint
   flat = read_backbone(path)

@@ -103,3 +103,55 @@ def test_the_stem_of_deeplab(tmp_path):
   table = rules.prefixed(resnet.DETECTRON2, ours='backbone/')
   write_tensors(tmp_path / 'r103.safetensors', rules.invert(expected, table))
   assert read_backbone(tmp_path / 'r103.safetensors').keys() == expected.keys()
+
+
+def test_transformers_files_give_the_parameters(tmp_path, backbone):
+  table = rules.prefixed(resnet.LAYOUTS['hugging_face'], ours='backbone/')
+  official = rules.invert(backbone, table)
+  official['classifier.1.weight'] = np.zeros((1000, 2048), np.float32)
+  write_tensors(tmp_path / 'model.safetensors', official)
+  (tmp_path / 'config.json').write_text('{"model_type": "resnet"}')
+  read = read_backbone(tmp_path)
+  assert read.keys() == backbone.keys()
+  for path, array in backbone.items():
+    np.testing.assert_array_equal(read[path], array)
+  config = SwinConfig(16, (2, 2, 2, 2), (1, 2, 4, 8), 5)
+  model = params.abstract(lambda: Swin(config, rngs=params.ConstantRngs()))
+  expected = {
+    f'backbone/{path}': np.ones(leaf.shape, np.float32)
+    for path, leaf in params.flatten(model).items()
+    if not re.match(r'norm\d/', path)
+  }
+  table = rules.prefixed(swin.HUGGING_FACE_CLASSIFIER, ours='backbone/')
+  official = rules.invert(expected, table)
+  official['swin.layernorm.weight'] = np.zeros(128, np.float32)
+  write_tensors(tmp_path / 'swin.safetensors', official)
+  assert read_backbone(tmp_path / 'swin.safetensors').keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+  ('file', 'content', 'words'),
+  [
+    (
+      'config.json',
+      {'pretrained_cfg': {'mean': [0.5] * 3, 'std': [0.229, 0.224, 0.225]}},
+      r'saw pixels of mean \[0\.5, 0\.5, 0\.5\]',
+    ),
+    ('preprocessor_config.json', {'image_std': [1, 1, 1]}, 'saw pixels of deviation'),
+    ('config.json', {'downsample_in_bottleneck': True}, 'its strides are elsewhere'),
+    ('config.json', {'pretrained_cfg': {'mean': [0.485, 0.456, 0.406]}}, None),
+  ],
+)
+def test_weights_that_saw_other_pixels_are_refused(
+  tmp_path, backbone, file, content, words
+):
+  table = rules.prefixed(resnet.TORCHVISION, ours='backbone/')
+  write_tensors(tmp_path / 'model.safetensors', rules.invert(backbone, table))
+  (tmp_path / file).write_text(json.dumps(content))
+  if words is None:
+    assert read_backbone(tmp_path).keys() == backbone.keys()
+    return
+  with pytest.raises(ValueError, match=words) as error:
+    read_backbone(tmp_path)
+  assert str(tmp_path / file) in str(error.value)
+  assert '\n' not in str(error.value)

@@ -357,15 +357,15 @@ def test_a_class_head_without_names_is_refused(files, tmp_path):
   state = dict(golden.weights('mask2former'))
   for key in ('weight', 'bias'):
     name = f'sem_seg_head.predictor.class_embed.{key}'
-    state[name] = np.zeros((151, *state[name].shape[1:]), np.float32)
-  write_tensors(tmp_path / 'ade.safetensors', state)
+    state[name] = np.zeros((152, *state[name].shape[1:]), np.float32)
+  write_tensors(tmp_path / 'own.safetensors', state)
   refused(
     'class head of its own.*--system clip_baseline or maskclip with --clip FILE',
-    tmp_path / 'ade.safetensors',
+    tmp_path / 'own.safetensors',
     tmp_path / 'b',
   )
   done = convert_checkpoint(
-    tmp_path / 'ade.safetensors',
+    tmp_path / 'own.safetensors',
     tmp_path / 'b',
     system='clip_baseline',
     clip=files['clip'],

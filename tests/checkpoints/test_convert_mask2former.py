@@ -104,7 +104,7 @@ def test_labels_of_another_number_than_the_class_head_are_refused(tmp_path):
 @pytest.mark.parametrize('name', ['coco-panoptic-133', 'ade20k-150'])
 def test_the_classes_of_a_bundled_vocabulary_are_recognised(name):
   classes = Vocabulary.named(name).classes
-  told = {'vocabulary': name, 'labels': ()}
+  told = {'vocabulary': name, 'labels': None}
   assert closed_vocabulary([c.name for c in classes]) == told
   assert closed_vocabulary([c.words[0] for c in classes]) == told
   other = closed_vocabulary([c.name for c in classes[1:]] + ['mine'])
@@ -242,4 +242,4 @@ def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
   with pytest.raises(ValueError, match='class head of its own'):
     chosen('detectron2', Mask2FormerConfig(151), tmp_path)
   name, preset = chosen('detectron2', Mask2FormerConfig(1, SwinConfig()), tmp_path)
-  assert (preset.vocabulary, preset.labels) == ('object', ())
+  assert (preset.vocabulary, preset.labels) == ('object', None)
