@@ -35,7 +35,7 @@ class Row:
   """One format.
 
   Attributes:
-    library: whose it is: 'transformers'.
+    library: whose it is, by the name it is installed by: 'transformers'.
     network: its class and size: 'Mask2Former, Swin-T, 133 classes'.
     files: how it is saved: 'safetensors in 3 parts'.
     make: builds the network with seeded weights and saves it into a folder.
@@ -82,9 +82,6 @@ class Result:
   def to_dict(self) -> dict:
     """As plain JSON values."""
     return {
-      'library': self.row.library,
-      'network': self.row.network,
-      'files': self.row.files,
       'reads': self.reads,
       'difference': self.difference,
       'message': self.message,

@@ -6,40 +6,43 @@
 
 Every row builds a network by the library itself, with few layers and seeded weights,
 saves it as the library does, converts it by `python -m maskclip_jax convert`, and
-compares what both compute for the same input. Prints the table, and writes it between
-the marks of `docs/formats.md`; with `--only`, prints alone. Exits with 1 where a row is
-not as expected.
+compares what both compute for the same input. Prints the table, keeps the numbers in
+`results/formats.json` (those of `--only` beside the others), and writes the whole table
+between the marks of `docs/formats.md`. Exits with 1 where a row is not as expected.
 """
 
 import argparse
 import importlib.metadata
+import json
 import pathlib
 import sys
-import textwrap
+from collections.abc import Mapping, Sequence
 
 import mask2former
-from rows import Result, measure
+from rows import Row, measure
 
 # One module for each family of networks, each with its `ROWS`.
 FAMILIES = (mask2former,)
 
-PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'formats.md'
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / 'docs' / 'formats.md'
+RESULTS = ROOT / 'benchmarks' / 'results' / 'formats.json'
 START, END = '<!-- table of benchmarks/formats -->', '<!-- end of the table -->'
-_LIBRARIES = ('transformers', 'open_clip_torch', 'timm', 'torchvision', 'torch', 'jax')
 
 
-def table(results: list[Result]) -> str:
-  """The results in Markdown."""
+def table(rows: Sequence[Row], results: Mapping[str, dict]) -> str:
+  """The results in Markdown, in the order of the rows."""
   lines = ['| library | network | files | read | difference |', '|---|---|---|---|---|']
-  for result in results:
-    row = result.row
-    if result.difference is not None:
-      last = f'yes | {result.difference:.0e}'
+  for row in rows:
+    if (result := results.get(row.title)) is None:
+      continue
+    if result['difference'] is not None:
+      last = f'yes | {result["difference"]:.0e}'
     else:
-      last = f'no | {result.message}'
-    lines.append(f'| {row.library} | {row.network} | {row.files} | {last} |')
-  versions = ', '.join(f'{n} {importlib.metadata.version(n)}' for n in _LIBRARIES)
-  return '\n'.join([*lines, '', textwrap.fill(f'Measured with {versions}.', 100)])
+      last = f'no | {result["message"]}'
+    library = f'{row.library} {result["version"]}'
+    lines.append(f'| {library} | {row.network} | {row.files} | {last} |')
+  return '\n'.join(lines)
 
 
 def write(text: str) -> None:
@@ -56,17 +59,22 @@ def main() -> int:
   parser.add_argument('--only', default='', help='rows whose title has this text')
   arguments = parser.parse_args()
   rows = [row for family in FAMILIES for row in family.ROWS]
-  results = []
+  measured, bad = {}, []
   for row in rows:
-    if arguments.only.lower() in row.title.lower():
-      print(row.title, file=sys.stderr, flush=True)
-      results.append(measure(row))
-  print(table(results))
-  bad = [result for result in results if not result.good]
-  for result in bad:
-    print(f'not as expected: {result.row.title}: {result.message}', file=sys.stderr)
-  if not arguments.only:
-    write(table(results))
+    if arguments.only.lower() not in row.title.lower():
+      continue
+    print(row.title, file=sys.stderr, flush=True)
+    result = measure(row)
+    version = importlib.metadata.version(row.library)
+    measured[row.title] = result.to_dict() | {'version': version}
+    if not result.good:
+      bad.append(f'not as expected: {row.title}: {result.message}')
+  kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+  kept = {r.title: kept[r.title] for r in rows if r.title in kept} | measured
+  RESULTS.write_text(json.dumps(kept, indent=2) + '\n')
+  write(table(rows, kept))
+  print(table(rows, measured))
+  print(*bad, sep='\n', end='\n' if bad else '', file=sys.stderr)
   return int(bool(bad))
 
 

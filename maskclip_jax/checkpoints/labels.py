@@ -26,7 +26,10 @@ def closed_vocabulary(names: Sequence[str]) -> dict[str, Any]:
     classes = library.read(name)['classes']
     if len(classes) == len(names) and all(map(_means, classes, names)):
       return {'vocabulary': name, 'labels': None}
-  labels = tuple(Label(name, _is_thing(name)) for name in _distinct(names))
+  labels = tuple(
+    Label(unique, _is_thing(name))
+    for name, unique in zip(names, _distinct(names), strict=True)
+  )
   return {'vocabulary': f'own-{len(names)}', 'labels': labels}
 
 
