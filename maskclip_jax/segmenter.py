@@ -29,7 +29,7 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
 from maskclip_jax.systems.image_outputs import ImageOutputs
-from maskclip_jax.systems.score_rules import lower_void
+from maskclip_jax.systems.score_rules import with_coat
 from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.category import Category
@@ -160,12 +160,11 @@ class Segmenter:
     ) -> Outputs:
       combined = (scores,) if reads_scores else ()
       outputs = whole(weights)(images, text, *combined)
-      logits = outputs.class_logits
       if not reads_scores and not closed:
-        logits = lower_void(logits, text, scores.coat)
+        outputs = with_coat(outputs, text, scores.coat)
       return Outputs(
         outputs.mask_logits,
-        logits,
+        outputs.class_logits,
         None if closed else outputs.objectness,
         outputs.mask_hw,
       )
@@ -280,9 +279,10 @@ class Segmenter:
   @property
   def score_names(self) -> frozenset[str]:
     """Fields of `Scores` that change what the model answers."""
-    if find_system(self.preset.system).reads_scores:
-      return frozenset(Scores.__dataclass_fields__)
-    return frozenset({'coat'} if self.preset.vocabulary is None else ())
+    read = find_system(self.preset.system).reads_scores
+    if not read and self.preset.vocabulary is None:
+      read = ('coat',)
+    return frozenset(read)
 
   def compilations(self) -> dict[str, int]:
     """How many programs each part has needed so far."""

@@ -36,7 +36,6 @@ from maskclip_jax.eval.results import image_results
 from maskclip_jax.postprocess import OutputKind, Results
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Scores
-from maskclip_jax.systems.system import find_system
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -275,8 +274,7 @@ def check_model_options(segmenter: Segmenter, run: ProtocolRun) -> None:
     ValueError: an option of the protocol that the model's config lacks, or has
       otherwise; or scores to combine in a system that combines none.
   """
-  combined = set(run.settings.scores) - {'coat'}
-  if combined and not find_system(segmenter.preset.system).reads_scores:
+  if not set(run.settings.scores) <= segmenter.score_names:
     wanted = ', '.join(f'{name} {value}' for name, value in run.settings.scores.items())
     raise ValueError(
       f'{run.protocol.name} is run with {wanted}, and {segmenter.preset.system} '
@@ -341,12 +339,16 @@ def _scores(segmenter: Segmenter, run: ProtocolRun, options: Options) -> Scores:
     ValueError: other scores are asked of a system that combines none.
   """
   preset = segmenter.preset
-  asked = {options.scores} if options.scores == 'model' else set(options.scores or ())
-  # The void rule is for every system.
-  if asked - {'coat'} and not find_system(preset.system).reads_scores:
-    raise ValueError(f'{preset.system} combines no scores: leave --scores out')
+  read = sorted(segmenter.score_names)
   if options.scores == 'model':
+    if set(read) <= {'coat'}:
+      raise ValueError(f'{preset.system} combines no scores: leave --scores out')
     return preset.scores
+  if unread := sorted(set(options.scores or ()).difference(read)):
+    raise ValueError(
+      f'{preset.system} combines no scores by {", ".join(unread)}: it reads '
+      f'{", ".join(read) or "none, so leave --scores out"}'
+    )
   return dataclasses.replace(run.scores(preset), **(options.scores or {}))
 
 

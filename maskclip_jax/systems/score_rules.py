@@ -4,11 +4,13 @@ Of two classifiers one was trained with the masks and knows the words of its tra
 the other is CLIP as it came, which knows all words less exactly.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from maskclip_jax.systems.contract import Scores, TextBank
+from maskclip_jax.systems.contract import Outputs, Scores, TextBank
 
 # Added to probabilities before the logarithm.
 _EPS = 1e-8
@@ -58,6 +60,61 @@ def geometric_ensemble(
   return jnp.log(jnp.where(text.void, void, joint * (1 - void)) + _EPS)
 
 
+def give_way(
+  void: Float[Array, '*b'],
+  other: Float[Array, '*b'],
+  surest: Float[Array, '*b'],
+  coat: float | Float[Array, ''],
+) -> tuple[Float[Array, '*b'], Float[Array, '*b']]:
+  """Void where CLIP is sure of a class: p(void) times 1 - coat * surest [fcclip 9.1].
+
+  Args:
+    void: log p(void).
+    other: log of 1 - p(void), given apart because either may underflow.
+    surest: CLIP's probability of the class that it finds most likely.
+    coat: 0 changes nothing.
+
+  Returns:
+    Both logarithms anew.
+  """
+  share = coat * surest
+  return void + jnp.log1p(-share), jnp.logaddexp(other, jnp.log(share) + void)
+
+
+def surest_class(logits: Float[Array, '*b k'], text: TextBank) -> Float[Array, '*b']:
+  """The largest probability of a class, where classes compete without void."""
+  classes = text.valid & ~text.void
+  among = jnp.where(classes, logits.astype(jnp.float32), -jnp.inf)
+  return jax.nn.softmax(among).max(-1)
+
+
+def with_coat(
+  outputs: Outputs, text: TextBank, coat: float | Float[Array, '']
+) -> Outputs:
+  """OVRCOAT's rule for a system of one classifier: whatever says 'no object' gives way.
+
+  That is the void column of the classifier, if the bank has one, and what the proposal
+  network thinks of a mask, if it does; a mask without a pixel stays nothing.
+
+  Args:
+    outputs: class logits before any softmax, and log-probabilities of objects.
+    text: says which columns are classes.
+    coat: 0 leaves everything as it is.
+  """
+  objectness = outputs.objectness
+  if objectness is not None:
+    surest = surest_class(outputs.class_logits, text)
+    # At most 0, but for rounding.
+    void = jnp.log(-jnp.expm1(jnp.minimum(objectness, 0.0)))
+    _, higher = give_way(void, objectness, surest, coat)
+    objectness = jnp.where(jnp.isneginf(objectness) | (coat == 0), objectness, higher)
+  return dataclasses.replace(
+    outputs,
+    class_logits=lower_void(outputs.class_logits, text, coat),
+    objectness=objectness,
+  )
+
+
 def lower_void(
   logits: Float[Array, '*b k'], text: TextBank, coat: float | Float[Array, '']
 ) -> Float[Array, '*b k']:
@@ -73,10 +130,8 @@ def lower_void(
   """
   classes = text.valid & ~text.void
   among = jnp.where(classes, logits.astype(jnp.float32), -jnp.inf)
-  surest = jax.nn.softmax(among).max(-1, keepdims=True)
+  surest = surest_class(logits, text)[..., None]
   rival = jax.nn.logsumexp(among, axis=-1, keepdims=True)
-  # Logarithms of p(void) and 1 - p(void), of which either may underflow.
   void, other = (jax.nn.log_sigmoid(sign * (logits - rival)) for sign in (1, -1))
-  rest = jnp.logaddexp(other, jnp.log(coat * surest) + void)
-  lowered = rival + jnp.log1p(-coat * surest) + void - rest
-  return jnp.where(text.void & (coat > 0), lowered, logits)
+  void, other = give_way(void, other, surest, coat)
+  return jnp.where(text.void & (coat > 0), rival + void - other, logits)

@@ -160,8 +160,8 @@ class System:
     takes_part: whether a config leaves out some of what the official files hold.
     benchmarks: by name of a protocol, how it was run where that differs from others.
     segments: it makes masks; False for a part that only names them.
-    reads_scores: it takes `Scores`; of others the void rule alone is applied to the
-      class logits.
+    reads_scores: fields of `Scores` that it reads, if it takes them; what others say of
+      void and of objects gives way by `coat` alone.
   """
 
   name: str
@@ -177,7 +177,7 @@ class System:
   takes_part: Callable[[Any], bool] = _never
   benchmarks: Mapping[str, BenchmarkSettings] = dataclasses.field(default_factory=dict)
   segments: bool = True
-  reads_scores: bool = False
+  reads_scores: tuple[str, ...] = ()
 
 
 def find_system(name: str) -> System:

@@ -16,5 +16,8 @@ SYSTEM = System(
   benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'clip': 'clip'},
-  reads_scores=True,
+  reads_scores=(
+    *('seen_weight', 'unseen_weight', 'mask_threshold'),
+    *('drop_empty', 'mask_prompts', 'coat'),
+  ),
 )

@@ -28,6 +28,7 @@ from maskclip_jax.systems.contract import (
 )
 from maskclip_jax.systems.crops import Crop, CropRule, encode_crops
 from maskclip_jax.systems.ovseg.maskformer import MaskFormer, MaskFormerConfig
+from maskclip_jax.systems.score_rules import give_way, surest_class
 
 # The tight box, stretched to a square, resized by PyTorch [ovseg 2.4].
 RULE = CropRule(fill='mean', square='squash', method='bicubic')
@@ -173,8 +174,13 @@ class OVSeg(nnx.Module):
 
     The proposals' probabilities leave room for 'no object', CLIP's do not [ovseg 2.5].
     """
-    by_query = jax.nn.log_softmax(self.word_logits(vectors, text))[..., :-1]
+    log_p = jax.nn.log_softmax(self.word_logits(vectors, text))
+    by_query, nothing = log_p[..., :-1], log_p[..., -1]
     by_crop = regions.class_similarity(encoded.vectors, text)
+    surest = jnp.where(encoded.empty, 0.0, surest_class(by_crop, text))
+    something = jax.nn.logsumexp(by_query, axis=-1, where=text.valid)
+    _, more = give_way(nothing, something, surest, scores.coat)
+    by_query += jnp.where(scores.coat > 0, more - something, 0.0)[..., None]
     by_crop = jax.nn.log_softmax(jnp.where(text.valid, by_crop, -jnp.inf))
     by_crop = jnp.where(encoded.empty[..., None], 0.0, by_crop)
     # Where there is no word, no power of zero is taken.

@@ -16,5 +16,5 @@ SYSTEM = System(
   benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'clip': 'clip'},
-  reads_scores=True,
+  reads_scores=('background_threshold',),
 )
