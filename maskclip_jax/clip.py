@@ -32,9 +32,6 @@ from maskclip_jax.systems.system import find_system
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import encode_prompts
 
-# Of an image tower that takes any size: what most of open_clip's were trained at.
-_ANY_SIZE = 256
-
 
 @jax_settings.own()
 def load_clip(
@@ -54,7 +51,7 @@ def load_clip(
     activation: 'quick_gelu' or 'gelu', where no file beside the weights tells it; by
       default OpenAI's, 'quick_gelu'.
     image_size: side of the square photos, in pixels; a ViT's is fixed, a ConvNeXt
-      takes any multiple of 32 (256 by default).
+      takes any multiple of 32 (what it was trained with by default).
 
   Raises:
     FileNotFoundError: there is no such file or model.
@@ -116,12 +113,13 @@ class ClipEncoder:
       ValueError: a ViT of another size.
     """
     self.model, self.config, self.notes = model, model.config, tuple(notes)
-    fixed = getattr(model.config, 'image_size', None)
-    if fixed is not None and image_size not in (None, fixed):
+    fixed = model.config.image_size
+    any_size = getattr(model.config, 'any_size', False)
+    if not any_size and image_size not in (None, fixed):
       raise ValueError(
         f'this image tower takes photos of {fixed} x {fixed}: leave image_size out'
       )
-    self.image_size = fixed or image_size or _ANY_SIZE
+    self.image_size = image_size or fixed
     whole, self._weights = params.split(model)
     self._visual = jax.jit(lambda weights, pixels: unit(whole(weights).visual(pixels)))
     self._text = jax.jit(lambda weights, tokens: unit(whole(weights).text(tokens)))
@@ -144,7 +142,7 @@ class ClipEncoder:
     squares = [_square(photos.open_photo(p), self.image_size) for p in photo_list]
     if not squares:
       raise ValueError('preprocess takes at least one photo')
-    return normalize_pixels(np.stack(squares).astype(np.float32))
+    return normalize_pixels(np.stack(squares).astype(np.float32), self.config)
 
   def tokenize(self, texts: str | Sequence[str]) -> Int[np.ndarray, 'n t']:
     """Token ids of texts, each as long as the text tower reads.

@@ -35,11 +35,6 @@ _CONVERTED = (
 # what to do instead.
 _FOREIGN = (
   (
-    'visual.layer1.0.conv1.weight',
-    None,
-    'a CLIP with a ResNet image tower, which has no patches to look at: take a ViT',
-  ),
-  (
     'blocks.0.attn.qkv.weight',
     None,
     f"timm's image tower alone: take {OPENAI_CLIP_FILE} of the same repository",

@@ -40,6 +40,9 @@ _AVERAGES = ('model_ema', 'state_dict_ema', 'ema_state_dict', 'ema')
 _PREFIXES = ('module.', '_orig_mod.')
 
 _SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.npz', '.msgpack')
+# What libraries call the weights of a whole model; a folder may hold them by several of
+# these names.
+_STEMS = ('open_clip_model', 'model', 'open_clip_pytorch_model', 'pytorch_model')
 # One file of several: name, number, how many.
 _SHARD = re.compile(r'(.+)-(\d{5})-of-(\d{5})(\.\w+)')
 
@@ -65,12 +68,14 @@ def find_weights(path: str | os.PathLike) -> pathlib.Path:
   # Repositories hold the same weights in several forms.
   best = min(files, key=lambda file: _SUFFIXES.index(file.suffix)).suffix
   files = [file for file in files if file.suffix == best]
-  shards = {_SHARD.sub(r'\1', file.name) for file in files}
-  known = [file for file in files if file.name == OPENAI_CLIP_FILE]
-  if len(files) > 1 and len(shards) > 1 and not known:
+  names = {file: _SHARD.sub(r'\1\4', file.name) for file in files}
+  known = [name for stem in _STEMS if (name := f'{stem}{best}') in names.values()]
+  if len({*names.values()} - {*known}) + bool(known) > 1 and known[:1] != [
+    OPENAI_CLIP_FILE
+  ]:
     listed = ', '.join(file.name for file in files)
     raise ValueError(f'{path} is a directory of several weights, give one: {listed}')
-  return (known or files)[0]
+  return next(file for file in files if not known or names[file] == known[0])
 
 
 def shards(path: pathlib.Path) -> list[pathlib.Path]:

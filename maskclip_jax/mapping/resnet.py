@@ -108,6 +108,16 @@ HUGGING_FACE = (
   ),
 )
 
+# The trunk of OpenAI's CLIPs: a deeper stem, otherwise torchvision's names.
+CLIP_TRUNK = (
+  *(rule for n in (1, 2, 3) for rule in _conv(f'conv{n}', f'bn{n}', f'stem/conv{n}')),
+  *(
+    rule
+    for layer in (1, 2, 3, 4)
+    for rule in _bottlenecks(f'layer{layer}', f'res{layer + 1}')
+  ),
+)
+
 LAYOUTS: dict[str, Rules] = {
   'torchvision': TORCHVISION,
   'detectron2': DETECTRON2,

@@ -34,6 +34,7 @@ from maskclip_jax.mapping.transforms import (
   Permute,
   Shape,
   Transform,
+  Widened,
 )
 
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
@@ -336,7 +337,8 @@ def known_shapes(
   templates = [
     (_regex(pattern), rule)
     for rule in rules
-    if isinstance(rule, Rule) and isinstance(rule.transform, Identity | Permute)
+    if isinstance(rule, Rule)
+    and isinstance(rule.transform, Identity | Permute | Widened)
     for pattern in (rule.pattern, *rule.aliases)
   ]
   known = {}

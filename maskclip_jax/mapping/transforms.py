@@ -73,6 +73,26 @@ class Permute:
 
 
 @dataclasses.dataclass(frozen=True)
+class Widened:
+  """An official array with some axes of length one before those of ours."""
+
+  axes: int
+
+  def shape(self, shapes):
+    return (1,) * self.axes + shapes[0]
+
+  def ours(self, shape: Shape) -> Shape:
+    """The inverse of `shape`."""
+    return shape[self.axes :]
+
+  def forward(self, array, shapes):
+    return (array.reshape(shapes[0]),)
+
+  def inverse(self, arrays):
+    return arrays[0].reshape((1,) * self.axes + arrays[0].shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class KernelToHeads:
   """Linear weight (heads * d, in) <-> kernel (in, heads, d)."""
 
@@ -155,6 +175,8 @@ class Packed:
 
 
 IDENTITY = Identity()
+ONE_BEFORE = Widened(1)
+TWO_BEFORE = Widened(2)
 # (out, in) -> (in, out)
 LINEAR = Permute((1, 0))
 # (out, in, height, width) -> (height, width, in, out)

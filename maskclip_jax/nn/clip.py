@@ -14,20 +14,24 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from maskclip_jax import plain
 from maskclip_jax.nn.layers import (
   NORM_EPS,
   LayerNorm,
   MultiHeadAttention,
   attend,
   check_heads,
-  check_pixels,
+  check_square,
   exact_gelu,
   quick_gelu,
 )
 
-# RGB statistics of CLIP's training images, for values in 0..1.
+# RGB statistics of the training images of OpenAI's CLIP, and of most others, for values
+# in 0..1.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+RGB = tuple[float, float, float]
 
 Activation = Literal['quick_gelu', 'gelu']
 
@@ -53,6 +57,8 @@ class CLIPConfig:
     vision_mlp_width, text_mlp_width: hidden channels of the blocks' MLPs; None for four
       times the tower's width.
     vision_norm_eps, text_norm_eps: of the layer norms.
+    pixel_mean, pixel_std: RGB statistics that photos are normalised by, for values in
+      0..1.
 
   Raises:
     ValueError: sizes that do not fit, or an unknown activation.
@@ -75,6 +81,8 @@ class CLIPConfig:
   text_mlp_width: int | None = None
   vision_norm_eps: float = NORM_EPS
   text_norm_eps: float = NORM_EPS
+  pixel_mean: RGB = PIXEL_MEAN
+  pixel_std: RGB = PIXEL_STD
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -94,6 +102,7 @@ class CLIPConfig:
       raise ValueError(
         f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'
       )
+    plain.above(self, 0, 'pixel_std')
     if not 0 <= self.prompt_depth <= self.vision_layers:
       raise ValueError(
         f'prompt_depth must be in 0..{self.vision_layers}, the blocks of the image '
@@ -106,26 +115,49 @@ class CLIPConfig:
     return self.image_size // self.patch_size
 
 
-def _vit(image_size, patch, width, layers, embed, text_width) -> CLIPConfig:
-  return CLIPConfig(
-    embed_dim=embed,
-    image_size=image_size,
-    patch_size=patch,
-    vision_width=width,
-    vision_layers=layers,
-    vision_heads=width // 64,
-    text_width=text_width,
-    text_layers=12,
-    text_heads=text_width // 64,
-  )
+def _vit(image_size, patch, width, layers, embed, text_width, **others) -> CLIPConfig:
+  sizes = {
+    'embed_dim': embed,
+    'image_size': image_size,
+    'patch_size': patch,
+    'vision_width': width,
+    'vision_layers': layers,
+    'vision_heads': width // 64,
+    'text_width': text_width,
+    'text_layers': 12,
+    'text_heads': text_width // 64,
+  }
+  return CLIPConfig(**(sizes | others))
 
 
-# The four published sizes [masqclip 1.1], and two small ones.
+def _laion(**sizes: int) -> CLIPConfig:
+  """One of open_clip's largest, whose heads are wider than 64."""
+  return _vit(224, 14, activation='gelu', vision_heads=16, **sizes)
+
+
+# The four sizes of OpenAI's [masqclip 1.1], three larger ones, and two small ones.
 CLIP_SIZES = {
   'vit_b32': _vit(224, 32, 768, 12, 512, 512),
   'vit_b16': _vit(224, 16, 768, 12, 512, 512),
   'vit_l14': _vit(224, 14, 1024, 24, 768, 768),
   'vit_l14_336': _vit(336, 14, 1024, 24, 768, 768),
+  'vit_h14': _laion(width=1280, layers=32, embed=1024, text_width=1024, text_layers=24),
+  'vit_g14': _laion(
+    width=1408,
+    layers=40,
+    embed=1024,
+    text_width=1024,
+    text_layers=24,
+    vision_mlp_width=6144,
+  ),
+  'vit_bigg14': _laion(
+    width=1664,
+    layers=48,
+    embed=1280,
+    text_width=1280,
+    text_layers=32,
+    vision_mlp_width=8192,
+  ),
   'vit_tiny': CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1),
   # Trained on the generated world (`configs/miniature.py`).
   'vit_miniature': CLIPConfig(64, 96, 8, 96, 4, 3, 64, 3, 2, context_length=32),
@@ -302,13 +334,7 @@ class VisionTower(nnx.Module):
     Raises:
       ValueError: photos of another size than the tower's, or channels first.
     """
-    check_pixels(pixels)
-    if pixels.shape[1:3] != (self.image_size, self.image_size):
-      height, width = pixels.shape[1:3]
-      raise ValueError(
-        f'the image tower takes photos of {self.image_size} x {self.image_size}, not '
-        f'{height} x {width}: resize them'
-      )
+    check_square(pixels, self.image_size)
     patches = self.conv1(pixels)
     return patches.reshape(patches.shape[0], -1, patches.shape[-1])
 
@@ -454,7 +480,17 @@ def capped_scale(logarithm: Float[Array, ''], largest: float) -> Float[Array, ''
   return jnp.where(scale <= largest, scale, largest)
 
 
-def normalize_pixels(pixels: Float[Array, '*b 3']) -> Float[Array, '*b 3']:
-  """0..255 RGB to CLIP's normalised values."""
-  mean, std = (jnp.asarray(x, jnp.float32) for x in (PIXEL_MEAN, PIXEL_STD))
+class PhotoInput(Protocol):
+  """How a CLIP takes photos, which its config says."""
+
+  image_size: int
+  pixel_mean: RGB
+  pixel_std: RGB
+
+
+def normalize_pixels(
+  pixels: Float[Array, '*b 3'], clip: PhotoInput
+) -> Float[Array, '*b 3']:
+  """0..255 RGB to the values that a CLIP reads, by its own statistics."""
+  mean, std = (jnp.asarray(x, jnp.float32) for x in (clip.pixel_mean, clip.pixel_std))
   return (pixels / 255.0 - mean) / std

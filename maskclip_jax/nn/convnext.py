@@ -15,7 +15,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from maskclip_jax import plain
-from maskclip_jax.nn.clip import ACTIVATIONS, Activation, TextTower
+from maskclip_jax.nn.clip import (
+  ACTIVATIONS,
+  PIXEL_MEAN,
+  PIXEL_STD,
+  RGB,
+  Activation,
+  TextTower,
+)
 from maskclip_jax.nn.layers import (
   NORM_EPS,
   LayerNorm,
@@ -45,6 +52,8 @@ class ConvNeXtCLIPConfig:
     depths: blocks of each of the four stages.
     widths: channels of each stage.
     head: from pooled features to the joint space, one layer or two.
+    image_size: side of the square photos it was trained with; it takes any multiple
+      of 32.
     text_width, text_layers, text_heads: the text tower.
     context_length: most tokens of a prompt.
     vocab_size: number of token ids.
@@ -53,12 +62,15 @@ class ConvNeXtCLIPConfig:
     text_mlp_width: hidden channels of the text blocks' MLPs; None for four times the
       tower's width.
     text_norm_eps: the epsilon of the text tower's layer norms.
+    pixel_mean, pixel_std: RGB statistics that photos are normalised by, for values in
+      0..1.
   """
 
   embed_dim: int = 768
   depths: tuple[int, int, int, int] = (3, 3, 27, 3)
   widths: tuple[int, int, int, int] = (192, 384, 768, 1536)
   head: Literal['linear', 'mlp'] = 'mlp'
+  image_size: int = 320
   text_width: int = 768
   text_layers: int = 16
   text_heads: int = 12
@@ -68,6 +80,8 @@ class ConvNeXtCLIPConfig:
   norm_eps: float = 1e-6
   text_mlp_width: int | None = None
   text_norm_eps: float = NORM_EPS
+  pixel_mean: RGB = PIXEL_MEAN
+  pixel_std: RGB = PIXEL_STD
 
   def __post_init__(self):
     for name in ('depths', 'widths'):
@@ -75,7 +89,8 @@ class ConvNeXtCLIPConfig:
         raise ValueError(f'{name} must be four numbers, not {getattr(self, name)}')
     sizes = 'embed_dim', 'text_width', 'text_layers', 'text_heads', 'context_length'
     plain.at_least(self, 1, 'depths', 'widths', *sizes, 'vocab_size', 'text_mlp_width')
-    plain.above(self, 0, 'norm_eps', 'text_norm_eps')
+    plain.at_least(self, 1, 'image_size')
+    plain.above(self, 0, 'norm_eps', 'text_norm_eps', 'pixel_std')
     check_heads('text_width', self.text_width, self.text_heads)
     if self.head not in ('linear', 'mlp'):
       raise ValueError(f"head must be 'linear' or 'mlp', not {self.head!r}")
@@ -84,25 +99,31 @@ class ConvNeXtCLIPConfig:
         f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'
       )
 
+  @property
+  def any_size(self) -> bool:
+    """Whether photos may have another size than `image_size`."""
+    return True
+
 
 _BASE = {'depths': (3, 3, 27, 3), 'widths': (128, 256, 512, 1024), 'head': 'linear'}
 
 # open_clip's sizes, by its names, and a small one. Models that differ only in the size
-# of their training images share a row.
+# of their training images share a row, which has the largest.
 CONVNEXT_CLIP_SIZES = {
   'convnext_base': ConvNeXtCLIPConfig(
-    512, **_BASE, text_width=512, text_layers=12, text_heads=8
+    512, **_BASE, image_size=224, text_width=512, text_layers=12, text_heads=8
   ),
   'convnext_base_w': ConvNeXtCLIPConfig(
     640, **_BASE, text_width=640, text_layers=12, text_heads=10
   ),
-  'convnext_large': ConvNeXtCLIPConfig(head='linear', text_layers=12),
+  'convnext_large': ConvNeXtCLIPConfig(head='linear', image_size=224, text_layers=12),
   'convnext_large_d': ConvNeXtCLIPConfig(),
   'convnext_xxlarge': ConvNeXtCLIPConfig(
     1024,
     (3, 4, 30, 3),
     (384, 768, 1536, 3072),
     'linear',
+    image_size=256,
     text_width=1024,
     text_layers=24,
     text_heads=16,
@@ -112,6 +133,7 @@ CONVNEXT_CLIP_SIZES = {
     32,
     (1, 1, 2, 1),
     (16, 32, 64, 128),
+    image_size=256,
     text_width=64,
     text_layers=2,
     text_heads=2,

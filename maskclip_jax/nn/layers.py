@@ -82,6 +82,21 @@ def check_pixels(pixels: Float[Array, 'b h w 3'], stride: int = 1) -> None:
   raise ValueError(f'pixels must be {wanted}, not {shape}{hint}')
 
 
+def check_square(pixels: Float[Array, 'b r r 3'], side: int) -> None:
+  """Refuses photos that an image tower of a fixed size cannot read.
+
+  Raises:
+    ValueError: not a batch of RGB photos of `side` x `side`, channels last.
+  """
+  check_pixels(pixels)
+  height, width = pixels.shape[1:3]
+  if (height, width) != (side, side):
+    raise ValueError(
+      f'the image tower takes photos of {side} x {side}, not {height} x {width}: '
+      'resize them'
+    )
+
+
 def quick_gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
   """CLIP's activation: x * sigmoid(1.702 x)."""
   return x * jax.nn.sigmoid(1.702 * x)

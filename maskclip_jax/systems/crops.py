@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.clip import PIXEL_MEAN, normalize_pixels
+from maskclip_jax.nn.clip import PhotoInput, normalize_pixels
 from maskclip_jax.ops.resize import crop_matrix, resize, resize_taps
 from maskclip_jax.systems.contract import Images, RegionVectors
 
@@ -58,7 +58,7 @@ class Crop(NamedTuple):
   """A crop on CLIP's square.
 
   Attributes:
-    pixels: CLIP-normalised.
+    pixels: normalised for CLIP.
     mask: which of them the mask covers, by the nearest pixel of the crop.
   """
 
@@ -87,7 +87,7 @@ def crop(
   pixels: Float[Array, 'h w 3'],
   image_hw: Int[Array, '2'],
   mask: Bool[Array, 'h w'],
-  size: int,
+  clip: PhotoInput,
   rule: CropRule,
 ) -> Crop:
   """The masked box of a photo on CLIP's square.
@@ -96,15 +96,16 @@ def crop(
     pixels: RGB, 0..255.
     image_hw: the part of the canvas that the photo fills.
     mask: on the same canvas; an empty one gives a crop without meaning.
-    size: side of CLIP's input.
+    clip: the size of its input, and its pixel statistics.
     rule: how the box becomes a square.
   """
   height, width = pixels.shape[:2]
+  size = clip.image_size
   y0, y1 = _span(mask.any(1))
   x0, x1 = _span(mask.any(0))
   y0, y1 = _enlarge(y0, y1, rule.box_scale, image_hw[0])
   x0, x1 = _enlarge(x0, x1, rule.box_scale, image_hw[1])
-  mean = 255 * jnp.asarray(PIXEL_MEAN, jnp.float32)
+  mean = 255 * jnp.asarray(clip.pixel_mean, jnp.float32)
   fill = jnp.zeros(3) if rule.fill == 'black' else mean
   rows, columns = jnp.arange(height), jnp.arange(width)
   shown = ((rows >= y0) & (rows < y1))[:, None] & (columns >= x0) & (columns < x1)
@@ -124,7 +125,9 @@ def crop(
   if rule.method == 'bicubic_antialiased':
     # Pillow's result is uint8: bicubic overshoot is clipped.
     square = jnp.clip(square, 0, 255)
-  return Crop(normalize_pixels(square), _nearest(mask, (y0, x0), (box_h, box_w), size))
+  return Crop(
+    normalize_pixels(square, clip), _nearest(mask, (y0, x0), (box_h, box_w), size)
+  )
 
 
 def _nearest(
@@ -149,7 +152,7 @@ def encode_crops(
   mask_hw: Int[Array, 'b 2'],
   encode: Callable[[Crop], Float[Array, 'n d']],
   *,
-  size: int,
+  clip: PhotoInput,
   rule: CropRule,
   threshold: float | Float[Array, ''] = 0.5,
 ) -> RegionVectors:
@@ -163,7 +166,7 @@ def encode_crops(
     mask_logits: any number of masks.
     mask_hw: the part of `mask_logits` that covers the padded photo.
     encode: the vectors of some crops.
-    size: side of CLIP's input.
+    clip: the size of its input, and its pixel statistics.
     rule: how boxes become squares.
     threshold: a mask covers the pixels of a probability above it.
   """
@@ -171,7 +174,7 @@ def encode_crops(
   threshold = jnp.asarray(threshold, jnp.float32)
   least = jnp.log(threshold) - jnp.log1p(-threshold)
   queries = mask_logits.shape[1]
-  step = min(CHUNK, queries)
+  step, size = min(CHUNK, queries), clip.image_size
   rows = -(-queries // step) * step
 
   def photo(inputs):
@@ -191,7 +194,7 @@ def encode_crops(
     def chunk(turn):
       chosen = jax.lax.dynamic_slice_in_dim(padded, turn * step, step)
       crops = jax.vmap(
-        lambda logits: crop(pixels, image_hw, covered(logits), size, rule)
+        lambda logits: crop(pixels, image_hw, covered(logits), clip, rule)
       )(masks[chosen])
       return encode(crops)
 

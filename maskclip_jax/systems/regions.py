@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.clip import normalize_pixels, unit
+from maskclip_jax.nn.clip import PhotoInput, normalize_pixels, unit
 from maskclip_jax.ops.resize import Method, resize
 from maskclip_jax.systems.contract import Images, TextBank
 
@@ -18,19 +18,20 @@ LOGIT_SCALE = 100.0
 
 def squash_photos(
   images: Images,
-  size: int,
+  clip: PhotoInput,
   padding: tuple[float, float, float],
   method: Method = 'bicubic',
 ) -> Float[Array, 'b r r 3']:
-  """The padded photos, squashed to a square, CLIP-normalised.
+  """The padded photos, squashed to a CLIP's square and normalised for it.
 
   Args:
     images: photos on their canvas.
-    size: side of CLIP's input.
+    clip: the size of its input, and its pixel statistics.
     padding: RGB (0..255) that the area between a photo and its padded size shows.
     method: how the photo is resized.
   """
   height, width = images.pixels.shape[1:3]
+  size = clip.image_size
 
   def one(pixels, image_hw, padded_hw):
     rows = jnp.arange(height)[:, None, None] < image_hw[0]
@@ -39,7 +40,7 @@ def squash_photos(
     pixels = jnp.where(rows & columns, pixels.astype(jnp.float32), colour)
     pixels = jnp.moveaxis(pixels, -1, 0)
     square = resize(pixels, (size, size), method, in_hw=padded_hw)
-    return normalize_pixels(jnp.moveaxis(square, 0, -1))
+    return normalize_pixels(jnp.moveaxis(square, 0, -1), clip)
 
   return jax.vmap(one)(images.pixels, images.image_hw, images.input_hw)
 

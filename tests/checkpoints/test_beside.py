@@ -87,6 +87,15 @@ def test_heads_of_open_clip_whatever_the_weights_are_called(convert, name):
   assert 'activation' not in report
 
 
+def test_pixel_statistics_are_taken(convert):
+  grey = {'mean': [0.5, 0.5, 0.5], 'std': 0.5}
+  found, _ = convert(OPEN_CLIP | {'preprocess_cfg': grey})
+  assert found['pixel_mean'] == found['pixel_std'] == [0.5, 0.5, 0.5]
+  rounded = {'mean': [0.4815, 0.4578, 0.4082]}
+  found, _ = convert(OPEN_CLIP | {'preprocess_cfg': rounded})
+  assert found['pixel_mean'] == list(PIXEL_MEAN)
+
+
 def test_what_is_not_told_is_noted(convert):
   found, report = convert({'model_cfg': {'embed_dim': 32}})
   assert found['activation'] == 'gelu'
@@ -148,9 +157,9 @@ def test_an_epsilon_reaches_the_network(convert, tmp_path):
     ('model_cfg.vision_cfg.head_width', 256, 'heads of 256 in a tower of 128'),
     ('model_cfg.vision_cfg.mlp_ratio', float('inf'), 'mlp_ratio is inf'),
     ('model_cfg.quick_gelu', 'false', "quick_gelu is 'false': expected true or false"),
-    ('preprocess_cfg.mean', [0.5, 0.5, 0.5], 'mean is .* only CLIP'),
-    ('preprocess_cfg.std', 0.5, 'std is 0.5, and only CLIP'),
-    ('preprocess_cfg.std', ['a'], 'std is .* only CLIP'),
+    ('preprocess_cfg.mean', [0.5, 127.5, 0.5], 'mean is .* expected three numbers'),
+    ('preprocess_cfg.std', -0.5, 'std is -0.5: expected three numbers'),
+    ('preprocess_cfg.std', ['a'], 'std is .* expected three numbers'),
   ],
 )
 def test_what_cannot_be_is_refused_with_its_field(convert, path, value, message):
@@ -187,7 +196,7 @@ def test_statistics_of_a_preprocessor(tmp_path):
   file = tmp_path / 'preprocessor_config.json'
   file.write_text(json.dumps({'image_mean': [0.4815, 0.4578, 0.4082]}))
   assert beside(tmp_path / 'model.safetensors', 'hugging_face')
-  file.write_text(json.dumps({'image_mean': [0.5, 0.5, 0.5]}))
+  file.write_text(json.dumps({'image_mean': [0.5, 0.5, 5]}))
   with pytest.raises(ValueError, match=r'preprocessor_config\.json: image_mean'):
     beside(tmp_path / 'clip.safetensors', 'openai')
   with pytest.raises(ValueError, match=r'preprocessor_config\.json: image_mean'):

@@ -111,6 +111,17 @@ def test_directories(tmp_path):
   assert_state(files.read_checkpoint(tmp_path))
 
 
+def test_a_repository_with_the_weights_of_two_libraries(tmp_path):
+  """LAION's have open_clip's and transformers' files, whole or in parts."""
+  (tmp_path / 'open_clip_pytorch_model.bin').touch()
+  for part in (1, 2):
+    (tmp_path / f'pytorch_model-0000{part}-of-00002.bin').touch()
+  assert files.find_weights(tmp_path).name == 'open_clip_pytorch_model.bin'
+  for part in (1, 2):
+    (tmp_path / f'model-0000{part}-of-00002.safetensors').touch()
+  assert files.find_weights(tmp_path).name == 'model-00001-of-00002.safetensors'
+
+
 def test_a_header_that_begins_like_a_pickle(tmp_path):
   """One file in 32: the length of the header ends in the byte 0x80."""
   path = tmp_path / 'x.safetensors'

@@ -1,5 +1,6 @@
 """What CLIP is shown of a mask, against the official crops and against Pillow."""
 
+import dataclasses
 import functools
 
 import golden
@@ -9,10 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
+from maskclip_jax.nn.clip import CLIP_SIZES, PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.systems.contract import Images
 from maskclip_jax.systems.crops import CHUNK, CropRule, crop, encode_crops
 from maskclip_jax.systems.ovseg.model import RULE
+
+
+def side(size: int):
+  """A CLIP of some input size."""
+  return dataclasses.replace(CLIP_SIZES['vit_tiny'], image_size=size, patch_size=1)
+
 
 STD = 255 * np.float32(PIXEL_STD)
 MEAN = 255 * np.float32(PIXEL_MEAN)
@@ -20,7 +27,7 @@ MEAN = 255 * np.float32(PIXEL_MEAN)
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def cut(pixels, image_hw, mask, size, rule):
-  return crop(jnp.asarray(pixels, jnp.float32), image_hw, mask, size, rule)
+  return crop(jnp.asarray(pixels, jnp.float32), image_hw, mask, side(size), rule)
 
 
 def ovseg_crops():
@@ -102,7 +109,8 @@ def test_work_ends_with_the_masks_that_cover_something():
     return jnp.concatenate([crops.pixels.mean((1, 2)), crops.pixels[:, 5, 7]], -1)
 
   def run(images, masks):
-    return encode_crops(images, masks, images.input_hw // 4, encode, size=32, rule=RULE)
+    hw = images.input_hw // 4
+    return encode_crops(images, masks, hw, encode, clip=side(32), rule=RULE)
 
   found = jax.jit(run)(images, masks)
   jax.effects_barrier()

@@ -233,7 +233,8 @@ def test_full_size():
   text = bank(vectors)
   photo = golden.photo('coffee.png', (600, 400))
   resized = resize_photo(photo, 224, 336, 'opencv')
-  crop = normalize_pixels(jnp.asarray(resized[None, :, :224], jnp.float32))
+  middle = jnp.asarray(resized[None, :, :224], jnp.float32)
+  crop = normalize_pixels(middle, model.config.clip)
   encoded, window = official.run(model, crop, method='encode'), record['outputs']
   window = window['first_crop_224']
   golden.assert_matches_samples(encoded.image, window['image_feat'], name='photo')

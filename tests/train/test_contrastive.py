@@ -176,7 +176,7 @@ def test_photos_find_their_texts_again(tmp_path):
   model, preset, _ = restore.load_model(result.bundle)
   assert preset.system == 'clip'
   batch = first_batch(config.data)
-  pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32))
+  pixels = normalize_pixels(jnp.asarray(batch['image'], jnp.float32), model.config)
   tokens = embed_small(model.visual, pixels, model.config.grid, keys(5, len(pixels)))
   tower = model.visual
   photos = tower.project(tower.transformer(tower.ln_pre(tokens))[:, 0])

@@ -7,14 +7,14 @@ says is taken, and what is not supported is refused.
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from maskclip_jax import plain
 from maskclip_jax.names import cut, shown
-from maskclip_jax.nn.clip import ACTIVATIONS, PIXEL_MEAN, PIXEL_STD
+from maskclip_jax.nn.clip import ACTIVATIONS, PIXEL_MEAN, PIXEL_STD, RGB
 from maskclip_jax.nn.layers import NORM_EPS
 
 # Words of CLIP's tokenizer, the only one here.
@@ -36,9 +36,9 @@ _TOWER |= {'final_ln_after_pool'}
 _VISION = _TOWER | {'head_width', 'patch_size', 'image_size', 'patch_dropout'}
 _VISION |= {'attn_pooler_queries', 'attn_pooler_heads', 'n_queries'}
 _TEXT = _TOWER | {'context_length', 'vocab_size', 'pad_id', 'eos_id', 'bos_id'}
-# Of a ConvNeXt, whose sizes its weights tell.
-_CONVNEXT = {'timm_model_name', 'timm_model_pretrained', 'timm_proj', 'timm_drop'}
-_CONVNEXT |= {'timm_drop_path'}
+# Of timm's networks, whose sizes their weights tell.
+_TIMM = {'timm_model_name', 'timm_model_pretrained', 'timm_pool', 'timm_proj'}
+_TIMM |= {'timm_drop', 'timm_drop_path'}
 _VALUES = {
   'pool_type': ('tok', 'argmax'),
   'pos_embed_type': ('learnable',),
@@ -98,19 +98,29 @@ class _Table:
       raise ValueError(f'{self.name}: heads of {channels} in a tower of {width}')
     return self.size('heads', width // channels)
 
-  def check_statistics(self, mean: str, std: str) -> None:
-    """Refuses pixel statistics other than CLIP's."""
-    for field, ours in ((mean, PIXEL_MEAN), (std, PIXEL_STD)):
-      value = self.content.get(field, ours)
-      try:
-        same = np.allclose(np.broadcast_to(value, 3), ours, rtol=0, atol=_STATISTICS)
-      except (TypeError, ValueError):
-        same = False
-      if not same:
-        raise ValueError(
-          f"{self.name}: {field} is {shown(value)}, and only CLIP's own, "
-          f'{list(ours)}, is supported'
-        )
+  def statistics(self, mean: str, std: str) -> dict[str, RGB]:
+    """The pixel statistics told: what is left out is CLIP's own."""
+    told = {}
+    for name, field, ours in (
+      ('pixel_mean', mean, PIXEL_MEAN),
+      ('pixel_std', std, PIXEL_STD),
+    ):
+      value = self.content.get(field)
+      if value is not None:
+        told[name] = self._colour(field, value, ours)
+    return told
+
+  def _colour(self, field: str, value: Any, ours: RGB) -> RGB:
+    """Three numbers of 0..1; CLIP's own where they are those, rounded."""
+    numbers = value if isinstance(value, list) else [value] * 3
+    plain_numbers = all(type(x) in (int, float) and 0 <= x <= 1 for x in numbers)
+    if len(numbers) != 3 or not plain_numbers:
+      raise ValueError(
+        f'{self.name}: {field} is {shown(value)}: expected three numbers of 0..1'
+      )
+    if np.allclose(numbers, ours, rtol=0, atol=_STATISTICS):
+      return ours
+    return tuple(map(float, numbers))
 
   def check_supported(self, known: set[str]) -> None:
     """Refuses fields that would change the network in a way we do not know."""
@@ -135,19 +145,44 @@ def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
     readers.reverse()
   told = next(filter(None, (read(path.parent, layout) for read in readers)), {})
   file = path.parent / _PREPROCESSOR
-  if file.is_file():
-    _Table(plain.read_json(file), str(file)).check_statistics('image_mean', 'image_std')
-  return told
+  if not file.is_file():
+    return told
+  statistics = _Table(plain.read_json(file), str(file)).statistics(
+    'image_mean', 'image_std'
+  )
+  # Each layout believes its own file.
+  return told | statistics if layout == 'hugging_face' else statistics | told
 
 
 def convnext_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
   """The same of a CLIP with a ConvNeXt image tower, in open_clip's file."""
-  return _open_clip(path.parent, layout, _CONVNEXT)
+  return _open_clip(path.parent, layout, _TIMM)
+
+
+def eva_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
+  """The same of a CLIP whose image tower is timm's, in open_clip's file."""
+  return _open_clip(path.parent, layout, _TIMM)
+
+
+def resnet_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
+  """The same of a CLIP with a ResNet image tower, in open_clip's file."""
+  return _open_clip(path.parent, layout, sizes=_resnet_sizes)
 
 
 def _open_clip(
-  folder: pathlib.Path, layout: str, known: set[str] = frozenset()
+  folder: pathlib.Path,
+  layout: str,
+  known: set[str] = frozenset(),
+  sizes: Callable[[_Table], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
+  """What open_clip's file tells.
+
+  Args:
+    folder: has the file, or not.
+    layout: of the weights.
+    known: fields of the image tower that change nothing here.
+    sizes: reads the image tower's own; by default those of a ViT.
+  """
   file = folder / OPEN_CLIP
   if not file.is_file():
     return {}
@@ -157,18 +192,12 @@ def _open_clip(
   model.check_supported(_MODEL | {'preprocess_cfg'})
   vision.check_supported(_VISION | known)
   text.check_supported(_TEXT)
-  whole.table('preprocess_cfg').check_statistics('mean', 'std')
-  width, text_width = vision.size('width'), text.size('width')
+  text_width = text.size('width')
   return _told(
     embed_dim=model.size('embed_dim'),
     activation='quick_gelu' if model.flag('quick_gelu') else 'gelu',
     image_size=vision.size('image_size'),
-    patch_size=vision.size('patch_size'),
-    vision_width=width,
-    vision_layers=vision.size('layers'),
-    vision_heads=vision.heads(width),
-    vision_mlp_width=width and int(width * vision.number('mlp_ratio', 4.0)),
-    vision_norm_eps=width and vision.table('norm_kwargs').number('eps', NORM_EPS),
+    **(sizes or _vit_sizes)(vision),
     text_width=text_width,
     text_layers=text.size('layers'),
     text_heads=text.size('heads'),
@@ -176,7 +205,28 @@ def _open_clip(
     text_norm_eps=text.table('norm_kwargs').number('eps', NORM_EPS),
     context_length=text.size('context_length'),
     vocab_size=text.size('vocab_size'),
+    **whole.table('preprocess_cfg').statistics('mean', 'std'),
   )
+
+
+def _vit_sizes(vision: _Table) -> dict[str, Any]:
+  width = vision.size('width')
+  return {
+    'patch_size': vision.size('patch_size'),
+    'vision_width': width,
+    'vision_layers': vision.size('layers'),
+    'vision_heads': vision.heads(width),
+    'vision_mlp_width': width and int(width * vision.number('mlp_ratio', 4.0)),
+    'vision_norm_eps': width and vision.table('norm_kwargs').number('eps', NORM_EPS),
+  }
+
+
+def _resnet_sizes(vision: _Table) -> dict[str, Any]:
+  width = vision.size('width', 64)
+  return {
+    'stem_width': width,
+    'vision_heads': 32 * width // vision.size('head_width', 64),
+  }
 
 
 def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:

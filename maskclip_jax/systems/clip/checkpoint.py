@@ -6,7 +6,7 @@ Our paths are those of `nn.clip.CLIP`. Source: [masqclip 1.6].
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from maskclip_jax.mapping.formats import Format
@@ -76,7 +76,7 @@ TEXT = (
 )
 
 SCALE = Rule('logit_scale', 'logit_scale')
-_SIZES = tuple(
+SIZES = tuple(
   Ignore(name, "a size kept beside the weights in OpenAI's archives")
   for name in ('input_resolution', 'context_length', 'vocab_size')
 )
@@ -87,7 +87,7 @@ OPENAI = (
   Rule('visual.mask_embedding', 'visual/mask_prompts'),
   *prefixed(TEXT, ours='text/'),
   SCALE,
-  *_SIZES,
+  *SIZES,
 )
 
 OPEN_CLIP_CUSTOM = (
@@ -172,13 +172,26 @@ _MASK_PROMPTS = (
 _TABLES = LAYOUTS | {'mask_prompts': _MASK_PROMPTS}
 
 # Fields of a CLIP's config that no weights tell.
-WITHOUT_SHAPE = ('activation', 'norm_eps', 'vision_norm_eps', 'text_norm_eps')
+WITHOUT_SHAPE = (
+  'activation',
+  'norm_eps',
+  'vision_norm_eps',
+  'text_norm_eps',
+  'pixel_mean',
+  'pixel_std',
+)
 # Heads of the published image towers that are not 64 channels wide, by width.
 _WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
 _HEAD_WIDTH = 64
 
 # What the official files of the systems leave out of their CLIP.
 TEXT_TOWER = ('clip/text/', 'clip/logit_scale')
+
+
+def text_rules(keys: Collection[str]) -> Rules:
+  """The text tower's, which open_clip also keeps in a module of its own: 'text.'."""
+  own = 'text.token_embedding.weight' in keys
+  return prefixed(TEXT, 'text.' if own else '', 'text/')
 
 
 def sized(config: CLIPConfig, found: KnownSizes) -> CLIPConfig:

@@ -82,7 +82,7 @@ class CLIPBaseline(nnx.Module):
       mask_logits,
       mask_hw,
       lambda crops: self.clip.visual(crops.pixels),
-      size=config.clip.image_size,
+      clip=config.clip,
       rule=config.rule(),
     )
 

@@ -3,20 +3,24 @@
 Our paths are those of `nn.convnext.ConvNeXtCLIP`.
 """
 
+from collections.abc import Collection
+
 from maskclip_jax.mapping import convnext
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.rules import prefixed
+from maskclip_jax.mapping.rules import Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIPConfig
 from maskclip_jax.systems.clip import beside
 from maskclip_jax.systems.clip import checkpoint as clip
 
-# Keys of the text tower have no prefix.
-RULES = (
-  *prefixed(convnext.TOWER, 'visual.', 'visual/'),
-  *prefixed(clip.TEXT, ours='text/'),
-  clip.SCALE,
-)
+
+def rules(keys: Collection[str] = ()) -> Rules:
+  """The table of a file with some keys; the text tower mostly has no prefix."""
+  tower = prefixed(convnext.TOWER, 'visual.', 'visual/')
+  return (*tower, *clip.text_rules(keys), clip.SCALE)
+
+
+RULES = rules()
 
 
 def sized(config: ConvNeXtCLIPConfig, found: KnownSizes) -> ConvNeXtCLIPConfig:
@@ -35,6 +39,7 @@ def sized(config: ConvNeXtCLIPConfig, found: KnownSizes) -> ConvNeXtCLIPConfig:
     'depths': tuple(depths) if all(depths) else None,
     'widths': tuple(widths) if all(widths) else None,
     'head': 'linear' if single else 'mlp' if double else None,
+    'image_size': found.clip.get('image_size'),
   }
   return clip.fitted(config, sizes | clip.text_sizes(found), found.clip)
 
@@ -42,7 +47,7 @@ def sized(config: ConvNeXtCLIPConfig, found: KnownSizes) -> ConvNeXtCLIPConfig:
 FORMAT = Format(
   title='ConvNeXt-CLIP',
   signatures={'open_clip': ('visual.trunk.stem.0.weight',)},
-  read=lambda layout, keys: RULES,
+  read=lambda layout, keys: rules(keys),
   write=lambda config, layout, classes: RULES,
   licence="MIT by the model cards of LAION's weights",
   includes=('clip',),

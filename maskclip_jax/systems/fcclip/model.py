@@ -14,7 +14,6 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax import plain
-from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
 from maskclip_jax.nn.layers import check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
@@ -135,7 +134,8 @@ class FCCLIP(nnx.Module):
 
   def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
     """CLIP's maps: 'res2' (stride 4) to 'res5' (stride 32)."""
-    mean, std = (tuple(255 * x for x in v) for v in (PIXEL_MEAN, PIXEL_STD))
+    clip = self.config.clip
+    mean, std = (tuple(255 * x for x in v) for v in (clip.pixel_mean, clip.pixel_std))
     pixels = images.standardised(mean, std)
     return self.clip.visual.trunk(pixels, images.padded_hw)
 

@@ -222,7 +222,7 @@ class MaskCLIP(nnx.Module):
     # CLIP sees the detector's mean colour beyond the photo's edge [masqclip 4.1].
     padding = self.config.proposals.pixel_mean
     method = 'bicubic_antialiased' if self.config.antialias else 'bicubic'
-    pixels = regions.squash_photos(images, size, padding, method)
+    pixels = regions.squash_photos(images, self.config.clip, padding, method)
     masks = regions.squash_masks(mask_logits, mask_hw, size)
     vectors, refined = self.encode_squares(pixels, jax.lax.stop_gradient(masks))
     return RegionVectors(vectors, refined, regions.empty_masks(mask_logits, mask_hw))

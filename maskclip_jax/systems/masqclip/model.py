@@ -99,7 +99,7 @@ class MasQCLIP(nnx.Module):
     """
     visible = self.visibility(mask_logits, mask_hw)
     visual = self.clip.visual
-    pixels = regions.squash_photos(images, self.config.clip.image_size, PADDING)
+    pixels = regions.squash_photos(images, self.config.clip, PADDING)
     # CLIP's own stream does not see the mask tokens [masqclip 5.3].
     tokens = visual.ln_pre(visual.embed(pixels))
     start = visual.class_embedding[...] + self.mask_embeddings[...]

@@ -135,7 +135,7 @@ class OVSeg(nnx.Module):
       mask_logits,
       mask_hw,
       lambda crops: self.encode_crop(crops, scores.mask_prompts),
-      size=self.config.clip.image_size,
+      clip=self.config.clip,
       rule=RULE,
       threshold=scores.mask_threshold,
     )

@@ -221,7 +221,7 @@ class SegCLIP(nnx.Module):
 
     def encode(photo, start):
       pixels = photo_windows.cut_windows(images, photo, start, window)
-      found = self.encode(normalize_pixels(pixels))
+      found = self.encode(normalize_pixels(pixels, config.clip))
       vectors = jnp.concatenate([found.image[:, None], found.vectors], axis=1)
       return vectors, found.groups.soft
 

@@ -209,7 +209,7 @@ class Contrastive(Task):
     clip, tokens = modules[MODEL], batch['tokens']
 
     def embed(image, tokens, keys):
-      pixels = normalize_pixels(image.astype(jnp.float32))
+      pixels = normalize_pixels(image.astype(jnp.float32), clip.config)
       photos = self.photos(clip.visual, pixels, keys)
       return unit(photos), unit(clip.text(tokens))
 

@@ -103,7 +103,8 @@ class CropTuning(Task):
   def loss(
     self, modules: Modules, constants: Flat, batch: Batch, key: Array
   ) -> LossAndTerms:
-    pixels = normalize_pixels(batch['image'].astype(jnp.float32))
+    image = batch['image'].astype(jnp.float32)
+    pixels = normalize_pixels(image, modules[MODEL].config.clip)
     return self.judge(modules[MODEL], pixels, batch['segments'] >= 0, batch['tokens'])
 
 

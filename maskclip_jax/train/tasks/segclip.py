@@ -113,7 +113,8 @@ class SegCLIPTraining(Task):
       keys: one per photo.
     """
     settings, config = self.config, self.preset.config
-    pixels, patches = normalize_pixels(photos), config.clip.grid**2
+    pixels = normalize_pixels(photos, config.clip)
+    patches = config.clip.grid**2
     group, order, paint = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(
       keys
     )
