@@ -6,6 +6,7 @@ half precision from altering it. The rules give norms, biases and batch statisti
 are far from trivial, so that a port which drops one is caught.
 """
 
+import hashlib
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,12 @@ def seeded_state_dict(
   """The official state dict for a table of shapes."""
   arrays = {key: seeded_array(key, shape, seed) for key, shape in shapes.items()}
   return {key: array for key, array in arrays.items() if array is not None}
+
+
+def digest(shapes: Mapping[str, Sequence[int]]) -> str:
+  """A hash of all keys and shapes."""
+  lines = sorted(f'{key} {tuple(map(int, shape))}' for key, shape in shapes.items())
+  return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
 
 def clip_shapes(size: str | tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -18,11 +18,12 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import clip
 import mask2former
 from rows import Row, measure
 
 # One module for each family of networks, each with its `ROWS`.
-FAMILIES = (mask2former,)
+FAMILIES = (clip, mask2former)
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'formats.md'

@@ -387,7 +387,6 @@ def test_missing_and_unknown_tensors_are_listed(files, tmp_path):
 
 
 FOREIGN = {
-  'ResNet image tower': 'visual.layer1.0.conv1.weight',
   "timm's image tower alone": 'blocks.0.attn.qkv.weight',
   'without its text tower': 'vision_model.embeddings.class_embedding',
   'is SigLIP': 'vision_model.head.attention.in_proj_weight',
