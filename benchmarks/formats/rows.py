@@ -20,14 +20,15 @@ class Made:
   Attributes:
     source: what `convert` is given.
     difference: from the directory of the bundle made of it to the largest difference
-      between the outputs of the library and ours; see `relative`. None where `convert`
-      is expected to refuse the files.
+      between the outputs of the library and ours; see `relative`.
     arguments: further ones of `convert`, such as '--clip FILE'.
+    convert: whether it becomes a bundle; if not, `difference` is given the source.
   """
 
   source: pathlib.Path
-  difference: Callable[[pathlib.Path], float] | None
+  difference: Callable[[pathlib.Path], float]
   arguments: Sequence[str] = ()
+  convert: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Row:
     files: how it is saved: 'safetensors in 3 parts'.
     make: builds the network with seeded weights and saves it into a folder.
     tolerance: largest difference that counts as the same.
+    refused: whether the files are expected to be refused, with a reason.
   """
 
   library: str
@@ -47,6 +49,7 @@ class Row:
   files: str
   make: Callable[[pathlib.Path], Made]
   tolerance: float = 1e-5
+  refused: bool = False
 
   @property
   def title(self) -> str:
@@ -60,46 +63,42 @@ class Result:
 
   Attributes:
     row: the row.
-    message: the last line that `convert` printed.
-    reads: whether it made a bundle.
-    difference: the largest one from the library's outputs; None without a bundle.
-    refused_rightly: no bundle was made, as expected.
+    message: what was printed last, or why the files were refused.
+    difference: the largest one from the library's outputs; None where they were.
   """
 
   row: Row
   message: str
-  reads: bool
   difference: float | None
-  refused_rightly: bool = False
 
   @property
   def good(self) -> bool:
     """Whether the row is as expected."""
-    if self.difference is None:
-      return self.refused_rightly
+    if self.row.refused or self.difference is None:
+      return self.row.refused and self.difference is None
     return self.difference <= self.row.tolerance
 
   def to_dict(self) -> dict:
     """As plain JSON values."""
-    return {
-      'reads': self.reads,
-      'difference': self.difference,
-      'message': self.message,
-    }
+    return {'difference': self.difference, 'message': self.message}
 
 
 def measure(row: Row) -> Result:
-  """Makes the files of a row, converts them by the command, compares the outputs."""
+  """Makes the files of a row, reads them, compares the outputs."""
   with tempfile.TemporaryDirectory() as folder:
     made = row.make(pathlib.Path(folder))
-    bundle = pathlib.Path(folder) / 'bundle'
-    status, printed = _convert(made, bundle)
-    message = printed.strip().splitlines()[-1].replace(f'{folder}/', '')
-    if status or made.difference is None:
-      return Result(
-        row, message, not status, None, bool(status and not made.difference)
-      )
-    return Result(row, message, True, float(made.difference(bundle)))
+    read, message = made.source, ''
+    if made.convert:
+      read = pathlib.Path(folder) / 'bundle'
+      status, printed = _convert(made, read)
+      message = printed.strip().splitlines()[-1].replace(f'{folder}/', '')
+      if status:
+        return Result(row, message, None)
+    try:
+      return Result(row, message, float(made.difference(read)))
+    except ValueError as error:
+      reason = ' '.join(str(error).split())
+      return Result(row, reason.replace(f'{folder}/', ''), None)
 
 
 def _convert(made: Made, bundle: pathlib.Path) -> tuple[int, str]:

@@ -5,8 +5,9 @@
   python benchmarks/formats/table.py --only mask2former
 
 Every row builds a network by the library itself, with few layers and seeded weights,
-saves it as the library does, converts it by `python -m maskclip_jax convert`, and
-compares what both compute for the same input. Prints the table, keeps the numbers in
+saves it as the library does, converts it by `python -m maskclip_jax convert` (or opens
+it as training does, where it is a backbone), and compares what both compute for the
+same input. Prints the table, keeps the numbers in
 `results/formats.json` (those of `--only` beside the others), and writes the whole table
 between the marks of `docs/formats.md`. Exits with 1 where a row is not as expected.
 """
@@ -18,12 +19,13 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
+import backbones
 import clip
 import mask2former
 from rows import Row, measure
 
 # One module for each family of networks, each with its `ROWS`.
-FAMILIES = (clip, mask2former)
+FAMILIES = (clip, mask2former, backbones)
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'formats.md'

@@ -45,6 +45,12 @@ _FOREIGN = (
     'an image tower without its text tower: take the whole CLIPModel',
   ),
   (
+    'conv1.0.weight',
+    None,
+    'a ResNet with three convolutions in its stem (ResNet-D), which is not supported: '
+    'take a plain one',
+  ),
+  (
     'vision_model.head.attention.in_proj_weight',
     None,
     'SigLIP, which is not supported: take a CLIP',

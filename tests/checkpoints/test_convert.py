@@ -391,6 +391,7 @@ FOREIGN = {
   'without its text tower': 'vision_model.embeddings.class_embedding',
   'is SigLIP': 'vision_model.head.attention.in_proj_weight',
   "timm's transformers as image tower": 'visual.trunk.blocks.0.attn.qkv.weight',
+  'ResNet-D': 'conv1.0.weight',
   'is CoCa': 'text_decoder.transformer.resblocks.0.ln_1.weight',
   'a network we do not know: it holds lm_head': 'lm_head.weight',
 }
