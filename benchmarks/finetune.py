@@ -12,6 +12,7 @@ made again.
 
 import argparse
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from absl import flags
 from maskclip_jax import atomic
 from maskclip_jax.__main__ import main as command
 from maskclip_jax.data.build import build
+from maskclip_jax.results import charts
 
 MODEL = 'clip_baseline_miniature'
 PROTOCOL = 'miniature_shifted'
@@ -72,10 +74,8 @@ def tuned(
   workdir = out / f'{what}_{photos}'
   cut = [
     f'--config.total_steps={steps}',
-    # Ten evaluations, as the configuration has them.
-    *(
-      f'--config.{part}.every={max(steps // 10, 1)}' for part in ('eval', 'checkpoint')
-    ),
+    # Five evaluations, as most of a short run's time would be that of ten.
+    *(f'--config.{part}.every={max(steps // 5, 1)}' for part in ('eval', 'checkpoint')),
   ]
   run(
     'train',
@@ -103,15 +103,40 @@ def table(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
   return '\n'.join([head, '|---' * (2 + len(NUMBERS)) + '|', *body]) + '\n'
 
 
+def drawn(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
+  """PQ by the number of photos, as an SVG file."""
+  counts = sorted({photos for _, photos, _ in rows if photos})
+  series = []
+  for what in dict.fromkeys(what for what, photos, _ in rows if photos):
+    points = [(math.log(n), numbers['PQ']) for w, n, numbers in rows if w == what]
+    series.append((what, *zip(*points, strict=True)))
+  (before,) = (numbers['PQ'] for _, photos, numbers in rows if not photos)
+  ends = math.log(counts[0]), math.log(counts[-1])
+  series.append(('the model as it comes', ends, (before, before)))
+  plot = charts.lines(
+    series,
+    name='PQ after fine-tuning, by the number of photos and what was tuned',
+    x_label='photos',
+    y_label='PQ',
+    x_range=ends,
+    y_range=(0, 60),
+    x_ticks=[(math.log(count), f'{count:,}') for count in counts],
+  )
+  return charts.as_file(plot)
+
+
 def main() -> None:
   """Everything, as far as it is not there yet."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--out', type=pathlib.Path, required=True)
   parser.add_argument('--photos', default='10,50,200')
   parser.add_argument('--what', default='proposals,linear')
-  parser.add_argument('--steps', type=int, default=0, help='by the photos (0)')
+  parser.add_argument(
+    '--steps', default='0', help='of all, or of each of --what: by the photos (0)'
+  )
   parser.add_argument('--val', type=int, default=40, help='scenes that choose')
   parser.add_argument('--test', type=int, default=100, help='scenes that are judged')
+  parser.add_argument('--draw', type=pathlib.Path, help='an SVG file of PQ by photos')
   given = parser.parse_args()
   flags.FLAGS.mark_as_parsed()
   counts = sorted(map(int, given.photos.split(',')))
@@ -119,13 +144,18 @@ def main() -> None:
   val = scenes(given.out, 'val', given.val, VAL_SEED)
   before = judged(given.out / 'before', MODEL, test)
   rows = [('nothing', 0, before)]
-  for what in given.what.split(','):
+  tuning = given.what.split(',')
+  lengths = [int(count) for count in given.steps.split(',')]
+  lengths = lengths * len(tuning) if len(lengths) == 1 else lengths
+  for what, steps in zip(tuning, lengths, strict=True):
     for photos in counts:
       data = scenes(given.out, 'train', photos, TRAIN_SEED)
-      workdir = tuned(given.out, what, photos, data, val, given.steps)
+      workdir = tuned(given.out, what, photos, data, val, steps)
       numbers = judged(workdir / 'judged', str(workdir), test)
       rows.append((what, photos, numbers))
       atomic.write(given.out / 'finetune.md', table(rows))
+  if given.draw:
+    atomic.write(given.draw, drawn(rows))
   print(table(rows))
 
 

@@ -50,9 +50,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     '--images',
-    metavar='DIR or NUMBER',
-    help='build: folder of your photos; check: photos of each split to decode, 0 for '
-    'all (2000)',
+    metavar='DIR',
+    help='build: folder of your photos',
+  )
+  parser.add_argument(
+    '--photos',
+    metavar='NUMBER',
+    help='check: of each split to decode, 0 for all (2000)',
   )
   _add_own_flags(parser)
   parser.add_argument('--page', help='check: where the report goes')
@@ -103,7 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     report = data_report.check_with_report(
       arguments.name,
       data_dir,
-      images=_count(arguments.images),
+      # --images is what --photos was called at first.
+      images=_count(arguments.photos or arguments.images),
       page=arguments.page,
     )
     return 0 if report.ok else 1
@@ -128,7 +133,7 @@ def _count(text: str | None) -> int | None:
     ValueError: it is no number.
   """
   if text is not None and not text.isdecimal():
-    raise ValueError(f'--images of a check is a number of photos, and not {text!r}')
+    raise ValueError(f'--photos of a check is a number, and not {text!r}')
   return 2000 if text is None else int(text) or None
 
 

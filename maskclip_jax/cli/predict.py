@@ -3,6 +3,7 @@
 import argparse
 import errno
 import pathlib
+import shlex
 import time
 import warnings
 
@@ -118,6 +119,8 @@ def _run(arguments: argparse.Namespace) -> int:
   tasks = parse_tasks(arguments.task)
   if arguments.data_dir is not None:
     arguments.vocabulary = _dataset_words(arguments)
+  elif arguments.vocabulary is not None:
+    arguments.vocabulary = _known_words(arguments.vocabulary)
   if arguments.overlay_scale not in (None, *range(1, _LARGEST_SCALE + 1)):
     raise ValueError(
       f'--overlay_scale is 1, 2, ..., {_LARGEST_SCALE}, not {arguments.overlay_scale}'
@@ -161,6 +164,22 @@ def _dataset_words(arguments):
   words = described.named_words(name, arguments.data_dir)
   if words is name:
     raise unknown('dataset of your own', name, described.names(arguments.data_dir))
+  return words
+
+
+def _known_words(typed: str):
+  """What was typed; if it names a dataset that is built where all are, its words.
+
+  A dataset of that name elsewhere is told: the name would be taken for a class.
+  """
+  from maskclip_jax.data import described
+
+  words = described.named_words(typed, None)
+  if words is typed and (place := described.nearby(typed)):
+    note(
+      f'note: {typed!r} is a class here; the words of {place / typed} are meant by '
+      f'--data_dir {shlex.quote(str(place))}'
+    )
   return words
 
 

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -139,6 +140,15 @@ def names(data_dir: str | os.PathLike | None = None) -> tuple[str, ...]:
   places = pathlib.Path(os.path.expanduser(data_dir or DATA_DIR))
   found = places.glob(str(dataset_path('*', places).relative_to(places) / FILE))
   return tuple(sorted(path.parent.parent.name for path in found))
+
+
+def nearby(name: str) -> pathlib.Path | None:
+  """The folder of the working directory, or itself, in which a dataset is built."""
+  if re.fullmatch(r'[\w-]+', name):
+    for place in (pathlib.Path(), *sorted(pathlib.Path().glob('*/'))):
+      if dataset_path(name, place).joinpath(FILE).is_file():
+        return place
+  return None
 
 
 def unknown_name(

@@ -306,12 +306,13 @@ def fitting_vocabulary(
   own, name = run.vocabulary(), run.protocol.name
   fixed = segmenter.preset.vocabulary
   if fixed is not None:
-    if fixed != own.name or words is not None:
+    known = segmenter.vocabulary(None)
+    if words is not None or not own.same_classes(known):
       raise ValueError(
         f'{name} asks for {own.name if words is None else words.name}, and this model '
         f'knows only {fixed}: use an open-vocabulary model'
       )
-    return segmenter.vocabulary(None)
+    return known
   if words is None:
     return segmenter.vocabulary(own)
   if len(words) != len(own):

@@ -22,10 +22,15 @@ class Judge:
     self._view, self._lexicon = view, Lexicon(view.words())
 
   @classmethod
-  def of(cls, dataset: str) -> 'Judge | None':
-    """The judge of a dataset; None if it has no maps of segments or classes."""
+  def of(cls, dataset: str, data_dir: str | None = None) -> 'Judge | None':
+    """The judge of a dataset; None if it has no maps of segments or classes.
+
+    Args:
+      dataset: its name.
+      data_dir: where one's own are built.
+    """
     try:
-      view = main_view(dataset)
+      view = main_view(dataset, data_dir)
     except ValueError:
       return None
     return cls(view) if view.field in ('segments', 'semantic') else None

@@ -47,7 +47,7 @@ class ShardMiner:
     self._photos = job.open()
     self._shards = job.places(len(self._photos))
     self._miner = _pair_miner(job.config)
-    self._judge = Judge.of(job.source.partition('/')[0])
+    self._judge = Judge.of(job.source.partition('/')[0], job.data_dir)
 
   def __call__(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Mines shards that are not there.

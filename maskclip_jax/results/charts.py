@@ -7,6 +7,11 @@ from collections.abc import Sequence
 WIDTH = 640
 _ROW, _GAP, _LABEL, _RIGHT = 22, 6, 190, 56
 _FONT = 'font-size="12"'
+_FILE_STYLE = (
+  'text{fill:#1f2328}.grid{stroke:#d1d9e0;fill:none}'
+  '.ideal{stroke:#59636e;stroke-dasharray:5 4;fill:none}'
+  '@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.grid{stroke:#3d444d}}'
+)
 # Told apart also by those who see red and green alike.
 COLORS = ('#3b6fb6', '#e08a1e', '#9a9a9a', '#4f9d69', '#b5466b')
 
@@ -115,6 +120,7 @@ def lines(
   y_label: str,
   x_range: tuple[float, float] = (0, 1),
   y_range: tuple[float, float] = (0, 1),
+  x_ticks: Sequence[tuple[float, str]] = (),
   diagonal: bool = False,
 ) -> str:
   """Curves on a grid, with a legend.
@@ -124,6 +130,7 @@ def lines(
     name: what the plot is, for those who cannot see it.
     x_label, y_label: of the axes.
     x_range, y_range: what the axes show.
+    x_ticks: places on the x axis and what stands there; even ones by default.
     diagonal: whether to draw where x equals y.
   """
   left, top, width, height = 62, 28, WIDTH - 62 - 16, 250
@@ -134,13 +141,13 @@ def lines(
     return left + across * width, top + height - up * height
 
   body = list(_legend([label for label, *_ in series], 0)) if len(series) > 1 else []
-  for step in range(6):
-    x = x_range[0] + step / 5 * (x_range[1] - x_range[0])
-    y = y_range[0] + step / 5 * (y_range[1] - y_range[0])
-    (px, _), (_, py) = place(x, y_range[0]), place(x_range[0], y)
+  for x, label in x_ticks or [(x, f'{x:g}') for x in _even(x_range)]:
+    px, _ = place(x, y_range[0])
     body.append(f'<path class="grid" d="M{px:.1f} {top}v{height}"/>')
+    body.append(_text(px, top + height + 17, label, 'middle'))
+  for y in _even(y_range):
+    _, py = place(x_range[0], y)
     body.append(f'<path class="grid" d="M{left} {py:.1f}h{width}"/>')
-    body.append(_text(px, top + height + 17, f'{x:g}', 'middle'))
     body.append(_text(left - 8, py + 4, f'{y:g}', 'end'))
   if diagonal:
     (x0, y0), (x1, y1) = place(x_range[0], y_range[0]), place(x_range[1], y_range[1])
@@ -160,6 +167,17 @@ def lines(
     f'text-anchor="middle" {_FONT}>{html.escape(y_label)}</text>'
   )
   return _svg(top + height + 44, body, name)
+
+
+def _even(ends: tuple[float, float]) -> list[float]:
+  return [ends[0] + step / 5 * (ends[1] - ends[0]) for step in range(6)]
+
+
+def as_file(plot: str) -> str:
+  """A plot as an SVG file of its own, for light and dark pages."""
+  head = '<svg xmlns="http://www.w3.org/2000/svg" font-family="system-ui, sans-serif" '
+  tag, rest = plot.replace('<svg ', head, 1).split('>', 1)
+  return f'{tag}><style>{_FILE_STYLE}</style>{rest}\n'
 
 
 def _undefined(x: float, y: float) -> bool:

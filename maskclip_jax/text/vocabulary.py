@@ -185,6 +185,11 @@ class Vocabulary:
     head = {'name': self.name, 'provenance': self.provenance, 'treatment': treatment}
     return {**head, 'classes': classes}
 
+  def same_classes(self, other: 'Vocabulary') -> bool:
+    """Whether both have classes of the same names and kinds, in the same order."""
+    ours, theirs = ([(c.name, c.thing) for c in v.classes] for v in (self, other))
+    return ours == theirs
+
   def save(self, path: str | os.PathLike) -> None:
     """Writes a .json file that `load` reads."""
     text = json.dumps(self.to_json(), ensure_ascii=False, indent=2)

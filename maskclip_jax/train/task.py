@@ -126,6 +126,7 @@ class Task(abc.ABC):
         f'the model tells {head} classes and the training data has {classes}: set '
         'config.model.num_classes'
       )
+    cls.exported(config)
 
   @classmethod
   def exported(cls, config: TrainConfig) -> Preset:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import oracle
 import pytest
 import raw_coco
 from built import built, plain, rows
@@ -20,8 +21,6 @@ from maskclip_jax.data.pipeline import DataConfig, DatasetConfig, train_stream
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view, view_names
 from maskclip_jax.eval.examples import ProtocolSource
-from maskclip_jax.eval.judge import Judge, Predicted
-from maskclip_jax.eval.metrics.instance import Detections
 from maskclip_jax.eval.protocols import find_protocols
 from maskclip_jax.eval.stored import StoredPredictions, judge_stored
 from maskclip_jax.eval.written import PredictionWriter
@@ -197,19 +196,10 @@ def test_truth_as_prediction_is_perfect(tmp_path):
   """Every number of every task, and of every group of classes."""
   given = write_coco(tmp_path, change=lambda data: data['categories'][0].update(id=1))
   build('mine', None, tmp_path / 'data', own=dataclasses.replace(given, seen=('dog',)))
-  (protocol,) = find_protocols('mine', tmp_path / 'data')
-  run = protocol.for_system('maskclip')
-  judge = Judge(run, run.vocabulary().things)
-  for example in ProtocolSource(run, tmp_path / 'data'):
-    truth = example.truth
-    objects = truth.instance
-    scores = np.ones(len(objects.classes), np.float32)
-    found = Detections(objects.masks, objects.classes, scores)
-    judge.add(example, Predicted(np.maximum(truth.semantic, 0), truth.panoptic, found))
-  numbers = judge.result().values
-  for name in protocol.headline:
+  numbers, headline = oracle.numbers('mine', tmp_path / 'data')
+  for name in headline:
     assert numbers[name] == pytest.approx(100), name
-  assert {'PQ', 'mIoU_gt', 'AP', 'PQ[seen]', 'AP[unseen]'} <= set(protocol.headline)
+  assert {'PQ', 'mIoU_gt', 'AP', 'PQ[seen]', 'AP[unseen]'} <= set(headline)
 
 
 def test_predictions_of_photos_in_folders_are_written_and_judged(tmp_path):
@@ -295,7 +285,7 @@ def test_labels_of_the_upright_or_the_stored_picture(turned, tmp_path):
   assert example.image.shape == (32, 24, 3)
 
 
-def test_commands_from_folder_to_words(tmp_path, capsys):
+def test_commands_from_folder_to_words(tmp_path, capsys, monkeypatch):
   write_coco(tmp_path)
   photos, data = str(tmp_path / 'photos'), str(tmp_path / 'my data')
   build_it = ['--from', 'coco', '--images', photos, '--data_dir', data]
@@ -306,6 +296,17 @@ def test_commands_from_folder_to_words(tmp_path, capsys):
   assert f"data check mine --data_dir '{data}'" in told
   assert main(['data', 'check', 'mine', '--data_dir', data]) == 0
   assert (tmp_path / 'my data/mine/check.html').exists()
+  for flag, decoded in (('--photos', '1'), ('--photos', '0'), ('--images', '1')):
+    assert main(['data', 'check', 'mine', '--data_dir', data, flag, decoded]) == 0
+  assert main(['data', 'check', 'mine', '--data_dir', data, '--photos', 'all']) == 2
+  assert "--photos of a check is a number, and not 'all'" in capsys.readouterr().err
+  # A name that could be meant as that of the dataset.
+  monkeypatch.chdir(tmp_path)
+  out = ['--model', 'nowhere', '--out', 'out']
+  assert main(['predict', 'photos/a.jpg', '--vocabulary', 'mine', *out]) == 2
+  told = capsys.readouterr().err
+  assert "'mine' is a class here; the words of my data/mine are meant by" in told
+  assert "--data_dir 'my data'" in told
   assert main(['data', 'list', '--data_dir', data]) == 0
   assert 'train 2, val 1' in capsys.readouterr().out
   assert main(['eval', '--list', '--data_dir', data]) == 0

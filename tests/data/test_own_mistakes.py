@@ -32,6 +32,11 @@ def category(position: int, **fields):
   return lambda data: data['categories'].insert(position, fields)
 
 
+def shares(data: dict) -> None:
+  for row in data['annotations']:
+    row['segmentation'] = [[value / 32 for value in row['segmentation'][0]]]
+
+
 def boxes_alone(data: dict) -> None:
   for row in data['annotations']:
     row['bbox'] = [1, 1, 5, 5]
@@ -70,6 +75,11 @@ COCO = {
   ),
   'a category that is not listed': ({'change': first(category_id=9)}, 'has category 9'),
   'boxes alone': ({'change': boxes_alone}, 'none of the 6 objects has an outline'),
+  'shares of the photo': ({'change': shares}, 'these are shares, multiply x by the w'),
+  'half a point': (
+    {'change': first(segmentation=[[1, 2, 8, 2, 8, 9, 1]])},
+    'an outline of object 11 has 7 coordinates, and every point two',
+  ),
   'captions': ({'change': first(caption='a car')}, '--from captions reads those'),
   'validation on photos of training': (
     {'files': ('train.json', 'val.json')},

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 import tiny_stages
 
+from maskclip_jax.data.views import find_view
 from maskclip_jax.plain import to_dict
 from maskclip_jax.train import config_files
 from maskclip_jax.train.config import read, task_names
@@ -140,6 +141,20 @@ def test_words_are_those_of_the_data():
   words = make_task(tiny_stages.stage('masq')).words
   assert (len(words), words.void) == (133, 'background')
   assert make_task(tiny_stages.stage('teacher')).words is None
+
+
+def test_a_network_of_fixed_classes_knows_those_of_its_data():
+  task = find_task('set_prediction')
+  generated = tiny_stages.stage('teacher', preset='mask2former_tiny')
+  assert task.exported(generated).vocabulary == 'coco-panoptic-133'
+  assert task.exported(tiny_stages.stage('teacher')).vocabulary == 'object'
+  data = {'generated': 0, 'datasets': [{'view': 'coco/base48'}]}
+  model = tiny_stages.SMALL | {'num_classes': 48}
+  changes = {'preset': 'mask2former_tiny', 'model': model, 'data': data}
+  preset = task.exported(tiny_stages.stage('teacher', **changes))
+  names = find_view('coco/base48').class_names()
+  assert [label.name for label in preset.labels] == list(names)
+  assert preset.vocabulary == 'coco/base48'
 
 
 def test_every_file_of_tasks_is_a_task():

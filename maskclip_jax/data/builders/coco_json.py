@@ -190,6 +190,11 @@ def _segmentation(file: RawFile, row: Mapping[str, Any], number: int) -> Any:
     # Some tools write the only polygon without the list around it.
     polygons = [value] if value and not isinstance(value[0], list) else value
     if all(_is_numbers(polygon) for polygon in polygons):
+      if odd := [len(p) for p in polygons if len(p) > 6 and len(p) % 2]:
+        raise ValueError(
+          f'{file.path}: an outline of object {number} has {odd[0]} coordinates, and '
+          'every point two: correct it, or export the labels again'
+        )
       return polygons
   elif isinstance(value, dict) and {'counts', 'size'} <= set(value):
     return value

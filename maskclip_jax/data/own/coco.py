@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from maskclip_jax.text.vocabulary import Vocabulary
 
 _KEYS = ('images', 'annotations', 'categories')
 _REMEDY = 'export it again'
+# Objects of a file whose outlines tell how it is written.
+_LOOKED_AT = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +250,11 @@ class _Joiner:
         f'{len(lost)} of {total} objects in {one.file.name} have no outline of three '
         f'points or more, such as object {lost[0]["id"]}: left out'
       )
+    if _in_shares([row for some in rows.values() for row in some if _has_outline(row)]):
+      raise ValueError(
+        f'{one.file.path}: no outline leaves the first pixel of its photo: these are '
+        'shares, multiply x by the width and y by the height'
+      )
     for number, photo in photos.items():
       kept = [row for row in rows.get(number, ()) if _has_outline(row)]
       photo.objects = (photo.objects or []) + self._of_classes(kept)
@@ -289,6 +297,13 @@ def _has_outline(row: Row) -> bool:
   return text.startswith('{') or any(
     part.count(',') >= 5 for part in text[1:-1].split('],[')
   )
+
+
+def _in_shares(rows: Sequence[Row]) -> bool:
+  """Whether outlines are given as shares of the width and height."""
+  outlines = [json.loads(row['segmentation']) for row in rows[:_LOOKED_AT]]
+  polygons = [part for one in outlines if isinstance(one, list) for part in one]
+  return bool(polygons) and all(0 <= value <= 1 for part in polygons for value in part)
 
 
 def _folder(one: _File) -> pathlib.Path:

@@ -20,6 +20,9 @@ from maskclip_jax.losses.criterion import (
 from maskclip_jax.losses.ground_truth import GroundTruth
 from maskclip_jax.losses.terms import log_probabilities
 from maskclip_jax.systems.contract import Images, Outputs
+from maskclip_jax.systems.system import Label, Preset
+from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import (
   MODEL,
   Batch,
@@ -81,6 +84,19 @@ class SetPrediction(Task):
   def defaults(cls, profile: str) -> SetPredictionConfig:
     return SetPredictionConfig()
 
+  @classmethod
+  def exported(cls, config: TrainConfig) -> Preset:
+    """With the classes of the data, where these are others than the preset's."""
+    preset = config.chosen_preset
+    if preset.vocabulary is None or preset.config.num_classes in (None, 1):
+      return preset
+    labels = _labels(config.data.words())
+    if labels == (preset.labels or _labels(Vocabulary.named(preset.vocabulary))):
+      return preset
+    # Called as the data are read.
+    name = config.data.mixture[0].view
+    return dataclasses.replace(preset, vocabulary=name, labels=labels)
+
   @property
   def classes(self) -> int | None:
     """How many classes the network tells; None if it has no class head."""
@@ -113,6 +129,10 @@ class SetPrediction(Task):
     truth = self.truth(batch)
     loss, terms = self.judge(modules[MODEL], images_of(batch), truth, key)
     return loss, {**terms, 'targets': rows_per_photo(truth.valid)}
+
+
+def _labels(words: Vocabulary) -> tuple[Label, ...]:
+  return tuple(Label(one.name, one.thing) for one in words.classes)
 
 
 TASK = SetPrediction
