@@ -78,7 +78,7 @@ COCO = {
   'shares of the photo': ({'change': shares}, 'these are shares, multiply x by the w'),
   'half a point': (
     {'change': first(segmentation=[[1, 2, 8, 2, 8, 9, 1]])},
-    'an outline of object 11 has 7 coordinates, and every point two',
+    'an outline of object 1 has 7 coordinates, and every point two',
   ),
   'captions': ({'change': first(caption='a car')}, '--from captions reads those'),
   'validation on photos of training': (
