@@ -72,6 +72,8 @@ def tuned(
 ) -> pathlib.Path:
   """The run that tunes the model on so many photos, in so many steps if not 0."""
   workdir = out / f'{what}_{photos}'
+  if (workdir / 'bundle').exists():
+    return workdir
   cut = [
     f'--config.total_steps={steps}',
     # Five evaluations, as most of a short run's time would be that of ten.
@@ -111,7 +113,7 @@ def drawn(rows: Sequence[tuple[str, int, dict[str, float]]]) -> str:
     points = [(math.log(n), numbers['PQ']) for w, n, numbers in rows if w == what]
     series.append((what, *zip(*points, strict=True)))
   (before,) = (numbers['PQ'] for _, photos, numbers in rows if not photos)
-  ends = math.log(counts[0]), math.log(counts[-1])
+  ends = math.log(counts[0]) - 0.2, math.log(counts[-1]) + 0.2
   series.append(('the model as it comes', ends, (before, before)))
   plot = charts.lines(
     series,

@@ -63,6 +63,7 @@ def read(given: OwnData) -> Annotated:
   if not any(image.shapes for image in images.values()):
     raise ValueError(
       f'{where}: none of {len(images)} photos has an object with an area'
+      + tally.left_out()
     )
   photos = files.FileIndex(given.images, SUFFIXES, 'photos')
   placed = photos.find_all(images, where)

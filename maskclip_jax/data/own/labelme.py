@@ -94,6 +94,7 @@ def read(given: OwnData) -> Annotated:
   if not labels:
     raise ValueError(
       f'none of {len(found)} labelme files has an object with an outline'
+      + tally.left_out()
     )
   categories = [Category(name, id=n) for n, name in enumerate(sorted(labels))]
   sources = (given.images, *given.annotations)

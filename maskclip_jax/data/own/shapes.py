@@ -76,6 +76,11 @@ class Tally:
       for what, count in self.counts.items()
     ]
 
+  def left_out(self) -> str:
+    """The lines of what was left out, in brackets; '' if nothing was."""
+    lines = [line for line in self.notes() if 'left out' in line]
+    return f' ({"; ".join(lines)})' if lines else ''
+
 
 NO_OUTLINE = 'outlines of fewer than three points, left out'
 OUTSIDE = 'outlines that leave their photo, cut off at its border'
