@@ -31,6 +31,7 @@ from maskclip_jax.nn.clip import normalize_pixels, unit
 from maskclip_jax.systems.system import find_system
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import encode_prompts
+from maskclip_jax.text.word_pieces import WordPieces, word_pieces
 
 
 @jax_settings.own()
@@ -63,17 +64,24 @@ def load_clip(
     read = convert.read_clip(path)
     system, config, notes = read.preset.system, read.preset.config, read.notes
     flat, source = read.parameters, str(path)
+    folder = read.sources.main.path.parent
   else:
     opened, preset = restore.open_bundle(restore.find_bundle(model))
     system, inside = _clip_of(preset.system, opened.directory)
     config = getattr(preset.config, CLIP) if inside else preset.config
     flat = without_prefix(opened.parameters, inside)
     source, notes = restore.misfit(opened), ()
+    folder = opened.directory
   if activation is not None:
     config = dataclasses.replace(config, activation=activation)
   network = params.abstract_model(system, config, dtype=restore.as_dtype(dtype))
   network = params.load_into(network, flat, source=source)
-  return ClipEncoder(network, image_size=image_size, notes=notes)
+  return ClipEncoder(
+    network,
+    image_size=image_size,
+    pieces=word_pieces(folder, config),
+    notes=notes,
+  )
 
 
 def _clip_of(system: str, directory: pathlib.Path) -> tuple[str, str]:
@@ -105,14 +113,22 @@ class ClipEncoder:
     model: nnx.Module,
     *,
     image_size: int | None = None,
+    pieces: WordPieces | None = None,
     notes: Sequence[str] = (),
   ):
     """Wraps a module; see `load_clip`.
+
+    Args:
+      model: the module.
+      image_size: side of the square photos; what its config says by default.
+      pieces: its tokenizer, where that is not CLIP's.
+      notes: what was not told.
 
     Raises:
       ValueError: a ViT of another size.
     """
     self.model, self.config, self.notes = model, model.config, tuple(notes)
+    self._pieces = pieces
     fixed = model.config.image_size
     any_size = getattr(model.config, 'any_size', False)
     if not any_size and image_size not in (None, fixed):
@@ -128,8 +144,9 @@ class ClipEncoder:
   def preprocess(self, photo_list: Iterable[photos.Photo]) -> Float[Array, 'b r r 3']:
     """Photos as the image tower reads them, in CLIP's own way.
 
-    The short side is resized to `image_size` (bicubic, antialiased), the middle square
-    is cut out, and the channels are normalised.
+    The short side is resized to `image_size` (bicubic, antialiased) and the middle
+    square is cut out, or the photo is squashed into the square, as SigLIP's are; and
+    the channels are normalised.
 
     Args:
       photo_list: paths, Pillow images, or arrays (h, w, 3) of uint8 or of 0..1.
@@ -139,7 +156,9 @@ class ClipEncoder:
         a list.
     """
     photos.check_list(photo_list, 'preprocess')
-    squares = [_square(photos.open_photo(p), self.image_size) for p in photo_list]
+    squash = getattr(self.config, 'squashes', False)
+    make = _squashed if squash else _square
+    squares = [make(photos.open_photo(p), self.image_size) for p in photo_list]
     if not squares:
       raise ValueError('preprocess takes at least one photo')
     return normalize_pixels(np.stack(squares).astype(np.float32), self.config)
@@ -150,6 +169,8 @@ class ClipEncoder:
     Raises:
       ValueError: a text is too long.
     """
+    if self._pieces is not None:
+      return self._pieces(texts)
     return tokenizer.tokenize(texts, self.config.context_length)
 
   @jax_settings.own()
@@ -162,7 +183,16 @@ class ClipEncoder:
     """Unit vectors of any number of texts, by one program; long texts are cut."""
     tower = functools.partial(self._text, self._weights)
     texts = [texts] if isinstance(texts, str) else texts
-    return encode_prompts(texts, tower, self.config.context_length)
+    longest = self.config.context_length
+    return encode_prompts(texts, tower, longest, pieces=self._pieces)
+
+
+def _squashed(
+  photo: UInt8[np.ndarray, 'h w 3'], side: int
+) -> UInt8[np.ndarray, 'r r 3']:
+  """A photo resized to a square."""
+  image = Image.fromarray(photo).resize((side, side), Image.Resampling.BICUBIC)
+  return np.asarray(image)
 
 
 def _square(photo: UInt8[np.ndarray, 'h w 3'], side: int) -> UInt8[np.ndarray, 'r r 3']:

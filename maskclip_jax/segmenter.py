@@ -34,6 +34,11 @@ from maskclip_jax.systems.system import Preset, find_system
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.text.word_pieces import (
+  WordPieces,
+  has_own_tokenizer,
+  word_pieces,
+)
 
 Weights = dict[str, Array]
 
@@ -77,9 +82,26 @@ class Segmenter:
 
   @jax_settings.own()
   def __init__(
-    self, model: nnx.Module, preset: Preset, *, cache: TextCache | None = None
+    self,
+    model: nnx.Module,
+    preset: Preset,
+    *,
+    cache: TextCache | None = None,
+    pieces: WordPieces | None = None,
   ):
-    self.preset, self.model, self._cache = preset, model, cache
+    """Wraps a model; see `load`.
+
+    Args:
+      model: the NNX module.
+      preset: everything but the weights.
+      cache: keeps the vectors of prompts.
+      pieces: the tokenizer of its CLIP, where that is not CLIP's own.
+
+    Raises:
+      ValueError: a CLIP alone, or masks without scores.
+    """
+    self.preset, self.model = preset, model
+    self._cache, self._pieces = cache, pieces
     if not find_system(preset.system).segments:
       raise ValueError(
         'a CLIP alone has no masks: convert it into a system, or use its towers by '
@@ -113,7 +135,8 @@ class Segmenter:
     cache = None
     if cache_dir is not None and opened.text_fingerprint:
       cache = TextCache(pathlib.Path(cache_dir) / 'text', opened.text_fingerprint)
-    return cls(network, preset, cache=cache)
+    pieces = word_pieces(opened.directory, getattr(preset.config, 'clip', None))
+    return cls(network, preset, cache=cache, pieces=pieces)
 
   @classmethod
   def from_preset(
@@ -274,7 +297,13 @@ class Segmenter:
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
     tower = functools.partial(self._encode, self._weights)
-    return encode_prompts(prompts, tower, self.preset.config.clip.context_length)
+    clip = self.preset.config.clip
+    if self._pieces is None and has_own_tokenizer(clip):
+      raise ValueError(
+        'the CLIP of this model has a tokenizer of its own: load it from its bundle, '
+        'or pass `pieces`'
+      )
+    return encode_prompts(prompts, tower, clip.context_length, pieces=self._pieces)
 
   @property
   def score_names(self) -> frozenset[str]:

@@ -89,7 +89,7 @@ def seeded_array(key: str, shape: Sequence[int], seed: int = 0) -> np.ndarray | 
   array = draw(shape, dtype=np.float32) * np.float32(scale)
   if shift:
     array += np.float32(shift)
-  return array.astype(np.float16).astype(np.float32)
+  return np.asarray(array).astype(np.float16).astype(np.float32)
 
 
 def seeded_state_dict(

@@ -20,6 +20,28 @@ TOKENS = np.zeros((2, 77), np.int64)
 TOKENS[0, :7] = 49406, 320, 1125, 539, 320, 2368, 49407
 TOKENS[1, :4] = 49406, 320, 2368, 49407
 
+# Two texts of few words, as SigLIP's tokenizer pads them.
+PADDED = np.ones((2, 64), np.int64)
+PADDED[0, :5] = 17, 300, 9, 210, 77
+PADDED[1, :2] = 300, 12
+
+# A tokenizer of few words, in the format of the library tokenizers.
+TOKENIZER = {
+  'version': '1.0',
+  'truncation': None,
+  'padding': None,
+  'added_tokens': [],
+  'normalizer': None,
+  'pre_tokenizer': {'type': 'Whitespace'},
+  'post_processor': None,
+  'decoder': None,
+  'model': {
+    'type': 'WordLevel',
+    'vocab': {'<pad>': 0, '</s>': 1, '<unk>': 2, 'a': 3, 'cat': 4, 'dog': 5},
+    'unk_token': '<unk>',
+  },
+}
+
 OPENAI_PIXELS = {'mean': list(PIXEL_MEAN), 'std': list(PIXEL_STD)}
 GREY_PIXELS = {'mean': [0.5] * 3, 'std': [0.5] * 3}
 
@@ -117,6 +139,31 @@ def save_hugging_face(model: Any, folder: pathlib.Path, files: str) -> None:
   else:
     parts = {'max_shard_size': '4MB'} if 'parts' in files else {}
     model.save_pretrained(folder, **parts)
+  if model.config.model_type == 'siglip':
+    (folder / 'tokenizer.json').write_text(json.dumps(TOKENIZER))
+
+
+def siglip(**text: int) -> Network:
+  """A small `SiglipModel`."""
+  sizes = {'num_hidden_layers': 2, 'hidden_size': 128, 'num_attention_heads': 2}
+  sizes['intermediate_size'] = 512
+  vision = {'image_size': _SIDE, 'patch_size': 16}
+
+  def build():
+    import transformers
+
+    config = transformers.SiglipConfig(
+      text_config=sizes | {'vocab_size': 512} | text, vision_config=sizes | vision
+    )
+    return transformers.SiglipModel(config)
+
+  return Network(
+    build,
+    lambda model, x: _pooled(model.get_image_features(pixel_values=x)),
+    lambda model, x: _pooled(model.get_text_features(input_ids=x)),
+    save_hugging_face,
+    PADDED,
+  )
 
 
 # open_clip
@@ -145,6 +192,7 @@ def open_clip(
   *,
   pixel_statistics: Mapping[str, Any] = OPENAI_PIXELS,
   custom: bool = False,
+  tokens: np.ndarray = TOKENS,
   **model: Any,
 ) -> Network:
   """A small CLIP of open_clip.
@@ -153,6 +201,7 @@ def open_clip(
     vision, text: its towers, in the library's fields.
     pixel_statistics: what its repository says of them.
     custom: the text tower is a module of its own.
+    tokens: what the text tower is given.
     **model: further fields, such as 'quick_gelu'.
   """
   config = {'embed_dim': 32, 'vision_cfg': dict(vision), 'text_cfg': dict(text)} | model
@@ -171,6 +220,8 @@ def open_clip(
     said = config | ({'custom_text': True} if custom else {})
     text = json.dumps({'model_cfg': said, 'preprocess_cfg': pixel_statistics})
     (folder / 'open_clip_config.json').write_text(text)
+    if tokens is PADDED:
+      (folder / 'tokenizer.json').write_text(json.dumps(TOKENIZER))
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     if files.endswith('.bin'):
       torch.save(state, folder / files)
@@ -182,6 +233,7 @@ def open_clip(
     lambda model, x: model.encode_image(x),
     lambda model, x: model.encode_text(x),
     save,
+    tokens,
   )
 
 
@@ -189,7 +241,7 @@ def open_clip(
 def small_timm() -> None:
   """Registers small networks of timm's own classes by names that open_clip can ask."""
   import timm
-  from timm.models import eva
+  from timm.models import eva, vision_transformer
 
   def register(module: Any, function: Callable) -> None:
     function.__module__ = module.__name__
@@ -217,10 +269,42 @@ def small_timm() -> None:
     }
     return built(eva.Eva, sizes, given)
 
+  def vit_siglip_small(pretrained: bool = False, **given: Any) -> Any:
+    sizes = {
+      'img_size': _SIDE,
+      'patch_size': 16,
+      'embed_dim': 128,
+      'depth': 2,
+      'num_heads': 2,
+      'class_token': False,
+    }
+    return built(vision_transformer.VisionTransformer, sizes, given)
+
   register(eva, eva02_small)
+  register(vision_transformer, vit_siglip_small)
 
 
 EVA = timm_tower('eva02_small', timm_pool='token', timm_proj=None)
+SIGLIP = timm_tower('vit_siglip_small', timm_pool='map', timm_proj='none')
+SIGLIP_TEXT = {
+  'context_length': 64,
+  'vocab_size': 512,
+  'width': 128,
+  'heads': 2,
+  'layers': 2,
+  'no_causal_mask': True,
+  'proj_bias': True,
+  'pool_type': 'last',
+  'norm_kwargs': {'eps': 1e-6},
+}
+_SIGLIP = {
+  'pixel_statistics': GREY_PIXELS,
+  'custom': True,
+  'tokens': PADDED,
+  'embed_dim': 128,
+  'init_logit_bias': -10,
+}
+
 RESNET = {'image_size': _SIDE, 'layers': [1, 2, 1, 1], 'width': 8}
 
 # Small networks by what is special in each; the tests have recorded outputs of some.
@@ -234,6 +318,11 @@ NETWORKS = {
   'ViT, grey pixel statistics': open_clip(vit(), pixel_statistics=GREY_PIXELS),
   'RN50': open_clip(RESNET, quick_gelu=True),
   'EVA02': open_clip(EVA, custom=True),
+  'SigLIP': open_clip(SIGLIP, SIGLIP_TEXT, **_SIGLIP),
+  'SigLIP 2': open_clip(
+    SIGLIP, SIGLIP_TEXT | {'act_kwargs': {'approximate': 'tanh'}}, **_SIGLIP
+  ),
+  'SiglipModel': siglip(),
 }
 
 _SAFETENSORS = 'open_clip_model.safetensors'
@@ -249,11 +338,14 @@ ROWS = (
   _row('transformers', 'CLIP', 'safetensors in parts'),
   _row('transformers', 'CLIP', 'pytorch_model.bin'),
   _row('transformers', 'CLIP, heads of 80, GELU', 'model.safetensors'),
-  _row('open_clip', 'ViT', _SAFETENSORS),
-  _row('open_clip', 'ViT-H/14', _BIN),
-  _row('open_clip', 'ViT-bigG/14', _SAFETENSORS),
-  _row('open_clip', 'ViT, text tower apart', _SAFETENSORS),
-  _row('open_clip', 'ViT, grey pixel statistics', _SAFETENSORS),
-  _row('open_clip', 'RN50', _SAFETENSORS),
-  _row('open_clip', 'EVA02', _BIN),
+  _row('open_clip_torch', 'ViT', _SAFETENSORS),
+  _row('open_clip_torch', 'ViT-H/14', _BIN),
+  _row('open_clip_torch', 'ViT-bigG/14', _SAFETENSORS),
+  _row('open_clip_torch', 'ViT, text tower apart', _SAFETENSORS),
+  _row('open_clip_torch', 'ViT, grey pixel statistics', _SAFETENSORS),
+  _row('open_clip_torch', 'RN50', _SAFETENSORS),
+  _row('open_clip_torch', 'EVA02', _BIN),
+  _row('open_clip_torch', 'SigLIP', _SAFETENSORS),
+  _row('open_clip_torch', 'SigLIP 2', _SAFETENSORS),
+  _row('transformers', 'SiglipModel', 'model.safetensors'),
 )

@@ -15,7 +15,14 @@ import seeded
 from clip import NETWORKS, Network, outputs
 
 PAGE = pathlib.Path(__file__).parents[2] / 'tests' / 'goldens' / 'clip_families.json'
-SMALL = ('CLIP, heads of 80, GELU', 'ViT-bigG/14', 'RN50', 'EVA02')
+SMALL = (
+  'CLIP, heads of 80, GELU',
+  'ViT-bigG/14',
+  'RN50',
+  'EVA02',
+  'SigLIP 2',
+  'SiglipModel',
+)
 # Names of open_clip.
 PUBLISHED = (
   'ViT-H-14',
@@ -29,6 +36,11 @@ PUBLISHED = (
   'EVA02-B-16',
   'EVA02-L-14',
   'EVA02-L-14-336',
+  'ViT-B-16-SigLIP',
+  'ViT-L-16-SigLIP-256',
+  'ViT-SO400M-14-SigLIP-384',
+  'ViT-B-16-SigLIP2',
+  'ViT-SO400M-16-SigLIP2-384',
 )
 
 

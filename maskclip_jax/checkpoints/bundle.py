@@ -1,8 +1,9 @@
 """Bundles: the form in which models are kept and passed on.
 
 A bundle is a directory of three files: `model.safetensors` (flat parameters),
-`config.json` (everything but the weights) and `MODEL_CARD.md` (for people). It is
-written beside its place and moved there whole, and reading it takes numpy alone.
+`config.json` (everything but the weights) and `MODEL_CARD.md` (for people); and
+`tokenizer.json` where its CLIP has a tokenizer of its own. It is written beside its
+place and moved there whole, and reading it takes numpy alone.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,8 @@ from maskclip_jax.names import shown
 
 FORMAT_VERSION = 1
 CONFIG, TENSORS, CARD = 'config.json', 'model.safetensors', 'MODEL_CARD.md'
+# The tokenizer of a CLIP that does not have CLIP's own.
+TOKENIZER = 'tokenizer.json'
 
 # The bundle that a training run ends with, in its workdir.
 OF_RUN = 'bundle'
@@ -60,6 +64,12 @@ class Bundle:
   text_fingerprint: str | None
   source: dict[str, Any]
   library_version: str
+
+  @property
+  def tokenizer(self) -> pathlib.Path | None:
+    """The file of its tokenizer, if it has one."""
+    path = self.directory / TOKENIZER
+    return path if path.is_file() else None
 
 
 def fingerprints(parameters: Mapping[str, np.ndarray]) -> tuple[str, str | None]:
@@ -119,6 +129,7 @@ def save(
   *,
   source: Mapping[str, Any] | None = None,
   card: str = '',
+  tokenizer: pathlib.Path | None = None,
 ) -> None:
   """Writes a bundle; an existing bundle is replaced only once the new one is whole.
 
@@ -128,6 +139,7 @@ def save(
     parameters: path -> array, read one at a time.
     source: where the weights come from.
     card: the text of MODEL_CARD.md.
+    tokenizer: a tokenizer's file, which is copied.
 
   Raises:
     ValueError: the directory holds something else.
@@ -149,6 +161,8 @@ def save(
     write_tensors(partial / TENSORS, parameters, {'fingerprint': whole})
     (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
     (partial / CARD).write_text(card)
+    if tokenizer is not None:
+      shutil.copyfile(tokenizer, partial / TOKENIZER)
 
 
 def load(directory: str | os.PathLike) -> Bundle:

@@ -73,7 +73,14 @@ def convert_checkpoint(
   origin, count = _provenance(read.sources), params.count(read.parameters)
   card = model_card(read.name, read.preset, origin, count)
   config = read.preset.to_dict()
-  bundle.save(to, config, read.parameters, source=origin, card=card)
+  bundle.save(
+    to,
+    config,
+    read.parameters,
+    source=origin,
+    card=card,
+    tokenizer=tokenizer_of(read.sources.clip or read.sources.main, read.preset),
+  )
   notes = (*_files(read), *read.notes)
   return Conversion(pathlib.Path(to), read.preset.system, read.name, count, notes)
 
@@ -200,6 +207,24 @@ def _choose_clip(
 def _published_clip(kind: str) -> str:
   """Where the CLIP is that the published models of the systems stand on."""
   return list(find_system(kind).cards.values())[-1].weights
+
+
+def tokenizer_of(clip: Checkpoint, preset: Preset) -> pathlib.Path | None:
+  """The file of the tokenizer that a CLIP needs; None if it has CLIP's own.
+
+  Raises:
+    ValueError: it is not where the weights are.
+  """
+  if not hasattr(getattr(preset.config, CLIP, preset.config), 'pad_token'):
+    return None
+  folder = clip.path if clip.path.is_dir() else clip.path.parent
+  path = folder / bundle.TOKENIZER
+  if not path.is_file():
+    raise ValueError(
+      f'{path} is missing, without which a {clip.title} reads no words: fetch it from '
+      'the same repository and put it beside the weights'
+    )
+  return path
 
 
 def _files(read: OfficialModel) -> list[str]:

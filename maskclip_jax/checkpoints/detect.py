@@ -51,15 +51,10 @@ _FOREIGN = (
     'take a plain one',
   ),
   (
-    'vision_model.head.attention.in_proj_weight',
-    None,
-    'SigLIP, which is not supported: take a CLIP',
-  ),
-  (
     'visual.trunk.blocks.0.attn.qkv.weight',
-    None,
+    'visual.trunk.attn_pool.latent',
     "a CLIP with one of timm's transformers as image tower, which is not supported: "
-    "take one with open_clip's own, or a ConvNeXt",
+    "take one with open_clip's own, a ConvNeXt, EVA02 or SigLIP",
   ),
   (
     'text_decoder.transformer.resblocks.0.ln_1.weight',

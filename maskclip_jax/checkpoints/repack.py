@@ -71,6 +71,7 @@ def repack(
     _Narrowed(opened.parameters, DTYPES[dtype]),
     source={**opened.source, 'stored_as': dtype},
     card=f'{text}\nStored as {dtype}.\n',
+    tokenizer=opened.tokenizer,
   )
   size = (pathlib.Path(to) / bundle.TENSORS).stat().st_size
   return f'{to}: {len(opened.parameters)} arrays as {dtype}, {size / 1e6:.1f} MB'

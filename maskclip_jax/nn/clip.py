@@ -33,9 +33,9 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 RGB = tuple[float, float, float]
 
-Activation = Literal['quick_gelu', 'gelu']
+Activation = Literal['quick_gelu', 'gelu', 'gelu_tanh']
 
-ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu}
+ACTIVATIONS = {'quick_gelu': quick_gelu, 'gelu': exact_gelu, 'gelu_tanh': jax.nn.gelu}
 _lecun = nnx.initializers.lecun_normal()
 
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from maskclip_jax import atomic
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.vocabulary import Vocabulary
+from maskclip_jax.text.word_pieces import WordPieces
 
 Encode = Callable[[list[str]], Float[np.ndarray, 'n d']]
 # Token ids, (n, t), to vectors, (n, d).
@@ -30,7 +31,12 @@ _PROMPTS = 16
 
 
 def encode_prompts(
-  prompts: Sequence[str], tower: Tower, longest: int, *, truncate: bool = True
+  prompts: Sequence[str],
+  tower: Tower,
+  longest: int,
+  *,
+  truncate: bool = True,
+  pieces: WordPieces | None = None,
 ) -> Float[np.ndarray, 'n d']:
   """Vectors of prompts, as many at a time as one compiled program takes.
 
@@ -40,11 +46,16 @@ def encode_prompts(
       time, cut to the shortest of `tokenizer.contexts` that holds all prompts.
     longest: most tokens that the tower reads.
     truncate: cut a prompt that is longer, instead of raising.
+    pieces: the tokenizer, where it is not CLIP's.
 
   Raises:
     ValueError: a prompt is longer, and is not to be cut.
   """
-  tokens = tokenizer.tokenize(prompts, tokenizer.contexts(longest), truncate=truncate)
+  if pieces is not None:
+    tokens = pieces(prompts, truncate=truncate)
+  else:
+    lengths = tokenizer.contexts(longest)
+    tokens = tokenizer.tokenize(prompts, lengths, truncate=truncate)
   tokens = np.pad(tokens, ((0, -len(tokens) % _PROMPTS), (0, 0)), mode='edge')
   # All calls are sent off before the first result is waited for.
   vectors = [tower(tokens[i : i + _PROMPTS]) for i in range(0, len(tokens), _PROMPTS)]

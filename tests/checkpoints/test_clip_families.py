@@ -14,13 +14,14 @@ import pytest
 import seeded
 
 import maskclip_jax
-from maskclip_jax.checkpoints import convert
+from maskclip_jax.checkpoints import convert, restore
 from maskclip_jax.checkpoints.export_official import export_official
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping.rules import official_shapes
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.eva_clip import checkpoint as eva
 from maskclip_jax.systems.resnet_clip import checkpoint as resnet
+from maskclip_jax.systems.siglip import checkpoint as siglip
 
 # Float32 sums in another order; the networks are few layers deep.
 TOLERANCE = 1e-5
@@ -37,6 +38,11 @@ PUBLISHED = {
   'EVA02-B-16': ('clip_eva02_b16', eva.RULES),
   'EVA02-L-14': ('clip_eva02_l14', eva.RULES),
   'EVA02-L-14-336': ('clip_eva02_l14_336', eva.RULES),
+  'ViT-B-16-SigLIP': ('clip_siglip_b16', siglip.OPEN_CLIP),
+  'ViT-L-16-SigLIP-256': ('clip_siglip_l16_256', siglip.OPEN_CLIP),
+  'ViT-SO400M-14-SigLIP-384': ('clip_siglip_so400m_14_384', siglip.OPEN_CLIP),
+  'ViT-B-16-SigLIP2': ('clip_siglip2_b16', siglip.OPEN_CLIP),
+  'ViT-SO400M-16-SigLIP2-384': ('clip_siglip2_so400m_16_384', siglip.OPEN_CLIP),
 }
 
 
@@ -86,7 +92,10 @@ def test_outputs_are_those_of_the_library(repository):
 def test_files_go_there_and_back_byte_for_byte(repository, tmp_path):
   folder, _ = repository
   convert.convert_checkpoint(folder, tmp_path / 'bundle')
-  layout = 'hugging_face' if (folder / 'config.json').exists() else None
+  system = restore.open_bundle(tmp_path / 'bundle')[1].system
+  named = {'clip': 'openai', 'siglip': 'open_clip'}
+  theirs = (folder / 'config.json').exists()
+  layout = 'hugging_face' if theirs else named.get(system)
   export_official(tmp_path / 'bundle', tmp_path / 'x.safetensors', layout=layout)
   ours = TensorFile(tmp_path / 'x.safetensors')
   theirs = TensorFile(folder / 'model.safetensors')

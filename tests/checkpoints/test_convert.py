@@ -389,7 +389,6 @@ def test_missing_and_unknown_tensors_are_listed(files, tmp_path):
 FOREIGN = {
   "timm's image tower alone": 'blocks.0.attn.qkv.weight',
   'without its text tower': 'vision_model.embeddings.class_embedding',
-  'is SigLIP': 'vision_model.head.attention.in_proj_weight',
   "timm's transformers as image tower": 'visual.trunk.blocks.0.attn.qkv.weight',
   'ResNet-D': 'conv1.0.weight',
   'is CoCa': 'text_decoder.transformer.resblocks.0.ln_1.weight',

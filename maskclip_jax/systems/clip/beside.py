@@ -46,7 +46,7 @@ _VALUES = {
 }
 
 
-class _Table:
+class Table:
   """A table of a JSON file, whose mistakes are told with the file and the field."""
 
   def __init__(self, content: Any, name: str):
@@ -54,10 +54,10 @@ class _Table:
       raise ValueError(f'{name} is not a table of fields')
     self.content, self.name = content, name
 
-  def table(self, field: str) -> '_Table':
+  def table(self, field: str) -> 'Table':
     """A table in it, empty if it is absent."""
     content = self.content.get(field)
-    return _Table({} if content is None else content, f'{self.name}: {field}')
+    return Table({} if content is None else content, f'{self.name}: {field}')
 
   def size(self, field: str, default: int | None = None) -> int | None:
     """A whole number; of two that are the same, such as height and width, the one."""
@@ -143,15 +143,22 @@ def beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
   readers = [_open_clip, _hugging_face]
   if layout == 'hugging_face':
     readers.reverse()
-  told = next(filter(None, (read(path.parent, layout) for read in readers)), {})
-  file = path.parent / _PREPROCESSOR
+  fields = next(filter(None, (read(path.parent, layout) for read in readers)), {})
+  return statistics_beside(path.parent, layout, fields)
+
+
+def statistics_beside(
+  folder: pathlib.Path, layout: str, fields: dict[str, Any]
+) -> dict[str, Any]:
+  """Fields of a config, and the pixel statistics of Hugging Face's file."""
+  file = folder / _PREPROCESSOR
   if not file.is_file():
-    return told
-  statistics = _Table(plain.read_json(file), str(file)).statistics(
+    return fields
+  statistics = Table(plain.read_json(file), str(file)).statistics(
     'image_mean', 'image_std'
   )
   # Each layout believes its own file.
-  return told | statistics if layout == 'hugging_face' else statistics | told
+  return fields | statistics if layout == 'hugging_face' else statistics | fields
 
 
 def convnext_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
@@ -173,7 +180,7 @@ def _open_clip(
   folder: pathlib.Path,
   layout: str,
   known: set[str] = frozenset(),
-  sizes: Callable[[_Table], dict[str, Any]] | None = None,
+  sizes: Callable[[Table], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """What open_clip's file tells.
 
@@ -186,18 +193,31 @@ def _open_clip(
   file = folder / OPEN_CLIP
   if not file.is_file():
     return {}
-  whole = _Table(plain.read_json(file), str(file))
+  whole = Table(plain.read_json(file), str(file))
   model = whole.table('model_cfg') if 'model_cfg' in whole.content else whole
   vision, text = model.table('vision_cfg'), model.table('text_cfg')
   model.check_supported(_MODEL | {'preprocess_cfg'})
   vision.check_supported(_VISION | known)
   text.check_supported(_TEXT)
+  fields = open_clip_fields(whole, model, vision, text)
+  return told(**(sizes or _vit_sizes)(vision)) | fields
+
+
+def open_clip_fields(
+  whole: Table, model: Table, vision: Table, text: Table
+) -> dict[str, Any]:
+  """Fields that every CLIP of open_clip has, but for those of its image tower.
+
+  Args:
+    whole: the file.
+    model: the part of it that describes the network.
+    vision, text: the parts of that which describe the towers.
+  """
   text_width = text.size('width')
-  return _told(
+  return told(
     embed_dim=model.size('embed_dim'),
     activation='quick_gelu' if model.flag('quick_gelu') else 'gelu',
     image_size=vision.size('image_size'),
-    **(sizes or _vit_sizes)(vision),
     text_width=text_width,
     text_layers=text.size('layers'),
     text_heads=text.size('heads'),
@@ -209,7 +229,7 @@ def _open_clip(
   )
 
 
-def _vit_sizes(vision: _Table) -> dict[str, Any]:
+def _vit_sizes(vision: Table) -> dict[str, Any]:
   width = vision.size('width')
   return {
     'patch_size': vision.size('patch_size'),
@@ -221,7 +241,7 @@ def _vit_sizes(vision: _Table) -> dict[str, Any]:
   }
 
 
-def _resnet_sizes(vision: _Table) -> dict[str, Any]:
+def _resnet_sizes(vision: Table) -> dict[str, Any]:
   width = vision.size('width', 64)
   return {
     'stem_width': width,
@@ -233,7 +253,7 @@ def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
   file = folder / HUGGING_FACE
   if not file.is_file():
     return {}
-  whole = _Table(plain.read_json(file), str(file))
+  whole = Table(plain.read_json(file), str(file))
   kind = whole.content.get('model_type')
   if kind != 'clip':
     if layout == 'hugging_face' and kind is not None:
@@ -243,14 +263,14 @@ def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
     return {}
   # Old files have the tables under other names, and those win.
   vision, text = (
-    _Table(
+    Table(
       whole.table(f'{tower}_config').content
       | whole.table(f'{tower}_config_dict').content,
       f'{file}: {tower}_config',
     )
     for tower in ('vision', 'text')
   )
-  return _told(
+  return told(
     embed_dim=whole.size('projection_dim'),
     activation=_activation(vision, text),
     image_size=vision.size('image_size'),
@@ -270,12 +290,12 @@ def _hugging_face(folder: pathlib.Path, layout: str) -> dict[str, Any]:
   )
 
 
-def _left_out(tower: _Table, field: str, default: int) -> int | None:
+def _left_out(tower: Table, field: str, default: int) -> int | None:
   """A size; the library's default where a tower is described and this left out."""
   return tower.size(field, default if 'hidden_size' in tower.content else None)
 
 
-def _activation(vision: _Table, text: _Table) -> str:
+def _activation(vision: Table, text: Table) -> str:
   """The activation of both towers, which must have the same."""
   # A tower that is not described is as the other one.
   described = [t for t in (vision, text) if t.content]
@@ -288,5 +308,6 @@ def _activation(vision: _Table, text: _Table) -> str:
   return found[0] if found else 'quick_gelu'
 
 
-def _told(**fields: Any) -> dict[str, Any]:
+def told(**fields: Any) -> dict[str, Any]:
+  """Fields that are told: those that are not None."""
   return {name: value for name, value in fields.items() if value is not None}

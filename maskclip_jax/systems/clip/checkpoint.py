@@ -44,7 +44,7 @@ def block(official: str, ours: str) -> Rules:
   )
 
 
-def _hugging_face_blocks(official: str, ours: str) -> Rules:
+def hugging_face_blocks(official: str, ours: str) -> Rules:
   return (
     *norm(f'{official}.{{i}}.layer_norm1', f'{ours}/{{i}}/ln_1'),
     *separate_attention(f'{official}.{{i}}.self_attn', f'{ours}/{{i}}/attn'),
@@ -104,14 +104,14 @@ HUGGING_FACE = (
   Rule('vision_model.embeddings.patch_embedding.weight', 'visual/conv1/kernel', CONV),
   # The misspelling is the library's own.
   *norm('vision_model.pre_layrnorm', 'visual/ln_pre'),
-  *_hugging_face_blocks('vision_model.encoder.layers', 'visual/transformer/resblocks'),
+  *hugging_face_blocks('vision_model.encoder.layers', 'visual/transformer/resblocks'),
   *norm('vision_model.post_layernorm', 'visual/ln_post'),
   Rule('visual_projection.weight', 'visual/proj/kernel', LINEAR),
   Rule(
     'text_model.embeddings.token_embedding.weight', 'text/token_embedding/embedding'
   ),
   Rule('text_model.embeddings.position_embedding.weight', 'text/positional_embedding'),
-  *_hugging_face_blocks('text_model.encoder.layers', 'text/transformer/resblocks'),
+  *hugging_face_blocks('text_model.encoder.layers', 'text/transformer/resblocks'),
   *norm('text_model.final_layer_norm', 'text/ln_final'),
   Rule('text_projection.weight', 'text/text_projection/kernel', LINEAR),
   SCALE,
@@ -174,6 +174,9 @@ _TABLES = LAYOUTS | {'mask_prompts': _MASK_PROMPTS}
 # Fields of a CLIP's config that no weights tell.
 WITHOUT_SHAPE = (
   'activation',
+  'vision_activation',
+  'text_activation',
+  'cleaning',
   'norm_eps',
   'vision_norm_eps',
   'text_norm_eps',
@@ -181,7 +184,7 @@ WITHOUT_SHAPE = (
   'pixel_std',
 )
 # Heads of the published image towers that are not 64 channels wide, by width.
-_WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16, 1792: 16}
+_WIDE_HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16, 1792: 16}
 _HEAD_WIDTH = 64
 
 # What the official files of the systems leave out of their CLIP.
@@ -230,13 +233,20 @@ def text_sizes(found: KnownSizes) -> dict[str, int | None]:
   }
 
 
-def fitted(config: C, sizes: Mapping[str, int | None], told: Mapping[str, Any]) -> C:
+def fitted(
+  config: C,
+  sizes: Mapping[str, int | None],
+  told: Mapping[str, Any],
+  *,
+  vocabulary: float = CLIP_VOCABULARY,
+) -> C:
   """The config of a CLIP by its weights and by the file beside them.
 
   Args:
     config: has what neither tells.
     sizes: what the shapes of the weights tell, by field; None where they do not.
     told: what the file beside them tells, by field.
+    vocabulary: most words that its tokenizer may have.
 
   Raises:
     ValueError: the two do not agree, or the words are those of another tokenizer.
@@ -247,7 +257,7 @@ def fitted(config: C, sizes: Mapping[str, int | None], told: Mapping[str, Any]) 
         f'the config beside the weights says {name} {size}, and they have '
         f'{sizes[name]}: put the config there that belongs to them, or none'
       )
-  if (sizes['vocab_size'] or 0) > CLIP_VOCABULARY:
+  if (sizes['vocab_size'] or 0) > vocabulary:
     raise ValueError(
       f'its token table has {sizes["vocab_size"]} rows and the tokenizer of CLIP '
       f'{CLIP_VOCABULARY} words: a CLIP of another tokenizer is not supported'
