@@ -1,12 +1,14 @@
 """Reading photos as people have them: any mode, any orientation, one clear error."""
 
+import contextlib
+import contextvars
 import functools
 import io
 import os
 import pathlib
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, Literal
 
 import cv2
@@ -53,6 +55,23 @@ Photo = str | os.PathLike | Image.Image | Num[np.ndarray, '...']
 
 class PhotoWarning(UserWarning):
   """What had to be assumed to read a photo."""
+
+
+_heard = contextvars.ContextVar[list[str] | None]('heard', default=None)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+  """What would be a `PhotoWarning` inside, as texts in a list.
+
+  Only of this thread, unlike `warnings.catch_warnings`.
+  """
+  texts: list[str] = []
+  token = _heard.set(texts)
+  try:
+    yield texts
+  finally:
+    _heard.reset(token)
 
 
 class PhotoTooLarge(ValueError):
@@ -332,8 +351,8 @@ def photo_from_array(
     colours, alpha = (array, None) if array.ndim == 2 else np.split(array, [3], -1)
     scaled = _scaled(colours, white, name)
     if array.shape[2:] == (4,):
-      with warnings.catch_warnings():
-        warnings.simplefilter('ignore', PhotoWarning)
+      # What was guessed of the colours has been told.
+      with heard():
         opaque = white if alpha.dtype.kind == 'f' and alpha.max() > 1 else None
         scaled = np.concatenate([scaled, _scaled(alpha, opaque, name)], -1)
     array = scaled
@@ -403,12 +422,14 @@ def _largest(dtype: np.dtype, highest: int, name: str, tell: bool) -> int:
   largest = 2**bits - 1
   # In a wide type 0..255 is plain; in 16 bits it may be an almost black picture.
   if tell and bits < 16 and highest > 0 and (bits > 8 or dtype.itemsize == 2):
-    warnings.warn(
+    text = (
       f'{name} has integers up to {highest} in {8 * dtype.itemsize} bits, so '
-      f'{largest} was taken for white: set white where it is another number',
-      PhotoWarning,
-      stacklevel=2,
+      f'{largest} was taken for white: set white where it is another number'
     )
+    if (texts := _heard.get()) is not None:
+      texts.append(text)
+    else:
+      warnings.warn(text, PhotoWarning, stacklevel=2)
   return largest
 
 

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from maskclip_jax.photos import (
   PhotoWarning,
+  heard,
   photo_from_array,
   photo_from_bytes,
   photo_from_pil,
@@ -133,6 +134,9 @@ def test_fewer_bits_than_sixteen_are_told(bits):
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     np.testing.assert_array_equal(photo_from_array(deep, white), guessed)
+    with heard() as texts:
+      photo_from_array(deep)
+  assert [f'{white} was taken for white' in text for text in texts] == [True]
   np.testing.assert_allclose(guessed, picture(high=255), atol=1)
 
 

@@ -5,7 +5,6 @@ import errno
 import pathlib
 import shlex
 import time
-import warnings
 
 from maskclip_jax import atomic
 from maskclip_jax.cli.messages import note, one_line
@@ -112,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
   from maskclip_jax.cli.jobs import plan_jobs
   from maskclip_jax.cli.photo_files import find_photos
-  from maskclip_jax.photos import PhotoWarning, read_photo
+  from maskclip_jax.photos import heard, read_photo
   from maskclip_jax.plan import parse_tasks
 
   start = time.perf_counter()
@@ -131,9 +130,8 @@ def _run(arguments: argparse.Namespace) -> int:
     note(text)
   atomic.check_place(arguments.out / photos[0].path.name)
   if len(photos) == 1:
-    with warnings.catch_warnings():
-      # Fails before the model is loaded; what is noted is noted when it is segmented.
-      warnings.simplefilter('ignore', PhotoWarning)
+    # Fails before the model is loaded; what is noted is noted when it is segmented.
+    with heard():
       read_photo(photos[0].path, arguments.white)
   compiled = watch_compilation(arguments.cache_dir)
   segmenter = load_segmenter(arguments)

@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 from served import MODEL, SCENES, serving
 
 import maskclip_jax
@@ -148,3 +150,12 @@ def test_mistakes_are_told_and_mended(page, tmp_path):
   segment(page)
   page.wait_for_selector('#found:not([hidden])')
   assert page.is_hidden('#error')
+
+
+def test_what_was_guessed_is_told(page, tmp_path):
+  deep = np.asarray(Image.open(SCENES[1]).convert('L')).astype(np.uint16) * 16
+  Image.fromarray(deep).save(tmp_path / 'deep.png')
+  segment(page, photo=tmp_path / 'deep.png')
+  expect(page.locator('#notes')).to_contain_text(
+    'deep.png has integers up to', timeout=30_000
+  )

@@ -151,8 +151,12 @@ def test_shapes_and_modes_of_photos(client):
     assert answer.status_code in (200, 422), answer.text
   grey = io.BytesIO()
   Image.fromarray(np.arange(96 * 64, dtype=np.uint16).reshape(64, 96)).save(grey, 'png')
-  answer = post(client, grey.getvalue(), white='8000')
-  assert answer.json()['images'][0]['width'] == 96
+  answer = post(client, grey.getvalue(), white='8000').json()
+  assert answer['images'][0]['width'] == 96
+  assert 'warnings' not in answer['info']
+  # Without it the answer says what was guessed, and of which photo.
+  (text,) = post(client, grey.getvalue()).json()['info']['warnings']
+  assert text.startswith('photo.jpg has integers up to 6143 in 16 bits, so 16383')
 
 
 def bomb() -> bytes:

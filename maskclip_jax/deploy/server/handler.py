@@ -149,12 +149,13 @@ class RequestHandler:
     stages = self._metrics.stages
     async with self._places:
       with stages.labels('decode').time():
-        job = await self._in_thread(self._prepare, asked, upload)
+        job, warnings = await self._in_thread(self._prepare, asked, upload)
       begun = time.perf_counter()
       prediction = await self._compute(job)
       self._seconds += _LATEST * (time.perf_counter() - begun - self._seconds)
       info = {'description': f'maskclip_jax {__version__}', 'model': self._model}
-      info |= {'notes': list(asked.notes)} if asked.notes else {}
+      told = {'notes': list(asked.notes), 'warnings': warnings}
+      info |= {name: texts for name, texts in told.items() if texts}
       with stages.labels('encode').time():
         return await self._in_thread(
           answers.encode, prediction, upload, asked.format, info
@@ -173,19 +174,23 @@ class RequestHandler:
       _LOG.exception('a photo of %s was not segmented', job.size)
       raise Refused(500, FAILED) from None
 
-  def _prepare(self, asked: SegmentRequest, upload: Upload) -> Job:
+  def _prepare(self, asked: SegmentRequest, upload: Upload) -> tuple[Job, list[str]]:
     """Decodes and resizes a photo.
+
+    Returns:
+      What to compute, and what had to be assumed of the photo.
 
     Raises:
       Refused: it is damaged, or would need a canvas that there is not.
     """
     content, plan = upload.file.read(), asked.plan
     try:
-      pixels = photos.photo_from_bytes(content, upload.name, plan.white)
+      with photos.heard() as warnings:
+        pixels = photos.photo_from_bytes(content, upload.name, plan.white)
     except ValueError as error:
       raise Refused(415, ' '.join(str(error).split())) from None
     canvas = smallest_canvas(self._settings.canvases, plan.resized(pixels.shape[:2]))
-    return Job(
+    job = Job(
       content=hashlib.sha256(content).hexdigest(),
       resized=plan.resize(pixels),
       size=pixels.shape[:2],
@@ -194,3 +199,4 @@ class RequestHandler:
       words_key=asked.words_key,
       photo=pixels if asked.format in ('overlay', 'zip') else None,
     )
+    return job, warnings

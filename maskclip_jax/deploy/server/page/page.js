@@ -162,7 +162,7 @@ function show() {
   state.map = numberMap(state.shown, size, canvas);
   light(0);
   list(size.width * size.height);
-  const notes = json.info.notes ?? [];
+  const notes = [...(json.info.warnings ?? []), ...(json.info.notes ?? [])];
   $('notes').replaceChildren(...notes.map((text) => element('li', text)));
   $('notes').hidden = !notes.length;
   $('found').hidden = false;
