@@ -6,7 +6,7 @@
 
 Exports the model, and runs what was written on a photo in this process: seconds by the
 clock and by the processor. On a busy machine the clock says little. Writes
-`results/artefact.json` with the machine and its load.
+`results/artefact.json`, or `artefact_onnx.json`, with the machine and its load.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from PIL import Image
 
 from maskclip_jax.deploy import run_artefact
 from maskclip_jax.deploy.artefact import (
-  FORMATS,
   ArtefactConfig,
   export_artefact,
 )
@@ -30,7 +29,8 @@ from maskclip_jax.deploy.canvases import parse_canvas
 from maskclip_jax.deploy.parity import made_up_photo
 from maskclip_jax.segmenter import load
 
-RESULTS = pathlib.Path(__file__).parent / 'results' / 'artefact.json'
+RESULTS = pathlib.Path(__file__).parent / 'results'
+FILES = {'stablehlo': 'artefact.json', 'onnx': 'artefact_onnx.json'}
 
 
 def timed(function) -> tuple[dict, object]:
@@ -70,9 +70,9 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--model', default='clip_baseline_miniature')
   parser.add_argument('--canvas', type=parse_canvas, default=(128, 128))
-  parser.add_argument('--format', choices=FORMATS, default='stablehlo')
+  parser.add_argument('--format', choices=FILES, default='stablehlo')
   parser.add_argument('--repeats', type=int, default=10)
-  parser.add_argument('--output', type=pathlib.Path, default=RESULTS)
+  parser.add_argument('--output', type=pathlib.Path)
   arguments = parser.parse_args()
   content = {'machine': machine()}
   content |= {'model': arguments.model, 'format': arguments.format}
@@ -83,8 +83,9 @@ def main():
     content['export'], _ = timed(lambda: export_artefact(segmenter, place, config))
     content |= measure(place, arguments.repeats)
   print(json.dumps(content, indent=1))
-  arguments.output.parent.mkdir(parents=True, exist_ok=True)
-  arguments.output.write_text(json.dumps(content, indent=1) + '\n')
+  output = arguments.output or RESULTS / FILES[arguments.format]
+  output.parent.mkdir(parents=True, exist_ok=True)
+  output.write_text(json.dumps(content, indent=1) + '\n')
 
 
 if __name__ == '__main__':

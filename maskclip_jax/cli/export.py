@@ -66,7 +66,9 @@ def _add_artefact_flags(parser: argparse.ArgumentParser) -> None:
     help='holds ids of classes and segments at the size of the photo (%(default)s)',
   )
   group.add_argument(
-    '--batch', type=int, default=1, help='photos of a call (%(default)s)'
+    '--batch',
+    default='1',
+    help="photos of a call; 'any' for any number, stablehlo only (%(default)s)",
   )
   group.add_argument(
     '--platforms',
@@ -133,7 +135,7 @@ def _export_artefact(arguments: argparse.Namespace) -> str:
   config = artefact.ArtefactConfig(
     canvases=tuple(map(parse_canvas, canvases)),
     result_canvas=parse_canvas(arguments.result_canvas),
-    batch=arguments.batch,
+    batch=_batch(arguments.batch),
     bucket=arguments.bucket,
     platforms=tuple(arguments.platforms.split(',')),
     weights_inside=arguments.weights == 'inside',
@@ -148,6 +150,16 @@ def _export_artefact(arguments: argparse.Namespace) -> str:
     words=arguments.words,
     card=card.read_text() if card.is_file() else '',
   )
+
+
+def _batch(text: str) -> int | None:
+  """Photos of a call; None for any number."""
+  if text == 'any':
+    return None
+  try:
+    return int(text)
+  except ValueError:
+    raise ValueError(f"--batch is a number or 'any', not {text!r}") from None
 
 
 def _find(model: str) -> pathlib.Path:

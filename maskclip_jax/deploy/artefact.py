@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Collection
 from typing import Any, Literal
 
 import jax
@@ -50,7 +51,7 @@ class ArtefactConfig:
       that hold every photo of the preset's preprocessing, lying or upright.
     result_canvas: (height, width) that holds ids of the photo's own size; those of
       larger photos have the size that the network sees.
-    batch: photos of a call.
+    batch: photos of a call; None for any number, in StableHLO.
     bucket: columns for words: classes, and the void column if the model has one.
     platforms: what one program is to run on, some of `stablehlo.PLATFORMS`; ONNX runs
       on those of its runtime.
@@ -64,7 +65,7 @@ class ArtefactConfig:
 
   canvases: tuple[tuple[int, int], ...] = ()
   result_canvas: tuple[int, int] = (2048, 2048)
-  batch: int = 1
+  batch: int | None = 1
   bucket: int = 256
   platforms: tuple[str, ...] = PLATFORMS
   weights_inside: bool = False
@@ -72,13 +73,15 @@ class ArtefactConfig:
 
   def __post_init__(self):
     for name in ('batch', 'bucket', 'result_canvas'):
-      if np.min(getattr(self, name)) < 1:
-        raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+      if (value := getattr(self, name)) is not None and np.min(value) < 1:
+        raise ValueError(f'{name} must be at least 1, not {value}')
     for canvas in self.canvases:
       check_canvas(canvas)
     stablehlo.check_platforms(self.platforms)
     if self.format not in FORMATS:
       raise ValueError(f'format is {", ".join(FORMATS)}, not {self.format!r}')
+    if self.batch is None and self.format != 'stablehlo':
+      raise ValueError(f'{self.format} is written for a number of photos: --batch 1')
     if self.format == 'onnx':
       onnx_file.check_installed()
       if self.platforms != PLATFORMS:
@@ -215,20 +218,18 @@ def _write(
     'file': file,
     'weights': weights,
     'weights_sha256': weights and sha256(directory / weights),
-    'inputs': _described(program.inputs),
-    'outputs': _described(outputs),
+    'inputs': _described(program.inputs, program.free),
+    'outputs': _described(outputs, tuple(outputs) if program.free else ()),
   }
 
 
-def _described(arrays) -> dict[str, dict[str, Any]]:
-  """Shapes and types; how many prompts there are is free."""
-
-  def shape(name: str, a) -> list[int | str]:
-    free = name in ('tokens', 'vectors')
-    return ['n', *a.shape[1:]] if free else list(a.shape)
-
+def _described(arrays, free: Collection[str]) -> dict[str, dict[str, Any]]:
+  """Shapes and types; the first side of `free` ones is any number."""
   return {
-    name: {'shape': shape(name, a), 'dtype': np.dtype(a.dtype).name}
+    name: {
+      'shape': ['n', *a.shape[1:]] if name in free else list(a.shape),
+      'dtype': np.dtype(a.dtype).name,
+    }
     for name, a in arrays.items()
   }
 

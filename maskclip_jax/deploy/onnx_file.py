@@ -37,8 +37,7 @@ def write(program: Program, path: pathlib.Path, weights: str | None) -> None:
   """Writes a program, and its weights beside it.
 
   Args:
-    program: what to write. The first axis of `tokens` takes any length; prompts are
-      encoded one after another.
+    program: what to write. Any number of prompts are encoded one after another.
     path: the file.
     weights: name of the file of weights; None puts them into the program.
 
@@ -51,7 +50,7 @@ def write(program: Program, path: pathlib.Path, weights: str | None) -> None:
   from maskclip_jax.deploy.onnx_graph import Weights, to_model
 
   free = {}
-  if 'tokens' in program.inputs:
+  if program.free == ('tokens',):
     program, free = _row_by_row(program), {'tokens': 'n', 'vectors': 'n'}
   beside = None
   if weights is None:

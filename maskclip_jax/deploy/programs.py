@@ -46,11 +46,13 @@ class Program:
     function: (weights, inputs) -> outputs, all of them dictionaries of arrays.
     weights: those that it reads, by their paths.
     inputs: an example, for shapes, types and a first call.
+    free: inputs whose first axis, like that of every output, may have any length.
   """
 
   function: Callable[[Arrays, Arrays], Arrays]
   weights: Arrays
   inputs: dict[str, np.ndarray]
+  free: tuple[str, ...] = ()
 
   def check_weights_fit(self) -> None:
     """Refuses what one file cannot hold.
@@ -91,7 +93,7 @@ def photo_program(
   words: Mapping[str, np.ndarray],
   canvas: tuple[int, int],
   result_canvas: tuple[int, int],
-  batch: int = 1,
+  batch: int | None = 1,
 ) -> Program:
   """The network and its post-processing for photos on one canvas.
 
@@ -119,7 +121,7 @@ def photo_program(
     words: from `words_of`; they give the shapes and are the example.
     canvas: (height, width), multiples of 32.
     result_canvas: (height, width) that holds ids of classes and segments.
-    batch: photos of a call.
+    batch: photos of a call; None for any number.
   """
   forward, weights = segmenter.as_function()
   weights, others = _divided(weights, text=False)
@@ -154,15 +156,14 @@ def photo_program(
       **ids,
     }
 
-  whole = np.tile(np.array(canvas, np.int32), (batch, 1))
-  example = {
-    'pixels': np.zeros((batch, *canvas, 3), np.uint8),
+  whole = np.tile(np.array(canvas, np.int32), (batch or 1, 1))
+  photos = {
+    'pixels': np.zeros((batch or 1, *canvas, 3), np.uint8),
     'image_hw': whole,
     'result_hw': whole,
-    **words,
-    **number_inputs(segmenter),
   }
-  return Program(function, weights, example)
+  example = photos | words | number_inputs(segmenter)
+  return Program(function, weights, example, () if batch else tuple(photos))
 
 
 def _ids(
@@ -230,7 +231,9 @@ def text_program(segmenter: Segmenter) -> Program | None:
     return {'vectors': whole(weights | others).clip.text(tokens)}
 
   length = segmenter.preset.config.clip.context_length
-  return Program(function, weights, {'tokens': np.zeros((1, length), np.int32)})
+  return Program(
+    function, weights, {'tokens': np.zeros((1, length), np.int32)}, ('tokens',)
+  )
 
 
 def _divided(weights: Arrays, *, text: bool) -> tuple[Arrays, dict]:

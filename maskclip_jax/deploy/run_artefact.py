@@ -134,16 +134,16 @@ def prepare(photo, manifest):
     raise SystemExit(f'a photo of {size[0]}x{size[1]} fits no canvas of {canvases}')
   # Ids have the photo's size where their canvas holds it, else the network's.
   result = original if fits(original, entry['result_canvas']) else size
-  pixels = np.zeros((entry['batch'], *entry['canvas'], 3), np.uint8)
+  # Where the manifest says no number, any will do.
+  batch = entry['batch'] or 1
+  pixels = np.zeros((batch, *entry['canvas'], 3), np.uint8)
   pixels[:, : size[0], : size[1]] = resize(photo, *size, rule)
   numbers = {
     name: np.asarray(number, entry['inputs'][name]['dtype'])
     for name, number in manifest['numbers'].items()
   }
   sizes = {'image_hw': size, 'result_hw': result}
-  tiled = {
-    name: np.tile(np.int32(hw), (entry['batch'], 1)) for name, hw in sizes.items()
-  }
+  tiled = {name: np.tile(np.int32(hw), (batch, 1)) for name, hw in sizes.items()}
   return entry, {'pixels': pixels, **tiled, **numbers}, result
 
 
@@ -154,10 +154,11 @@ def read_words(path):
     return words.pop('names'), words.pop('things'), words
 
 
-def check(inputs, entry, path):
-  """Ends with one line where the words of a file are not those that a program takes."""
-  has = {name: list(np.shape(array)) for name, array in inputs.items()}
-  takes = {name: described['shape'] for name, described in entry['inputs'].items()}
+def check(words, inputs, entry, path):
+  """Ends with one line where words are not those that a program takes beside its other
+  inputs."""
+  has = {name: list(array.shape) for name, array in words.items()}
+  takes = {n: one['shape'] for n, one in entry['inputs'].items() if n not in inputs}
   for name in sorted({*has, *takes}):
     if has.get(name) != takes.get(name):
       raise SystemExit(
@@ -205,7 +206,7 @@ def main():
   photo = read_photo(arguments.photo)
   entry, inputs, (height, width) = prepare(photo, read_manifest())
   names, things, words = read_words(arguments.words)
-  check({**inputs, **words}, entry, arguments.words)
+  check(words, inputs, entry, arguments.words)
   outputs = load_program(entry)({**inputs, **words})
   outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
   for name in {'semantic', 'panoptic'} & set(outputs):

@@ -33,8 +33,7 @@ def write(program: Program, path: pathlib.Path, platforms: Sequence[str]) -> Non
   """Writes a program with its weights as variables.
 
   Args:
-    program: what to write, as the signature `serving_default`. The first axis of
-      `tokens` takes any length.
+    program: what to write, as the signature `serving_default`.
     path: the directory.
     platforms: what it is to run on, as for `stablehlo.write`.
 
@@ -48,7 +47,7 @@ def write(program: Program, path: pathlib.Path, platforms: Sequence[str]) -> Non
     weights = {name.replace(_DOT, _SLASH): w for name, w in variables.items()}
     return program.function(weights, inputs)
 
-  free = {name: name == 'tokens' for name in program.inputs}
+  free = {name: name in program.free for name in program.inputs}
   signature = {
     name: tf.TensorSpec((None, *a.shape[1:]) if free[name] else a.shape, a.dtype, name)
     for name, a in program.inputs.items()

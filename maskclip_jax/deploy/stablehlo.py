@@ -33,7 +33,7 @@ def write(
   """Writes a program, and its weights beside it.
 
   Args:
-    program: what to write. The first axis of `tokens` takes any length.
+    program: what to write.
     path: the file.
     platforms: some of `PLATFORMS`.
     weights: name of the file of weights; None puts them into the program.
@@ -43,10 +43,10 @@ def write(
     OSError: a file cannot be written.
   """
   inputs = _shapes(program.inputs)
-  if 'tokens' in inputs:
-    (count,) = export.symbolic_shape('n')
-    tokens = inputs['tokens']
-    inputs['tokens'] = jax.ShapeDtypeStruct((count, *tokens.shape[1:]), tokens.dtype)
+  (count,) = export.symbolic_shape('n')
+  for name in program.free:
+    _, *sides = inputs[name].shape
+    inputs[name] = jax.ShapeDtypeStruct((count, *sides), inputs[name].dtype)
   with lowering(platforms):
     if weights is None:
       function = jax.jit(program.without_weights())

@@ -210,7 +210,7 @@ class Grouping(nnx.Module):
       mixed: photos whose patches the centres confuse; see `mix_photos`.
     """
     centres = self.centres[...].astype(self.dtype)
-    centres = jnp.broadcast_to(centres, (len(patches), *centres.shape))
+    centres = jnp.broadcast_to(centres, (patches.shape[0], *centres.shape))
     for block in self.blocks:
       centres = block(centres, patches, mixed)
     centres = self.ln_centres(centres)

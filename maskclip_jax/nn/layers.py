@@ -363,7 +363,7 @@ def sine_positions(
   sizes = sizes.astype(jnp.float32)
   rows = _encode(shape[0], sizes[:, 0], width // 2)[:, :, None]
   columns = _encode(shape[1], sizes[:, 1], width // 2)[:, None]
-  full = (len(sizes), *shape, width // 2)
+  full = (sizes.shape[0], *shape, width // 2)
   parts = (jnp.broadcast_to(rows, full), jnp.broadcast_to(columns, full))
   return jnp.concatenate(parts, axis=-1)
 

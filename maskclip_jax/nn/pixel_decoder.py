@@ -170,7 +170,7 @@ class Encoder(nnx.Module):
 
 def _flatten(maps: Sequence[Float[Array, 'b h w c']]) -> Float[Array, 'b s c']:
   """Lays the positions of all levels in one row."""
-  return jnp.concatenate([x.reshape(len(x), -1, x.shape[-1]) for x in maps], axis=1)
+  return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps], axis=1)
 
 
 def _unflatten(
@@ -180,7 +180,8 @@ def _unflatten(
   ends = np.cumsum([height * width for height, width in shapes])
   parts = jnp.split(x, ends[:-1], axis=1)
   return tuple(
-    part.reshape(len(x), *shape, -1) for part, shape in zip(parts, shapes, strict=True)
+    part.reshape(x.shape[0], *shape, -1)
+    for part, shape in zip(parts, shapes, strict=True)
   )
 
 

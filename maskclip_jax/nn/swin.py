@@ -119,15 +119,15 @@ class Windows:
     x = jnp.pad(
       x, ((0, 0), (before, after[0]), (before, after[1]), *((0, 0),) * len(rest))
     )
-    x = x.reshape(len(x), rows, side, columns, side, *rest)
-    return jnp.swapaxes(x, 2, 3).reshape(len(x), rows * columns, side * side, *rest)
+    x = x.reshape(x.shape[0], rows, side, columns, side, *rest)
+    return jnp.swapaxes(x, 2, 3).reshape(x.shape[0], rows * columns, side * side, *rest)
 
   def join(self, x: Float[Array, 'b n t *c']) -> Float[Array, 'b h w *c']:
     """The inverse of `split`."""
     (rows, columns), side = self.counts, self.side
     rest = x.shape[3:]
-    x = x.reshape(len(x), rows, columns, side, side, *rest)
-    x = jnp.swapaxes(x, 2, 3).reshape(len(x), rows * side, columns * side, *rest)
+    x = x.reshape(x.shape[0], rows, columns, side, side, *rest)
+    x = jnp.swapaxes(x, 2, 3).reshape(x.shape[0], rows * side, columns * side, *rest)
     return x[
       :,
       self.before : self.before + self.shape[0],
@@ -147,7 +147,7 @@ class Windows:
       (at[axis] >= 0) & (at[axis] < hw[:, axis, None, None]) for axis in (0, 1)
     )
     both = rows[:, :, None, :, None] & columns[:, None, :, None, :]
-    return both.reshape(len(both), -1, self.side**2)
+    return both.reshape(both.shape[0], -1, self.side**2)
 
   def seen(self, hw: ValidHW) -> Bool[Array, '#b n t']:
     """Places that a window's tokens look at: the real part of the map, and what it is

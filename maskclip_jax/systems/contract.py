@@ -147,7 +147,7 @@ def check_inputs(images: Any, text: Any = None) -> None:
       'Images.from_arrays([photo, ...]) of RGB arrays (height, width, 3), 0..255'
     )
   check_pixels(images.pixels, STRIDE)
-  if images.image_hw.shape != (len(images.pixels), 2):
+  if images.image_hw.shape != (images.pixels.shape[0], 2):
     raise ValueError(
       f'image_hw must be ({len(images.pixels)}, 2), a height and a width for each '
       f'photo, not {images.image_hw.shape}'

@@ -86,6 +86,7 @@ def test_words_are_a_file_of_arrays(miniature, tmp_path):
     (['--canvas', 'big'], "given as 640x960, height first, not as 'big'"),
     (['--platforms', 'cpu,gpu'], 'there is no gpu'),
     (['--batch', '0'], 'batch must be at least 1'),
+    (['--batch', 'many'], "a number or 'any', not 'many'"),
     (['--result_canvas', '64x64,9x9'], "not as '64x64,9x9'"),
     (['--result_canvas', '0x5'], 'result_canvas must be at least 1'),
     (['--words', ';'], 'vocabulary'),
@@ -119,11 +120,12 @@ def test_the_script_says_what_does_not_fit(miniature, tmp_path):
   entry = {'canvas': [64, 64], 'result_canvas': [64, 64], 'batch': 1, 'inputs': shapes}
   names, things, arrays = run_artefact.read_words(tmp_path / 'words.npz')
   assert (names.tolist(), things.tolist()) == (['star', 'disk'], [True, True])
-  run_artefact.check({**program.inputs, **arrays}, entry, 'words.npz')
+  others = set(program.inputs) - set(arrays)
+  run_artefact.check(arrays, others, entry, 'words.npz')
   Words.of(miniature, 'star; disk', 128).save(tmp_path / 'words.npz')
   _, _, arrays = run_artefact.read_words(tmp_path / 'words.npz')
   with pytest.raises(SystemExit, match='the --bucket of this artefact'):
-    run_artefact.check({**program.inputs, **arrays}, entry, 'words.npz')
+    run_artefact.check(arrays, others, entry, 'words.npz')
   with pytest.raises(SystemExit, match='not a photo that can be read'):
     run_artefact.read_photo(tmp_path / 'words.npz')
   rule = {'short_edge': 64, 'long_edge': 128, 'resample': 'pillow'}
@@ -173,10 +175,35 @@ def test_every_system_is_one_program_for_three_platforms(preset, tmp_path):
   segmenter = Segmenter.from_preset(f'{preset}_tiny')
   closed = segmenter.preset.vocabulary is not None
   words = Words.of(segmenter, None if closed else 'cat; stuff:floor', 64)
-  program = programs.photo_program(segmenter, words.arrays, (64, 96), (64, 96))
+  program = programs.photo_program(segmenter, words.arrays, (64, 96), (64, 96), None)
   stablehlo.write(program, tmp_path / 'photo.stablehlo', EVERYWHERE, None)
   read = jax.export.deserialize((tmp_path / 'photo.stablehlo').read_bytes())
   assert read.platforms == EVERYWHERE
+  # Any number of photos is a call.
+  assert sum('[n,' in str(a) for a in read.in_avals) == len(program.free) == 3
+
+
+@pytest.mark.slow
+def test_any_number_of_photos_is_a_call(tmp_path):
+  """Of all systems this one compiles fastest, and shares windows among photos."""
+  segmenter = Segmenter.from_preset('segclip_tiny')
+  words = Words.of(segmenter, 'cat; stuff:floor', 64)
+  program = programs.photo_program(segmenter, words.arrays, (64, 96), (64, 96), None)
+  stablehlo.write(program, tmp_path / 'photo', ('cpu',), None)
+  call = jax.jit(jax.export.deserialize((tmp_path / 'photo').read_bytes()).call)
+  photos = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3), np.uint8)
+  sizes = np.array([[64, 96], [64, 64], [40, 96]], np.int32)
+  batch = {'pixels': photos, 'image_hw': sizes, 'result_hw': sizes}
+  together = call(program.inputs | batch)
+  for number in range(3):
+    rows = {name: a[number : number + 1] for name, a in batch.items()}
+    alone = call(program.inputs | rows)
+    np.testing.assert_array_equal(together['semantic'][number], alone['semantic'][0])
+    np.testing.assert_allclose(
+      together['class_probabilities'][number],
+      alone['class_probabilities'][0],
+      atol=1e-5,  # float32 sums in another order
+    )
 
 
 @pytest.mark.slow

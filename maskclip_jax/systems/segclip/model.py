@@ -215,7 +215,7 @@ class SegCLIP(nnx.Module):
       scores: has the threshold.
     """
     check_inputs(images, text)
-    config, batch = self.config, len(images.pixels)
+    config, batch = self.config, images.pixels.shape[0]
     window, groups = config.clip.image_size, config.centres
     placed = photo_windows.place_windows(images, window, config.step)
 

@@ -136,7 +136,7 @@ def over_real(
 
   shapes = jax.eval_shape(encode, *jax.eval_shape(inputs, 0))
   empty = jax.tree.map(
-    lambda leaf: jnp.zeros((len(order), *leaf.shape[1:]), leaf.dtype), shapes
+    lambda leaf: jnp.zeros((order.shape[0], *leaf.shape[1:]), leaf.dtype), shapes
   )
   trips = -(-windows.real.sum() // chunk)
   found = jax.lax.fori_loop(0, trips, step, empty)
