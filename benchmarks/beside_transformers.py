@@ -5,7 +5,7 @@
   python benchmarks/beside_transformers.py --sizes 640 --cores 2 --repeats 5
 
 Both libraries have the same weights: those of a network of published size, drawn at
-random by transformers and converted by our command. A square photo already resized goes
+random by transformers and converted by ours. A square photo already resized goes
 to mask and class logits, in float32, one photo at a time. The two take turns, so that
 what else the machine does meets both; ours compiles before. Prints a table and writes
 `results/beside_transformers.json`: the median and the least of the repeats, the largest
@@ -50,12 +50,10 @@ def build(name: str):
 def convert(model, folder: pathlib.Path):
   """The same network of ours."""
   from maskclip_jax import load_model
-  from maskclip_jax.__main__ import main
+  from maskclip_jax.checkpoints.convert import convert_checkpoint
 
   model.save_pretrained(folder / 'saved')
-  status = main(['convert', str(folder / 'saved'), '--to', str(folder / 'bundle')])
-  if status:
-    raise SystemExit(status)
+  convert_checkpoint(folder / 'saved', folder / 'bundle')
   return load_model(folder / 'bundle')[0]
 
 

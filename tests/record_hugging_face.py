@@ -14,8 +14,7 @@ import numpy as np
 import seeded
 import torch
 import transformers
-from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
 BACKBONES = {
@@ -54,21 +53,42 @@ def mask2former(backbone) -> transformers.PreTrainedModel:
   return transformers.Mask2FormerForUniversalSegmentation(config)
 
 
+def maskformer(backbone) -> transformers.PreTrainedModel:
+  """A small MaskFormer."""
+  decoder = transformers.DetrConfig(
+    d_model=64,
+    decoder_layers=2,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=96,
+    num_queries=6,
+    encoder_layers=1,
+  )
+  config = transformers.MaskFormerConfig(
+    backbone_config=backbone,
+    decoder_config=decoder,
+    fpn_feature_size=64,
+    mask_feature_size=48,
+    id2label=dict(enumerate(NAMES)),
+  )
+  return transformers.MaskFormerForInstanceSegmentation(config)
+
+
 NETWORKS = {
-  f'mask2former_{name}': (lambda make=make: mask2former(make()))
+  f'{kind}_{name}': (lambda build=build, make=make: build(make()))
+  for kind, build in (('mask2former', mask2former), ('maskformer', maskformer))
   for name, make in BACKBONES.items()
+  if (kind, name) != ('maskformer', 'resnet')
 }
 
 
-def saved_shapes(folder: str) -> dict[str, tuple[int, ...]]:
-  """Key -> shape of the float tensors that were saved."""
-  with safe_open(f'{folder}/model.safetensors', 'np') as file:
-    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-    return {
-      key: tuple(part.get_shape())
-      for key, part in slices.items()
-      if part.get_dtype() != 'I64'
-    }
+def reseed(folder: str) -> dict[str, tuple[int, ...]]:
+  """Replaces saved numbers by seeded ones, but for indices; key -> shape of them."""
+  file = f'{folder}/model.safetensors'
+  tensors = load_file(file)
+  shapes = {k: a.shape for k, a in tensors.items() if a.dtype == np.float32}
+  weights = tensors | seeded.seeded_state_dict(shapes)
+  save_file(weights, file, metadata={'format': 'pt'})
+  return shapes
 
 
 def record(make) -> tuple[dict, dict[str, np.ndarray]]:
@@ -77,24 +97,18 @@ def record(make) -> tuple[dict, dict[str, np.ndarray]]:
   with tempfile.TemporaryDirectory() as folder:
     model = make()
     model.save_pretrained(folder)
-    shapes = saved_shapes(folder)
-    save_file(
-      seeded.seeded_state_dict(shapes),
-      f'{folder}/model.safetensors',
-      metadata={'format': 'pt'},
-    )
+    shapes = reseed(folder)
     model = type(model).from_pretrained(folder).double().eval()
-    processor = transformers.Mask2FormerImageProcessor(do_resize=False)
-    pixels = processor(images=photo, return_tensors='pt')['pixel_values']
-    with torch.no_grad():
-      found = model(pixel_values=pixels.double())
-    beside = {
-      'config': json.loads(model.config.to_json_string()),
-      'preprocessor': json.loads(
-        transformers.Mask2FormerImageProcessor().to_json_string()
-      ),
-      'shapes': shapes,
-    }
+  processor = transformers.Mask2FormerImageProcessor(do_resize=False)
+  pixels = processor(images=photo, return_tensors='pt')['pixel_values']
+  with torch.no_grad():
+    found = model(pixel_values=pixels.double())
+  usual = transformers.Mask2FormerImageProcessor()
+  beside = {
+    'config': json.loads(model.config.to_json_string()),
+    'preprocessor': json.loads(usual.to_json_string()),
+    'shapes': shapes,
+  }
   return beside, {
     'photo': photo,
     'masks': found.masks_queries_logits.numpy().astype(np.float32),

@@ -131,7 +131,7 @@ _FORMS = {
   'pytorch_model.bin': 'folder: pytorch_model.bin',
 }
 # The published depths and windows; few channels.
-_SWINS = {
+SWINS = {
   'Swin-T': functools.partial(swin, 12, (2, 2, 6, 2), (1, 2, 4, 8), 7),
   'Swin-S': functools.partial(swin, 12, (2, 2, 18, 2), (1, 2, 4, 8), 7),
   'Swin-B': functools.partial(swin, 16, (2, 2, 18, 2), (1, 2, 4, 8), 12),
@@ -151,13 +151,13 @@ def _row(title: str, backbone: Callable, words, form: str = 'folder', **sizes) -
 
 
 ROWS = (
-  _row('Swin-T', _SWINS['Swin-T'], 'coco-panoptic-133'),
-  _row('Swin-T', _SWINS['Swin-T'], 'ade20k-150', 'parts'),
-  _row('Swin-T', _SWINS['Swin-T'], 'coco-instances80', 'pytorch_model.bin'),
-  _row('Swin-T', _SWINS['Swin-T'], _OWN),
-  _row('Swin-S', _SWINS['Swin-S'], 'coco-panoptic-133', 'file'),
-  _row('Swin-B', _SWINS['Swin-B'], 'coco-stuff-171'),
-  _row('Swin-L', _SWINS['Swin-L'], 'coco-panoptic-133', num_queries=20),
+  _row('Swin-T', SWINS['Swin-T'], 'coco-panoptic-133'),
+  _row('Swin-T', SWINS['Swin-T'], 'ade20k-150', 'parts'),
+  _row('Swin-T', SWINS['Swin-T'], 'coco-instances80', 'pytorch_model.bin'),
+  _row('Swin-T', SWINS['Swin-T'], _OWN),
+  _row('Swin-S', SWINS['Swin-S'], 'coco-panoptic-133', 'file'),
+  _row('Swin-B', SWINS['Swin-B'], 'coco-stuff-171'),
+  _row('Swin-L', SWINS['Swin-L'], 'coco-panoptic-133', num_queries=20),
   _row('ResNet-50', resnet, 'coco-panoptic-133'),
   _row('ResNet-101', functools.partial(resnet, (3, 4, 23, 3)), 'ade20k-150'),
   _row("timm's ResNet-50", timm, 'coco-panoptic-133'),

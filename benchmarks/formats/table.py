@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 import backbones
 import clip
 import mask2former
+import maskformer
 from rows import Row, measure
 
 # One module for each family of networks, each with its `ROWS`.
-FAMILIES = (clip, mask2former, backbones)
+FAMILIES = (clip, mask2former, maskformer, backbones)
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'formats.md'

@@ -143,9 +143,14 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   made = [
     s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
   ]
+  advice = 'put the config.json beside it that names its classes by id2label'
+  if made:
+    advice = (
+      'take its proposals alone, for any words, by --system '
+      f'{" or ".join(made)} with --clip FILE'
+    )
   raise ValueError(
-    f'{path} has a class head of its own, which no preset has names for: take its '
-    f'proposals alone, for any words, by --system {" or ".join(made)} with --clip FILE'
+    f'{path} has a class head of its own, which no preset has names for: {advice}'
   )
 
 

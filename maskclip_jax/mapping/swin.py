@@ -122,6 +122,17 @@ HUGGING_FACE = (
   *(Ignore(f'swin.layernorm.{name}', _UNUSED_NORM) for name in ('weight', 'bias')),
 )
 
+# transformers' `MaskFormerSwinBackbone`.
+HUGGING_FACE_MASKFORMER = (
+  *prefixed(_HUGGING_FACE, 'model.'),
+  *(
+    rule
+    for stage in range(4)
+    for rule in norm(f'hidden_states_norms.{stage}', f'norm{stage + 2}')
+  ),
+  *(Ignore(f'model.layernorm.{name}', _UNUSED_NORM) for name in ('weight', 'bias')),
+)
+
 # `SwinForImageClassification`.
 HUGGING_FACE_CLASSIFIER = (
   *prefixed(_HUGGING_FACE, 'swin.'),

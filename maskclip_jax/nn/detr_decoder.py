@@ -1,7 +1,7 @@
 """MaskFormer's transformer: queries read the coarsest features [ovseg 1.5].
 
-DETR's decoder (Carion et al., ECCV 2020) without an encoder. Each query ends as a mask
-and as a vector to compare with words; there are no classes in the weights.
+DETR's decoder (Carion et al., ECCV 2020) without an encoder. Each query ends as a mask,
+and as a vector to compare with words or as the logits of a class head.
 """
 
 import functools
@@ -85,7 +85,8 @@ class DETRDecoder(nnx.Module):
 
   Args:
     in_channels: channels of res5.
-    embed_dim: width of the vectors that words are compared with.
+    embed_dim: width of the vectors that words are compared with; None for a class head.
+    num_classes: classes of that head, which has one column more for 'no object'.
     width: channels of the queries.
     mask_dim: channels of the mask features.
     heads: attention heads.
@@ -101,8 +102,9 @@ class DETRDecoder(nnx.Module):
   def __init__(
     self,
     in_channels: int,
-    embed_dim: int,
+    embed_dim: int | None,
     *,
+    num_classes: int | None = None,
     width: int = 256,
     mask_dim: int = 256,
     heads: int = 8,
@@ -119,9 +121,13 @@ class DETRDecoder(nnx.Module):
     self.decoder = Decoder(layers, width, heads, ffn, **common)
     self.query_embed = nnx.Embed(queries, width, embedding_init=_normal, rngs=rngs)
     self.mask_embed = MaskMLP(width, mask_dim, **common)
-    self.class_embed = MaskMLP(
-      width, embed_dim, hidden=class_hidden, layers=2, **common
-    )
+    self.closed = embed_dim is None
+    if self.closed:
+      self.class_embed = linear(width, num_classes + 1, **common)
+    else:
+      self.class_embed = MaskMLP(
+        width, embed_dim, hidden=class_hidden, layers=2, **common
+      )
     self.remat = remat
     self.dtype = dtype
 
@@ -135,7 +141,10 @@ class DETRDecoder(nnx.Module):
       self.mask_embed(x).astype(jnp.float32),
       mask_features.astype(jnp.float32),
     )
-    return LayerPrediction(None, masks, self.class_embed(x).astype(jnp.float32))
+    classes = self.class_embed(x).astype(jnp.float32)
+    if self.closed:
+      return LayerPrediction(classes, masks)
+    return LayerPrediction(None, masks, classes)
 
   def __call__(
     self,

@@ -1,5 +1,6 @@
 """Mask2Formers of transformers, and of detectron2 with a Swin, to bundles and back."""
 
+import dataclasses
 import json
 
 import golden
@@ -21,13 +22,12 @@ from maskclip_jax.checkpoints.labels import closed_vocabulary
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping import rules
 from maskclip_jax.nn.swin import SwinConfig
-from maskclip_jax.systems.mask2former import checkpoint
-from maskclip_jax.systems.mask2former import hugging_face as table
+from maskclip_jax.systems.mask2former.hugging_face import BESIDE
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.system import Label, find_system
 from maskclip_jax.text.vocabulary import Vocabulary
 
-SWIN, RESNET = 'mask2former_swin', 'mask2former_resnet'
+SWIN, RESNET, FORMER = 'mask2former_swin', 'mask2former_resnet', 'maskformer_swin'
 # Float32 against the library's float64, relative to the largest value.
 TOLERANCE = 1e-5
 PUBLISHED = [name for name in zoo.presets() if name.endswith('_coco_panoptic')]
@@ -64,11 +64,20 @@ def test_a_folder_of_transformers_computes_what_the_library_does(converted):
   check_outputs(SWIN, converted.directory)
 
 
-@pytest.mark.slow
-def test_a_residual_network_does_too(tmp_path):
-  hugging_face.write(tmp_path / 'saved', RESNET)
-  convert_checkpoint(tmp_path / 'saved', tmp_path / 'bundle')
-  check_outputs(RESNET, tmp_path / 'bundle')
+@pytest.mark.parametrize('name', [pytest.param(RESNET, marks=pytest.mark.slow), FORMER])
+def test_other_networks_do_too(tmp_path, name):
+  hugging_face.write(tmp_path / 'saved', name)
+  done = convert_checkpoint(tmp_path / 'saved', tmp_path / 'bundle')
+  assert done.system == name.split('_')[0]
+  check_outputs(name, tmp_path / 'bundle')
+  # Both layouts, and back.
+  official, again = tmp_path / 'official.safetensors', tmp_path / 'again'
+  export_official(done.directory, official)
+  _, preset = restore.open_bundle(done.directory)
+  convert_checkpoint(official, again, preset=preset)
+  flat = bundle.load(again).parameters
+  for path, array in bundle.load(done.directory).parameters.items():
+    np.testing.assert_array_equal(flat[path], array)
 
 
 def test_classes_are_called_as_the_config_says(converted):
@@ -174,7 +183,7 @@ def test_configs_of_other_networks_are_refused(tmp_path, words):
 def test_pixels_are_normalised_as_the_processor_says(tmp_path):
   values = {'image_mean': [0.5, 0.25, 0.5], 'image_std': [0.5] * 3, 'size': 300}
   file = hugging_face.write(tmp_path / 'saved', SWIN, preprocessor=values)
-  told = table.beside(file / 'model.safetensors', 'hugging_face')
+  told = BESIDE.beside(file / 'model.safetensors', 'hugging_face')
   assert told == {
     'pixel_mean': pytest.approx((127.5, 63.75, 127.5)),
     'pixel_std': pytest.approx((127.5,) * 3),
@@ -187,7 +196,7 @@ def test_pixels_are_normalised_as_the_processor_says(tmp_path):
     ({'do_rescale': False, 'image_mean': 2, 'image_std': 3}, (2.0,) * 3, (3.0,) * 3),
   ):
     path.write_text(json.dumps(changes))
-    told = table.beside(file / 'model.safetensors', 'hugging_face')
+    told = BESIDE.beside(file / 'model.safetensors', 'hugging_face')
     usual = Mask2FormerConfig()
     assert told['pixel_mean'] == pytest.approx(mean or usual.pixel_mean)
     assert told['pixel_std'] == pytest.approx(std or usual.pixel_std)
@@ -213,17 +222,17 @@ def test_photos_are_resized_as_the_processor_says(tmp_path, size, edges, note):
   assert ('photos:' in str(done)) == bool(note)
 
 
-def chosen(layout: str, config: Mask2FormerConfig, tmp_path, expected=None):
+def chosen(layout: str, config, tmp_path, system='mask2former', expected=None):
   """Name and preset of a file of such a network, by shapes that take no memory."""
-  expected = expected or params.flatten(params.abstract_model('mask2former', config))
-  form = checkpoint.FORMAT
+  expected = expected or params.flatten(params.abstract_model(system, config))
+  form = find_system(system).format
   shapes = rules.official_shapes(form.write(config, layout, 1), expected)
   number = np.zeros((), np.float32)
   arrays = {key: np.broadcast_to(number, shape) for key, shape in shapes.items()}
-  assert detect.detect(arrays, 'x') == ('mask2former', layout)
+  assert detect.detect(arrays, 'x') == (system, layout)
   read = form.read(layout, frozenset(arrays))
-  main = detect.Checkpoint(tmp_path / 'x', arrays, 'mask2former', layout, read)
-  return choose_preset(Sources.of(main, None, find_system('mask2former')), None)
+  main = detect.Checkpoint(tmp_path / 'x', arrays, system, layout, read)
+  return choose_preset(Sources.of(main, None, find_system(system)), None)
 
 
 @pytest.mark.parametrize('layout', ['detectron2', 'hugging_face'])
@@ -231,7 +240,8 @@ def chosen(layout: str, config: Mask2FormerConfig, tmp_path, expected=None):
 def test_published_sizes_are_recognised(tmp_path, name, layout):
   preset = zoo.find_preset(name)
   expected = inventory.parameters(name)
-  assert chosen(layout, preset.config, tmp_path, expected) == (name, preset)
+  found = chosen(layout, preset.config, tmp_path, preset.system, expected)
+  assert found == (name, preset)
 
 
 def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
@@ -241,5 +251,9 @@ def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
   assert name.startswith('mask2former of its own sizes, otherwise mask2former_swin_t')
   with pytest.raises(ValueError, match='class head of its own'):
     chosen('detectron2', Mask2FormerConfig(151), tmp_path)
+  former = zoo.find_preset('maskformer_tiny').config
+  former = dataclasses.replace(former, num_classes=7)
+  with pytest.raises(ValueError, match=r'put the config\.json beside it'):
+    chosen('detectron2', former, tmp_path, 'maskformer')
   name, preset = chosen('detectron2', Mask2FormerConfig(1, SwinConfig()), tmp_path)
   assert (preset.vocabulary, preset.labels) == ('object', None)

@@ -182,8 +182,8 @@ FORMAT = Format(
   write=_written,
   licence='CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
   wrapper='model',
-  beside=hugging_face.beside,
-  preset_beside=hugging_face.preset_beside,
+  beside=hugging_face.BESIDE.beside,
+  preset_beside=hugging_face.BESIDE.preset_beside,
   vocabularies={
     19: 'cityscapes-19',
     65: 'mapillary-65',

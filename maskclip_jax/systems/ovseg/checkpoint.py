@@ -44,14 +44,15 @@ def _decoder_layer(official: str, ours: str) -> Rules:
   )
 
 
-PREDICTOR = (
+# The decoder without a head for classes.
+QUERIES = (
   *_decoder_layer('transformer.decoder.layers.{i}', 'decoder/layers/{i}'),
   *norm('transformer.decoder.norm', 'decoder/norm'),
   Rule('query_embed.weight', 'query_embed/embedding'),
   *conv('input_proj', 'input_proj'),
   *dense('mask_embed.layers.{i}', 'mask_embed/layers/{i}'),
-  *dense('class_embed.layers.{i}', 'class_embed/layers/{i}'),
 )
+PREDICTOR = (*QUERIES, *dense('class_embed.layers.{i}', 'class_embed/layers/{i}'))
 
 NETWORK = (
   *prefixed((*swin.DETECTRON2, *resnet.DETECTRON2), 'backbone.', 'proposals/backbone/'),
@@ -88,7 +89,7 @@ _HEAD_WIDTH = 32
 
 def _deeplab(config: DeepLabConfig | None, found: KnownSizes) -> DeepLabConfig | None:
   """A residual network of the sizes found; None if there is none."""
-  if found.size('stem/conv3/kernel', -1) is None:
+  if found.size('stem/conv1/kernel', -1) is None:
     return None
   blocks = found.layers('res4/{i}/conv1/kernel')
   return resized(
@@ -96,10 +97,11 @@ def _deeplab(config: DeepLabConfig | None, found: KnownSizes) -> DeepLabConfig |
     depth=next((d for d, n in BLOCKS.items() if n[2] == blocks), None),
     stem=found.size('stem/conv1/kernel', -1),
     width=found.size('res2/0/conv3/kernel', -1),
+    deeplab=found.size('stem/conv3/kernel', -1) is not None,
   )
 
 
-def _proposals(config: MaskFormerConfig, found: KnownSizes) -> MaskFormerConfig:
+def sized_proposals(config: MaskFormerConfig, found: KnownSizes) -> MaskFormerConfig:
   """A proposal network of the sizes found."""
   backbone = found.below('backbone')
   hidden = found.size('predictor/query_embed/embedding', 1)
@@ -124,7 +126,7 @@ def _proposals(config: MaskFormerConfig, found: KnownSizes) -> MaskFormerConfig:
 def sized(config: OVSegConfig, found: KnownSizes) -> OVSegConfig:
   """An OVSeg of the sizes found."""
   return OVSegConfig(
-    proposals=_proposals(config.proposals, found.below('proposals')),
+    proposals=sized_proposals(config.proposals, found.below('proposals')),
     clip=clip.sized(config.clip, found.below('clip')),
   )
 
@@ -136,6 +138,7 @@ FORMAT = Format(
   write=lambda config, layout, classes: written(config, classes),
   licence='CC BY-NC 4.0 (the authors of OVSeg)',
   may_replace=('clip/',),
+  includes=('maskformer',),
   classes=CLASSES,
   wrapper='model',
 )

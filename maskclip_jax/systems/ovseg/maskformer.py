@@ -1,4 +1,4 @@
-"""OVSeg's proposals: a MaskFormer whose queries end as vectors, not as classes.
+"""MaskFormer: as OVSeg's proposals, whose queries end as vectors, or with a class head.
 
 Cheng et al., "Per-Pixel Classification is Not All You Need", NeurIPS 2021, as modified
 by OVSeg [ovseg 1].
@@ -22,17 +22,19 @@ from maskclip_jax.nn.swin import Swin, SwinConfig
 
 @dataclasses.dataclass(frozen=True)
 class DeepLabConfig:
-  """Sizes of DeepLab's residual network [ovseg 1.3].
+  """Sizes of a residual network, by default DeepLab's [ovseg 1.3].
 
   Attributes:
     depth: 26, 50 or 101.
     stem: channels of the first convolution.
     width: channels of res2; later stages double them.
+    deeplab: with DeepLab's stem and its far-reaching last stage.
   """
 
   depth: int = 101
   stem: int = 64
   width: int = 256
+  deeplab: bool = True
 
   def __post_init__(self):
     plain.at_least(self, 1, 'stem', 'width')
@@ -98,7 +100,8 @@ class MaskFormer(nnx.Module):
 
   Args:
     config: sizes.
-    embed_dim: width of the vectors that words are compared with.
+    embed_dim: width of the vectors that words are compared with; None for a class head.
+    num_classes: classes of that head, not counting 'no object'.
     dtype: compute type of the backbone and of the decoder's linear layers.
     pixel_dtype: compute type of the feature pyramid, float32 in the published models.
     rngs: seeds of the initialisation.
@@ -107,8 +110,9 @@ class MaskFormer(nnx.Module):
   def __init__(
     self,
     config: MaskFormerConfig,
-    embed_dim: int,
+    embed_dim: int | None,
     *,
+    num_classes: int | None = None,
     dtype=jnp.float32,
     pixel_dtype=jnp.float32,
     rngs: nnx.Rngs,
@@ -117,8 +121,7 @@ class MaskFormer(nnx.Module):
     if config.swin is not None:
       self.backbone = Swin(config.swin, **common)
     else:
-      sizes = dataclasses.asdict(config.deeplab)
-      self.backbone = ResNet(**sizes, deeplab=True, **common)
+      self.backbone = ResNet(**dataclasses.asdict(config.deeplab), **common)
     self.pixel_decoder = FPN(
       config.channels,
       width=config.hidden,
@@ -129,6 +132,7 @@ class MaskFormer(nnx.Module):
     self.predictor = DETRDecoder(
       config.channels['res5'],
       embed_dim,
+      num_classes=num_classes,
       width=config.hidden,
       mask_dim=config.mask_dim,
       heads=config.heads,
