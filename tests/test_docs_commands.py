@@ -46,8 +46,9 @@ MISSING = {
   ('words', 'ade150'): 'ade20k_150',
   ('words', 'WORDS/ade.json'): 'WORDS/ade.json',
 }
-if importlib.util.find_spec('tensorflow') is None:
-  MISSING['export', 'savedmodel'] = 'TensorFlow'
+for package, kind in (('tensorflow', 'savedmodel'), ('onnxruntime', 'onnx')):
+  if importlib.util.find_spec(package) is None:
+    MISSING['export', kind] = 'pip install'
 # Draws thousands of scenes: tests/miniature builds a few.
 LONG = [['data', 'build', 'miniature'], ['data', 'check', 'miniature']]
 # Datasets of few photos have another count than the published ones.
@@ -180,8 +181,10 @@ def check(words: list[str]) -> None:
       assert name != '.' or not extra or extra in extras['optional-dependencies']
     return
   script = words[1] if words[0] == 'python' else words[0]
-  if script == 'ARTEFACT/run_artefact.py':
-    subprocess.run([sys.executable, *words[1:]], check=True)
+  folder, _, name = script.rpartition('/')
+  if name == 'run_artefact.py':
+    if ('export', folder.lower()) not in MISSING:
+      subprocess.run([sys.executable, *words[1:]], check=True)
     return
   assert pathlib.Path(script).is_file(), words
   assert script.startswith(('launch/', 'benchmarks/', 'docs/')), words

@@ -62,6 +62,15 @@ def _log1p(graph: Graph, equation, x: str) -> str:
   return graph.op('Where', same, x, whole)
 
 
+def _expm1(graph: Graph, equation, x: str) -> str:
+  """exp(x) - 1, near zero as 2 t / (1 - t) of t = tanh(x / 2), which loses nothing."""
+  one, two = _number(equation, 1), _number(equation, 2)
+  t = graph.op('Tanh', graph.op('Div', x, two))
+  near = graph.op('Div', graph.op('Mul', two, t), graph.op('Sub', one, t))
+  far = graph.op('Sub', graph.op('Exp', x), one)
+  return graph.op('Where', graph.op('Less', graph.op('Abs', x), one), near, far)
+
+
 def _is_finite(graph: Graph, equation, x: str) -> str:
   odd = graph.op('Or', graph.op('IsNaN', x), graph.op('IsInf', x))
   return graph.op('Not', odd)
@@ -72,10 +81,6 @@ def _select(graph: Graph, equation, which: str, *cases: str) -> str:
     raise ValueError('a choice between other than two arrays has no operator of ONNX')
   other, chosen = cases
   return graph.where(which, chosen, other, equation.outvars[0].aval.dtype)
-
-
-def _clamp(graph: Graph, equation, low: str, x: str, high: str) -> str:
-  return graph.op('Min', graph.op('Max', x, low), high)
 
 
 def _convert(graph: Graph, equation, x: str) -> str:
@@ -93,7 +98,6 @@ RULES: dict[str, Rule] = {
   'add': _operator('Add'),
   'and': _of_bits('And', 'BitwiseAnd'),
   'ceil': _operator('Ceil'),
-  'clamp': _clamp,
   'convert_element_type': _convert,
   'copy': _same,
   'cos': _operator('Cos'),
@@ -102,6 +106,7 @@ RULES: dict[str, Rule] = {
   'erf': _operator('Erf'),
   'erfc': _erfc,
   'exp': _operator('Exp'),
+  'expm1': _expm1,
   'floor': _operator('Floor'),
   'ge': _operator('GreaterOrEqual'),
   'gt': _operator('Greater'),
@@ -122,7 +127,6 @@ RULES: dict[str, Rule] = {
   'or': _of_bits('Or', 'BitwiseOr'),
   'pow': _operator('Pow'),
   'rem': _operator('Mod', fmod=1),
-  'round': _operator('Round'),
   'rsqrt': _rsqrt,
   'select_n': _select,
   'sign': _operator('Sign'),

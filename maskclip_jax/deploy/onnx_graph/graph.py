@@ -7,8 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper
-from onnx import numpy_helper as arrays_of_onnx
+from onnx import (
+  GraphProto,
+  NodeProto,
+  TensorProto,
+  ValueInfoProto,
+  helper,
+  numpy_helper,
+)
 
 # The name of a value, or an array that becomes a constant.
 Value = str | np.ndarray
@@ -41,10 +47,9 @@ class Graph:
 
   def constant(self, array: np.ndarray) -> str:
     """The name of an array; equal small ones share it."""
-    array = np.ascontiguousarray(array).reshape(np.shape(array))
-    key = array.dtype.str, array.shape, array.tobytes()
-    if array.nbytes > _COMPARED_BYTES:
-      key = object()
+    array = np.asarray(array, order='C')
+    small = array.nbytes <= _COMPARED_BYTES
+    key = (array.dtype.str, array.shape, array.tobytes()) if small else object()
     if key not in self._names_of:
       self._names_of[key] = self.name('constant')
       self.constants[self._names_of[key]] = array
@@ -172,9 +177,9 @@ def info(name: str, dtype: Any, shape: Sequence[int | str]) -> ValueInfoProto:
   return helper.make_tensor_value_info(name, element_type(dtype), shape)
 
 
-def initializer(name: str, array: np.ndarray):
+def initializer(name: str, array: np.ndarray) -> TensorProto:
   """A constant of the model."""
-  return arrays_of_onnx.from_array(array, name)
+  return numpy_helper.from_array(array, name)
 
 
 def _needed(jaxpr: Jaxpr) -> list[Any]:

@@ -258,5 +258,4 @@ RULES: dict[str, Rule] = {
   'scatter': _scatter('none'),
   'scatter-add': _scatter('add'),
   'scatter-max': _scatter('max'),
-  'scatter-min': _scatter('min'),
 }
