@@ -40,26 +40,45 @@ def encode_prompts(
 ) -> Float[np.ndarray, 'n d']:
   """Vectors of prompts, as many at a time as one compiled program takes.
 
+  Prompts go in the order of their lengths, so that a few long ones do not make all the
+  others as long: each call is cut to the shortest of `tokenizer.contexts` that holds
+  its prompts, and no more programs than contexts are ever compiled. What a prompt is
+  padded to moves its vector by rounding alone.
+
   Args:
     prompts: any number of them.
     tower: token ids to vectors, not normalised; called with equally many rows each
-      time, cut to the shortest of `tokenizer.contexts` that holds all prompts.
+      time.
     longest: most tokens that the tower reads.
     truncate: cut a prompt that is longer, instead of raising.
     pieces: the tokenizer, where it is not CLIP's.
 
+  Returns:
+    One vector a prompt, in the order of the prompts.
+
   Raises:
-    ValueError: a prompt is longer, and is not to be cut.
+    ValueError: no prompts; or one that is longer and is not to be cut.
   """
-  if pieces is not None:
-    tokens = pieces(prompts, truncate=truncate)
+  if not prompts:
+    raise ValueError('there is no text to encode')
+  if pieces is None:
+    tokens = tokenizer.tokenize(prompts, longest, truncate=truncate)
+    lengths, contexts = tokenizer.lengths(tokens), tokenizer.contexts(longest)
   else:
-    lengths = tokenizer.contexts(longest)
-    tokens = tokenizer.tokenize(prompts, lengths, truncate=truncate)
-  tokens = np.pad(tokens, ((0, -len(tokens) % _PROMPTS), (0, 0)), mode='edge')
+    # Nothing is known of its padding.
+    tokens = pieces(prompts, truncate=truncate)
+    lengths, contexts = np.full(len(tokens), tokens.shape[1]), tokens.shape[1:]
+  order = np.argsort(-lengths, kind='stable')
+  calls = np.pad(order, (0, -len(order) % _PROMPTS), mode='edge').reshape(-1, _PROMPTS)
   # All calls are sent off before the first result is waited for.
-  vectors = [tower(tokens[i : i + _PROMPTS]) for i in range(0, len(tokens), _PROMPTS)]
-  return np.concatenate([np.asarray(v) for v in vectors])[: len(prompts)]
+  vectors = [
+    tower(tokens[call, : next(c for c in contexts if c >= lengths[call].max())])
+    for call in calls
+  ]
+  ordered = np.concatenate([np.asarray(v) for v in vectors])[: len(prompts)]
+  restored = np.empty_like(ordered)
+  restored[order] = ordered
+  return restored
 
 
 def class_vectors(

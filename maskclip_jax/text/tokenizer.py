@@ -80,6 +80,11 @@ def tokenize(
   return tokens
 
 
+def lengths(tokens: Int[np.ndarray, 'n t']) -> Int[np.ndarray, ' n']:
+  """Tokens of each row up to its end token, which has the largest id."""
+  return tokens.argmax(-1) + 1
+
+
 def contexts(longest: int) -> tuple[int, ...]:
   """The lengths of `CONTEXTS` for a text tower that reads at most `longest` tokens."""
   return (*(length for length in CONTEXTS if length < longest), longest)

@@ -14,6 +14,8 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import CLIP, CLIP_SIZES
 from maskclip_jax.systems.clip.checkpoint import OPENAI
+from maskclip_jax.text import tokenizer
+from maskclip_jax.text.bank import encode_prompts
 
 
 def load(size: str, weights) -> CLIP:
@@ -60,6 +62,16 @@ def test_a_shorter_context_gives_the_same_vectors(clip):
   np.testing.assert_allclose(
     clip.text(tokens[:, :length]), clip.text(tokens), atol=1e-5
   )
+
+
+def test_prompts_of_all_lengths_are_encoded_as_at_full_length(clip):
+  prompts = ['a cat', 'a ' * 40, 'a red dog'] * 6 + ['a green parrot ' * 6]
+  programs = jax.jit(clip.text)
+  vectors = encode_prompts(prompts, programs, 77)
+  whole = clip.text(tokenizer.tokenize(prompts, 77))
+  # Only the order of sums inside the matrix products may differ.
+  np.testing.assert_allclose(vectors, whole, atol=2e-6)
+  assert programs._cache_size() <= 3
 
 
 def test_compute_in_bfloat16(clip):

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
+from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
 from maskclip_jax.text.vocabulary import Vocabulary
 
@@ -213,3 +214,24 @@ def test_prompts_run_one_program_whatever_their_number():
   assert encode_prompts(['cat ' * 100], tower, 32).shape == (1, 4)
   with pytest.raises(ValueError, match='has 102 tokens, and the text tower reads 32'):
     encode_prompts(['cat ' * 100], tower, 32, truncate=False)
+
+
+def test_long_prompts_make_no_others_long():
+  shapes = []
+
+  def tower(tokens):
+    shapes.append(tokens.shape)
+    return tokens[:, 1:2].astype(np.float32)
+
+  # Of 16, 32 and 77 tokens: two, three and forty.
+  prompts = ['a cat'] * 20 + ['b ' * 60, 'c ' * 20] + ['d dog'] * 20
+  prompts += ['e ' * 20, 'f ' * 60, 'g ' * 20]
+  vectors = encode_prompts(prompts, tower, 77)
+  assert shapes == [(16, 77), (16, 16), (16, 16)]
+  first = [tokenizer.encode(prompt)[0] for prompt in prompts]
+  np.testing.assert_array_equal(vectors[:, 0], first)
+
+
+def test_no_prompt_is_told():
+  with pytest.raises(ValueError, match='there is no text to encode'):
+    encode_prompts([], lambda tokens: tokens, 77)
