@@ -9,7 +9,7 @@ none of this package's types.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax import jax_settings, postprocess
 from maskclip_jax.checkpoints import params
+from maskclip_jax.ops import fused_attention
 from maskclip_jax.ops.deformable import portable
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.postprocess.class_scores import ClassScores
@@ -77,9 +78,15 @@ class Program:
     return lambda inputs: self.function(self.weights, inputs)
 
 
-def lowering(platforms: Sequence[str]) -> contextlib.AbstractContextManager:
-  """Within it, programs are traced so that they lower for all of these platforms."""
-  return portable() if len(platforms) > 1 else contextlib.nullcontext()
+@contextlib.contextmanager
+def lowering(platforms: Sequence[str]) -> Iterator[None]:
+  """Within it, programs are traced so that they lower for all of these platforms.
+
+  Kernels of the GPU that is here are not in them.
+  """
+  sampling = portable() if len(platforms) > 1 else contextlib.nullcontext()
+  with fused_attention.never(), sampling:
+    yield
 
 
 def words_of(bank: TextBank) -> dict[str, np.ndarray]:

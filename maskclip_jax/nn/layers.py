@@ -24,13 +24,16 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from maskclip_jax.ops import fused_attention
+
+Dtype = Literal['float32', 'bfloat16']
 T = TypeVar('T')
 P = TypeVar('P')
 C = TypeVar('C')
@@ -210,6 +213,9 @@ def attend(
     adjust: changes the scores [*b, h, t, s] before they are masked.
     drop: leaves out some of the weights [*b, h, t, s], in training.
   """
+  plain = adjust is None and drop is None
+  if plain and fused_attention.applies(target_platform(), q, k, mask):
+    return fused_attention.attend(q, k, v, mask)
   scores = jnp.einsum('...thd,...shd->...hts', q, k, preferred_element_type=jnp.float32)
   if adjust is not None:
     scores = adjust(scores)

@@ -23,6 +23,7 @@ from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.examples import decode_ids
 from maskclip_jax.names import unknown
+from maskclip_jax.ops import fused_attention
 from maskclip_jax.systems.system import sampling_form
 from maskclip_jax.train.checkpoint import Checkpoints
 from maskclip_jax.train.config import TrainConfig
@@ -174,6 +175,7 @@ def _introduce(program: Program, say: Callable[[str], None]) -> None:
   say(f'{config.task} on {device.device_kind}, mesh {shape}')
   if form := sampling_form(config.chosen_preset.config, device.platform):
     say(f'deformable sampling by {form}')
+  say(f'attention by {fused_attention.form_for(device.platform, config.dtype)}')
   say(program.layout.table())
 
 
