@@ -48,20 +48,32 @@ def load(
   *,
   dtype: str = 'float32',
   cache_dir: str | os.PathLike | None = None,
+  float32_weights: bool = False,
+  pixel_dtype: str | None = None,
 ) -> 'Segmenter':
   """Loads a model.
 
   Args:
     model: a bundle's directory; or a name of `list_models()` that comes with the
       package or was converted into `cache_dir`/models.
-    dtype: compute type, 'float32' or 'bfloat16'.
+    dtype: compute type, 'float32' or 'bfloat16'; weights that are read in it alone are
+      kept in it.
     cache_dir: where text vectors are kept between runs; None keeps none.
+    float32_weights: keep all weights in float32, to train them further.
+    pixel_dtype: compute type of the pixel decoder, which is float32 by default whatever
+      `dtype` is, as in the published models.
 
   Raises:
     FileNotFoundError: no such bundle.
     ValueError: an unknown name, or a damaged bundle.
   """
-  return Segmenter.from_bundle(model, dtype, cache_dir)
+  return Segmenter.from_bundle(
+    model,
+    dtype,
+    cache_dir,
+    float32_weights=float32_weights,
+    pixel_dtype=pixel_dtype,
+  )
 
 
 class Segmenter:
@@ -127,10 +139,17 @@ class Segmenter:
     model: str | os.PathLike,
     dtype: str = 'float32',
     cache_dir: str | os.PathLike | None = None,
+    *,
+    float32_weights: bool = False,
+    pixel_dtype: str | None = None,
   ) -> 'Segmenter':
     """Loads a bundle; see `load`."""
     network, preset, opened = restore.load_model(
-      model, dtype=restore.as_dtype(dtype), cache_dir=cache_dir
+      model,
+      dtype=restore.as_dtype(dtype),
+      cache_dir=cache_dir,
+      narrow=not float32_weights,
+      pixel_dtype=pixel_dtype,
     )
     cache = None
     if cache_dir is not None and opened.text_fingerprint:
@@ -140,13 +159,25 @@ class Segmenter:
 
   @classmethod
   def from_preset(
-    cls, preset: str | Preset, *, seed: int = 0, dtype: str = 'float32'
+    cls,
+    preset: str | Preset,
+    *,
+    seed: int = 0,
+    dtype: str = 'float32',
+    float32_weights: bool = False,
+    pixel_dtype: str | None = None,
   ) -> 'Segmenter':
     """A model with random weights: for tests, and for trying the path out."""
     if isinstance(preset, str):
       preset = zoo.find_preset(preset)
+    if pixel_dtype is not None:
+      preset = preset.with_pixel_dtype(pixel_dtype)
     model = random_model(
-      preset.system, preset.config, seed=seed, dtype=restore.as_dtype(dtype)
+      preset.system,
+      preset.config,
+      seed=seed,
+      dtype=restore.as_dtype(dtype),
+      narrow=not float32_weights,
     )
     return cls(model, preset)
 

@@ -1,5 +1,6 @@
 """The small Mask2Former whose official outputs are recorded, and photos for it."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -36,9 +37,10 @@ def load(
 
 
 @functools.cache
-def model(dtype=jnp.float32) -> Mask2Former:
+def model(dtype=jnp.float32, pixel_dtype='float32') -> Mask2Former:
   """The recorded model."""
-  return load(CONFIG, golden.weights('mask2former'), dtype)
+  config = dataclasses.replace(CONFIG, pixel_dtype=pixel_dtype)
+  return load(config, golden.weights('mask2former'), dtype)
 
 
 @functools.cache

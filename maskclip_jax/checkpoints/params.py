@@ -20,6 +20,9 @@ from maskclip_jax.systems.system import build
 M = TypeVar('M', bound=nnx.Module)
 Leaf = Any
 
+# What products are taken with: layers that have one read all they have in `dtype`.
+_MULTIPLIED = ('kernel', 'embedding')
+
 
 def path_name(path: Iterable[str | int]) -> str:
   """A key path of a state as one string: ('blocks', 0, 'bias') -> 'blocks/0/bias'."""
@@ -90,6 +93,41 @@ def abstract_model(system: str, config: Any, *, dtype=jnp.float32) -> nnx.Module
   return abstract(lambda: build(system, config, dtype=dtype, rngs=rngs))
 
 
+def read_narrowly(model: nnx.Module, dtype) -> frozenset[str]:
+  """Paths of the weights that a model reads in a type alone.
+
+  They are the kernels, the embeddings and the biases beside them of layers whose
+  compute type it is; norms, positions, scales and what decides where to look are read
+  in float32.
+  """
+  paths = set()
+  for path, module in nnx.iter_modules(model):
+    held = vars(module)
+    if held.get('dtype') == dtype and not held.keys().isdisjoint(_MULTIPLIED):
+      names = [n for n in (*_MULTIPLIED, 'bias') if held.get(n) is not None]
+      paths |= {path_name((*path, name)) for name in names}
+  return frozenset(paths)
+
+
+def narrowed(model: M, dtype) -> M:
+  """An abstract module whose weights have the type that it reads them in.
+
+  The results are those of float32 weights, which are rounded on every call, while
+  memory and the bytes to read are halved. A model to be trained keeps float32.
+
+  Args:
+    model: from `abstract_model`.
+    dtype: its compute type.
+  """
+  graphdef, state = nnx.split(model)
+  shapes, narrow = flatten(state), read_narrowly(model, dtype)
+  typed = {
+    path: jax.ShapeDtypeStruct(leaf.shape, dtype if path in narrow else leaf.dtype)
+    for path, leaf in shapes.items()
+  }
+  return nnx.merge(graphdef, unflatten(typed, state))
+
+
 def load_into(
   model: M,
   flat: Mapping[str, np.ndarray | jax.Array],
@@ -102,7 +140,8 @@ def load_into(
 
   Args:
     model: the module to fill, best an `abstract` one; it is left as it is.
-    flat: path -> array; narrower floats are widened to the model's dtype.
+    flat: path -> array; narrower floats are widened to the model's dtype, and wider
+      ones are rounded where the model is `narrowed`.
     source: what to call `flat` in an error.
 
   Raises:
@@ -121,13 +160,20 @@ def load_into(
     if tuple(array.shape) != tuple(leaf.shape):
       got, expected = dims(tuple(array.shape)), dims(tuple(leaf.shape))
       problems['misshapen'].append(f'{path} is {got}, expected {expected}')
-    elif not np.can_cast(array.dtype, leaf.dtype, 'safe'):
+    elif not _fits(array.dtype, leaf.dtype):
       problems['of a wrong type'].append(f'{path} is {array.dtype}, not {leaf.dtype}')
     else:
       # Waiting for the copy frees the input before the next one is read.
       loaded[path] = jax.block_until_ready(jnp.asarray(array, leaf.dtype))
   problems.raise_if_any(source)
   return nnx.merge(graphdef, unflatten(loaded, state))
+
+
+def _fits(given: np.dtype, wanted: np.dtype) -> bool:
+  """Whether arrays of a type become parameters of another."""
+  if wanted == jnp.bfloat16:
+    return given in (jnp.bfloat16, jnp.float16, jnp.float32)
+  return np.can_cast(given, wanted, 'safe')
 
 
 def split(model: M) -> tuple[Callable[[Mapping[str, Leaf]], M], dict[str, Leaf]]:

@@ -43,7 +43,7 @@ def random_array(path: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 @jax_settings.own()
 def random_model(
-  system: str, config: Any, *, seed: int = 0, dtype=jnp.float32
+  system: str, config: Any, *, seed: int = 0, dtype=jnp.float32, narrow: bool = False
 ) -> nnx.Module:
   """A model of a system with random weights.
 
@@ -52,8 +52,11 @@ def random_model(
     config: that system's config.
     seed: the seed of the weights.
     dtype: compute type; parameters are float32.
+    narrow: parameters that are only read in `dtype` have it; not for training.
   """
   model = params.abstract_model(system, config, dtype=dtype)
+  if narrow:
+    model = params.narrowed(model, dtype)
   flat = {
     path: random_array(path, leaf.shape, seed)
     for path, leaf in params.flatten(model).items()

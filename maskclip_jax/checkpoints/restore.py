@@ -20,6 +20,8 @@ def load_model(
   *,
   dtype=jnp.float32,
   cache_dir: str | os.PathLike | None = None,
+  narrow: bool = False,
+  pixel_dtype: str | None = None,
 ) -> tuple[nnx.Module, Preset, bundle.Bundle]:
   """The network of a bundle, to be called, differentiated or trained.
 
@@ -31,6 +33,10 @@ def load_model(
     model: a bundle's directory, that of a training run, or a name of `list_models()`.
     dtype: compute type; parameters are float32.
     cache_dir: where models that were converted by name lie, below `models`.
+    narrow: parameters that are only read in `dtype` have it, see `params.narrowed`; not
+      for training.
+    pixel_dtype: compute type of the pixel decoder; that of the bundle's config, which
+      is float32 as published, by default.
 
   Returns:
     The NNX module; its preset, which is everything but the weights; and the bundle.
@@ -39,10 +45,14 @@ def load_model(
     FileNotFoundError, ValueError: see `find_bundle`, `bundle.load` and `read_preset`.
   """
   opened, preset = open_bundle(find_bundle(model, cache_dir))
+  if pixel_dtype is not None:
+    preset = preset.with_pixel_dtype(pixel_dtype)
   try:
     shapes = params.abstract_model(preset.system, preset.config, dtype=dtype)
   except ValueError as error:
     raise ValueError(f'{opened.directory / bundle.CONFIG}: {error}') from error
+  if narrow:
+    shapes = params.narrowed(shapes, dtype)
   network = params.load_into(shapes, opened.parameters, source=misfit(opened))
   return network, preset, opened
 

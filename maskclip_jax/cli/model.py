@@ -16,6 +16,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--quiet', action='store_true', help='print nothing but problems')
   parser.add_argument('--dtype', default='float32', help='float32 or bfloat16')
   parser.add_argument(
+    '--pixel_dtype',
+    help='of the pixel decoder: bfloat16 is half the bytes, and moves masks (float32, '
+    'as published)',
+  )
+  parser.add_argument(
     '--random_weights',
     type=int,
     metavar='SEED',
@@ -50,15 +55,14 @@ def load_segmenter(arguments: argparse.Namespace):
   """
   from maskclip_jax.segmenter import Segmenter, load
 
+  types = {'dtype': arguments.dtype, 'pixel_dtype': arguments.pixel_dtype}
   if arguments.random_weights is None:
-    return load(arguments.model, dtype=arguments.dtype, cache_dir=arguments.cache_dir)
+    return load(arguments.model, cache_dir=arguments.cache_dir, **types)
   note(
     f'{arguments.model} has RANDOM weights (seed {arguments.random_weights}): the '
     'result means nothing'
   )
-  return Segmenter.from_preset(
-    arguments.model, seed=arguments.random_weights, dtype=arguments.dtype
-  )
+  return Segmenter.from_preset(arguments.model, seed=arguments.random_weights, **types)
 
 
 def model_fingerprint(arguments: argparse.Namespace) -> str:

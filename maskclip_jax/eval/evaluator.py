@@ -176,6 +176,7 @@ class Evaluator:
       'protocol': self.name,
       'model': bundle.fingerprints(flat)[0],
       'system': self.segmenter.preset.system,
+      'network': dataclasses.asdict(self.segmenter.preset.config),
       'words': self.vocabulary.content_key(),
       'data': dict(data or {}),
       'tasks': list(self.tasks),

@@ -8,7 +8,7 @@ asks here; nothing else knows their names. `docs/adding_a_system.md` walks throu
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -16,6 +16,7 @@ from flax import nnx
 from maskclip_jax import names, plain, systems
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.sizes import KnownSizes
+from maskclip_jax.nn.layers import Dtype
 from maskclip_jax.ops.deformable import form_for
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
@@ -92,6 +93,20 @@ class Preset:
   labels: tuple[Label, ...] | None = None
   scores: Scores = dataclasses.field(default_factory=Scores)
   training: str | tuple[str, ...] | None = None
+
+  def with_pixel_dtype(self, dtype: str) -> 'Preset':
+    """Another preset, whose pixel decoder computes in a type.
+
+    Raises:
+      ValueError: an unknown type, or a network without pixel decoder.
+    """
+    types = get_args(Dtype)
+    if dtype not in types:
+      raise ValueError(f'pixel_dtype is {" or ".join(types)}, not {dtype!r}')
+    if not _has(self.config, 'pixel_dtype'):
+      raise ValueError(f'pixel_dtype: {self.system} has no pixel decoder')
+    config = _replaced(self.config, 'pixel_dtype', dtype)
+    return dataclasses.replace(self, config=config)
 
   def to_dict(self) -> dict[str, Any]:
     """As plain JSON values."""
@@ -227,25 +242,34 @@ def with_recomputation(config: Any, remat: bool) -> Any:
   Raises:
     ValueError: recomputation in a network that has none.
   """
-  changed = _recomputing(config, remat)
-  if remat and changed == _recomputing(config, False):
+  if remat and not _has(config, 'remat'):
     raise ValueError(
       f'config.remat is for proposal networks: {type(config).__name__} has none'
     )
-  return changed
+  return _replaced(config, 'remat', remat)
 
 
-def _recomputing(config: Any, remat: bool) -> Any:
-  fields = {
-    field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-  }
+def _fields(config: Any) -> dict[str, Any]:
+  return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+
+
+def _has(config: Any, name: str) -> bool:
+  """Whether a config, or one inside it, has a field of a name."""
+  fields = _fields(config)
+  inner = filter(dataclasses.is_dataclass, fields.values())
+  return name in fields or any(_has(one, name) for one in inner)
+
+
+def _replaced(config: Any, name: str, value: Any) -> Any:
+  """A config with another value of all fields of a name, in it and inside it."""
+  fields = _fields(config)
   changes = {
-    name: _recomputing(value, remat)
-    for name, value in fields.items()
-    if dataclasses.is_dataclass(value)
+    field: _replaced(inner, name, value)
+    for field, inner in fields.items()
+    if dataclasses.is_dataclass(inner)
   }
-  if 'remat' in fields:
-    changes['remat'] = remat
+  if name in fields:
+    changes[name] = value
   return dataclasses.replace(config, **changes)
 
 

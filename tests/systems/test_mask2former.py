@@ -35,9 +35,9 @@ TINY = Mask2FormerConfig(
 
 
 @functools.cache
-def forward(dtype=jnp.float32, aux=False):
+def forward(dtype=jnp.float32, aux=False, pixel_dtype='float32'):
   """The recorded model as one jitted function of the images."""
-  graphdef, state = nnx.split(mask2former_golden.model(dtype))
+  graphdef, state = nnx.split(mask2former_golden.model(dtype, pixel_dtype))
 
   @jax.jit
   def run(state, images):
@@ -160,14 +160,16 @@ def test_padding_to_the_batch_is_seen_by_the_smaller_photo():
 
 
 @pytest.mark.slow
-def test_bfloat16_stays_near_float32():
+@pytest.mark.parametrize('pixel_dtype', ['float32', 'bfloat16'])
+def test_bfloat16_stays_near_float32(pixel_dtype):
   images = mask2former_golden.images()
-  exact, rough = forward()[0](images), forward(jnp.bfloat16)[0](images)
+  exact = forward()[0](images)
+  rough = forward(jnp.bfloat16, pixel_dtype=pixel_dtype)[0](images)
   assert rough.mask_logits.dtype == rough.class_logits.dtype == jnp.float32
   for name in ('mask_logits', 'class_logits'):
     a, b = (np.asarray(getattr(x, name), np.float64) for x in (exact, rough))
     error = np.sqrt(np.mean((a - b) ** 2) / np.mean(a**2))
-    print(f'bfloat16 {name}: {error:.3f}')
+    print(f'bfloat16, pixel decoder {pixel_dtype}, {name}: {error:.3f}')
     assert 0 < error < 0.1, name
 
 

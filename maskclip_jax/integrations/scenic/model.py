@@ -27,12 +27,12 @@ class WordsModel(segmentation_model.SegmentationModel):
     """The network with the weights of `config.model`."""
     config = self.default_flax_model_config()
     config.update({name: self.config[name] for name in config if name in self.config})
+    kept = {'dtype': config.dtype, 'float32_weights': True}
     if config.random_weights is None:
-      segmenter = load(config.model, dtype=config.dtype)
+      segmenter = load(config.model, **kept)
     else:
-      segmenter = Segmenter.from_preset(
-        config.model, seed=config.random_weights, dtype=config.dtype
-      )
+      seed = config.random_weights
+      segmenter = Segmenter.from_preset(config.model, seed=seed, **kept)
     classes = len(segmenter.vocabulary(config.words))
     wanted = self.dataset_meta_data['num_classes']
     if classes != wanted:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax import plain
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
-from maskclip_jax.nn.layers import check_heads, inside
+from maskclip_jax.nn.layers import Dtype, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
@@ -54,6 +54,8 @@ class FCCLIPConfig:
       MAFT+; None for FC-CLIP's fixed words.
     transfer_heads: attention heads of that.
     remat: recompute blocks in the backward pass: less memory, a third more time.
+    pixel_dtype: compute type of the pixel decoder, which the published models keep in
+      float32 whatever the rest does; 'bfloat16' moves masks.
   """
 
   clip: ConvNeXtCLIPConfig = dataclasses.field(default_factory=ConvNeXtCLIPConfig)
@@ -67,6 +69,7 @@ class FCCLIPConfig:
   transfer: Form | None = None
   transfer_heads: int = 8
   remat: bool = False
+  pixel_dtype: Dtype = 'float32'
 
   def __post_init__(self):
     sizes = 'hidden', 'heads', 'encoder_ffn', 'decoder_ffn', 'queries', 'transfer_heads'
@@ -81,19 +84,10 @@ class FCCLIP(nnx.Module):
   Args:
     config: sizes.
     dtype: compute type of CLIP and of the masked decoder's linear layers.
-    pixel_dtype: compute type of the pixel decoder, which the published models keep in
-      float32 whatever the rest does.
     rngs: seeds of the initialisation.
   """
 
-  def __init__(
-    self,
-    config: FCCLIPConfig,
-    *,
-    dtype=jnp.float32,
-    pixel_dtype=jnp.float32,
-    rngs: nnx.Rngs,
-  ):
+  def __init__(self, config: FCCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     common = {'heads': config.heads, 'remat': config.remat, 'rngs': rngs}
     self.clip = ConvNeXtCLIP(config.clip, remat=config.remat, dtype=dtype, rngs=rngs)
     self.pixel_decoder = PixelDecoder(
@@ -102,7 +96,7 @@ class FCCLIP(nnx.Module):
       mask_dim=config.hidden,
       ffn=config.encoder_ffn,
       layers=config.encoder_layers,
-      dtype=pixel_dtype,
+      dtype=jnp.dtype(config.pixel_dtype),
       **common,
     )
     self.predictor = PooledDecoder(

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from maskclip_jax import plain
-from maskclip_jax.nn.layers import check_heads
+from maskclip_jax.nn.layers import Dtype, check_heads
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction, MaskedDecoder
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
@@ -43,6 +43,8 @@ class Mask2FormerConfig:
     remat: recompute blocks in the backward pass: less memory, a third more time.
     sampling: how the pixel decoder samples: 'auto' for what suits the platform, or a
       form of `ops.deformable.sample_pyramid`. The results are the same.
+    pixel_dtype: compute type of the pixel decoder, which the published models keep in
+      float32 whatever the rest does; 'bfloat16' moves masks.
     pixel_mean: RGB mean, 0..255.
     pixel_std: RGB standard deviation, 0..255.
   """
@@ -62,6 +64,7 @@ class Mask2FormerConfig:
   queries: int = 100
   remat: bool = False
   sampling: str = AUTO
+  pixel_dtype: Dtype = 'float32'
   pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
   pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -87,19 +90,10 @@ class Mask2Former(nnx.Module):
   Args:
     config: sizes.
     dtype: compute type of the backbone and of the masked decoder's linear layers.
-    pixel_dtype: compute type of the pixel decoder, which the published models keep in
-      float32 whatever the rest does.
     rngs: seeds of the initialisation.
   """
 
-  def __init__(
-    self,
-    config: Mask2FormerConfig,
-    *,
-    dtype=jnp.float32,
-    pixel_dtype=jnp.float32,
-    rngs: nnx.Rngs,
-  ):
+  def __init__(self, config: Mask2FormerConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     remat = config.remat
     common = {'remat': remat, 'dtype': dtype, 'rngs': rngs}
     if config.swin is not None:
@@ -117,7 +111,7 @@ class Mask2Former(nnx.Module):
       layers=config.encoder_layers,
       remat=remat,
       sampling=config.sampling,
-      dtype=pixel_dtype,
+      dtype=jnp.dtype(config.pixel_dtype),
       rngs=rngs,
     )
     self.predictor = MaskedDecoder(

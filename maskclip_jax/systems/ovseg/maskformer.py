@@ -14,7 +14,7 @@ from maskclip_jax import plain
 from maskclip_jax.nn.detr_decoder import DETRDecoder
 from maskclip_jax.nn.dropout import Drops
 from maskclip_jax.nn.fpn import FPN
-from maskclip_jax.nn.layers import ValidHW, check_heads
+from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads
 from maskclip_jax.nn.mask_decoder import LayerPrediction
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
@@ -60,6 +60,8 @@ class MaskFormerConfig:
     class_hidden: hidden width of the head that makes the vectors.
     queries: learned queries, one mask each.
     remat: recompute blocks in the backward pass: less memory, a third more time.
+    pixel_dtype: compute type of the feature pyramid, which the published models keep in
+      float32 whatever the rest does; 'bfloat16' moves masks.
     pixel_mean: RGB mean, 0..255.
     pixel_std: RGB standard deviation, 0..255.
 
@@ -77,6 +79,7 @@ class MaskFormerConfig:
   class_hidden: int = 1024
   queries: int = 100
   remat: bool = False
+  pixel_dtype: Dtype = 'float32'
   pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
   pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
@@ -103,7 +106,6 @@ class MaskFormer(nnx.Module):
     embed_dim: width of the vectors that words are compared with; None for a class head.
     num_classes: classes of that head, not counting 'no object'.
     dtype: compute type of the backbone and of the decoder's linear layers.
-    pixel_dtype: compute type of the feature pyramid, float32 in the published models.
     rngs: seeds of the initialisation.
   """
 
@@ -114,7 +116,6 @@ class MaskFormer(nnx.Module):
     *,
     num_classes: int | None = None,
     dtype=jnp.float32,
-    pixel_dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
     common = {'remat': config.remat, 'dtype': dtype, 'rngs': rngs}
@@ -126,7 +127,7 @@ class MaskFormer(nnx.Module):
       config.channels,
       width=config.hidden,
       mask_dim=config.mask_dim,
-      dtype=pixel_dtype,
+      dtype=jnp.dtype(config.pixel_dtype),
       rngs=rngs,
     )
     self.predictor = DETRDecoder(
