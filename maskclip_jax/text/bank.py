@@ -26,7 +26,7 @@ Encode = Callable[[list[str]], Float[np.ndarray, 'n d']]
 Tower = Callable[[Int[np.ndarray, 'n t']], ArrayLike]
 
 _FORMAT = 'text vectors 1'
-# Prompts that go through a text tower at a time: any vocabulary runs one program.
+# Prompts that go through a text tower at a time: any vocabulary runs the same programs.
 _PROMPTS = 16
 
 

@@ -10,7 +10,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images, TextBank
-from maskclip_jax.systems.system import all_systems
+from maskclip_jax.systems.system import all_systems, find_system
 
 HALF = jnp.bfloat16
 # What hands a weight on as it is.
@@ -66,10 +66,10 @@ def test_narrow_weights_are_read_in_the_compute_type_alone(name):
   config = getattr(preset.config, 'clip', preset.config)
   programs = {}
   if hasattr(config, 'context_length'):
-    tokens = jax.ShapeDtypeStruct((2, 16), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((2, config.context_length), jnp.int32)
     text = (lambda w, t: getattr(build(w), 'clip', build(w)).text(t)), (tokens,)
     programs['text'] = text
-  if preset.system in ('clip', 'convnext_clip'):
+  if not find_system(preset.system).segments:
     side = getattr(config, 'image_size', 64)
     pixels = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     programs['photo'] = (lambda w, p: build(w).visual(p)), (pixels,)

@@ -1,0 +1,55 @@
+"""`benchmarks/speed_card.py` on a tiny model: its rows, their order, its table."""
+
+import importlib
+import json
+import pathlib
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).parent.parent / 'benchmarks'
+
+
+@pytest.fixture(scope='module')
+def speed_card():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(BENCHMARKS))
+    patch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+    yield importlib.import_module('speed_card')
+  for name in ('speed_card', 'torch_peer', 'machine'):
+    sys.modules.pop(name, None)
+
+
+def test_the_most_telling_rows_come_first(speed_card):
+  rows = speed_card.cases(('float32', 'bfloat16'), (640, 1024), (1, 16), (20, 847))
+  found = [(row.dtype, row.canvas, row.batch, row.words) for row in rows]
+  assert found[:4] == [
+    ('bfloat16', 1024, 1, 20),
+    ('bfloat16', 1024, 16, 20),
+    ('bfloat16', 1024, 1, 847),
+    ('bfloat16', 640, 1, 20),
+  ]
+  assert len(set(found)) == len(found) == 2 * 2 * 2 + 1
+
+
+def test_time_that_is_over_leaves_rows_out(speed_card, capsys):
+  speed_card.main(['--no_peer', '--minutes', '0', '--batches', '1'])
+  text = capsys.readouterr().out
+  assert text.count('not measured, for lack of time: Case(') == 7
+  assert text.count('| type | canvas |') == 1
+
+
+@pytest.mark.slow
+def test_a_card_of_a_tiny_model(speed_card, tmp_path, capsys):
+  flags = '--model masqclip_tiny --dtypes float32 --canvases 64 --batches 2 --words 3,9'
+  path = tmp_path / 'new' / 'card.json'
+  speed_card.main([*flags.split(), '--repeats', '1', '--no_peer', f'--output={path}'])
+  content = json.loads(path.read_text())
+  few, more = content['rows']
+  assert few['network_photos_s'] == pytest.approx(2e3 / few['network_ms'], rel=0.05)
+  assert few['whole_ms'] > 0
+  # Words of one bucket share a program.
+  assert (few['programs'], more['programs']) == (1, 0)
+  table = [line for line in capsys.readouterr().out.splitlines() if line[0] == '|']
+  assert len({line.count('|') for line in table}) == 1
+  assert len(table) == 4
