@@ -143,10 +143,10 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   made = [
     s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
   ]
-  advice = 'put the config.json beside it that names its classes by id2label'
+  advice = 'put a config.json beside it whose id2label names its classes'
   if made:
-    advice = (
-      'take its proposals alone, for any words, by --system '
+    advice += (
+      ', or take its proposals alone, for any words, by --system '
       f'{" or ".join(made)} with --clip FILE'
     )
   raise ValueError(

@@ -78,12 +78,19 @@ class Described:
     return told | _statistics(_read(file), file)
 
   def preset_beside(self, path: pathlib.Path, layout: str) -> dict[str, Any]:
-    """What they tell of the rest of a preset; see `Format.preset_beside`."""
-    if layout != LAYOUT:
-      return {}
+    """What they tell of the rest of a preset; see `Format.preset_beside`.
+
+    The classes of a file of any layout may be named so, if the config is not that of
+    another model.
+    """
     file = path.with_name(_CONFIG)
-    names = _labels(_read(file).get('id2label'), file)
+    content = _read(file)
+    if layout != LAYOUT and content.get('model_type', self.kind) != self.kind:
+      return {}
+    names = _labels(content.get('id2label'), file)
     told = {} if names is None else {'labels': names}
+    if layout != LAYOUT:
+      return told
     return told | _photos(path.with_name(_PROCESSOR))
 
   def _check(self, content: Mapping[str, Any], file: pathlib.Path) -> None:
@@ -165,8 +172,11 @@ def _statistics(
     if content.get('do_normalize') is False:
       values = neutral
     values = values if isinstance(values, list) else [values] * 3
-    if len(values) != 3 or not all(_is_number(value) for value in values):
-      raise ValueError(f'{file}: {field} is {shown(values)}: expected three numbers')
+    least = 1e-6 if ours == 'pixel_std' else 0.0
+    if len(values) != 3 or not all(_is_number(x) and x >= least for x in values):
+      raise ValueError(
+        f'{file}: {field} is {shown(values)}: expected three numbers from {least:g}'
+      )
     values = tuple(value / scale for value in values)
     told[ours] = usual if np.allclose(values, usual, rtol=0, atol=0.1) else values
   return told
@@ -181,7 +191,7 @@ def _number(
 ) -> float:
   """A positive number."""
   value = content.get(field, default)
-  if not _is_number(value) or value <= 0:
+  if not _is_number(value) or value < 1e-6:
     raise ValueError(f'{file}: {field} is {shown(value)}: expected a positive number')
   return float(value)
 

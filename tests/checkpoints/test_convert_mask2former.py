@@ -135,6 +135,28 @@ def test_files_without_a_config_are_named_by_their_number_of_classes(tmp_path):
   assert restore.open_bundle(tmp_path / 'b')[1].vocabulary == 'ade20k-150'
 
 
+def test_a_detectron2_file_may_have_its_classes_named_beside_it(tmp_path):
+  folder = tmp_path / 'own'
+  folder.mkdir()
+  weights = dict(golden.weights('mask2former'))
+  head = 'sem_seg_head.predictor.class_embed.'
+  weights |= {
+    f'{head}weight': np.zeros((4, 64), np.float32),
+    f'{head}bias': np.zeros(4, np.float32),
+  }
+  write_tensors(folder / 'model.safetensors', weights)
+  refused('put a config.json beside it', folder, tmp_path / 'a')
+  names = {'0': 'bolt', '1': 'nut', '2': 'floor'}
+  file = folder / 'config.json'
+  file.write_text(json.dumps({'id2label': names, 'model_type': 'clip'}))
+  refused('put a config.json beside it', folder, tmp_path / 'a')
+  file.write_text(json.dumps({'id2label': names}))
+  convert_checkpoint(folder, tmp_path / 'b')
+  _, preset = restore.open_bundle(tmp_path / 'b')
+  assert [label.name for label in preset.labels] == list(names.values())
+  assert [label.thing for label in preset.labels] == [True, True, False]
+
+
 def test_both_layouts_come_back(folder, converted, tmp_path):
   """All tensors that are parameters, byte for byte; and the other layout's file makes
   the same bundle."""
@@ -200,7 +222,13 @@ def test_pixels_are_normalised_as_the_processor_says(tmp_path):
     usual = Mask2FormerConfig()
     assert told['pixel_mean'] == pytest.approx(mean or usual.pixel_mean)
     assert told['pixel_std'] == pytest.approx(std or usual.pixel_std)
-  for wrong in ({'image_mean': [1, 2]}, {'rescale_factor': 0}, {'size': 0}, []):
+  for wrong in (
+    {'image_mean': [1, 2]},
+    {'image_std': [0, 1, 1]},
+    {'rescale_factor': 1e-320},
+    {'size': 0},
+    [],
+  ):
     path.write_text(json.dumps(wrong))
     refused('preprocessor_config', file, tmp_path / 'b')
 
@@ -253,7 +281,7 @@ def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
     chosen('detectron2', Mask2FormerConfig(151), tmp_path)
   former = zoo.find_preset('maskformer_tiny').config
   former = dataclasses.replace(former, num_classes=7)
-  with pytest.raises(ValueError, match=r'put the config\.json beside it'):
+  with pytest.raises(ValueError, match=r'whose id2label names its classes$'):
     chosen('detectron2', former, tmp_path, 'maskformer')
   name, preset = chosen('detectron2', Mask2FormerConfig(1, SwinConfig()), tmp_path)
   assert (preset.vocabulary, preset.labels) == ('object', None)

@@ -36,8 +36,8 @@ class Toy(nnx.Module):
 
   def patches(self, images: Images) -> Float[Array, 'b n d']:
     """The vectors of CLIP's patches."""
-    visual, size = self.clip.visual, self.config.clip.image_size
-    pixels = regions.squash_photos(images, size, (0.0, 0.0, 0.0))
+    visual = self.clip.visual
+    pixels = regions.squash_photos(images, self.config.clip, (0.0, 0.0, 0.0))
     tokens = visual.transformer(visual.ln_pre(visual.embed(pixels)))
     return visual.project(tokens[:, 1:])
 
