@@ -124,7 +124,7 @@ class Task(abc.ABC):
     if head not in (None, 1, classes):
       raise ValueError(
         f'the model tells {head} classes and the training data has {classes}: set '
-        'config.model.num_classes'
+        f'--config.model.num_classes={classes}'
       )
     cls.exported(config)
 
