@@ -31,8 +31,8 @@ class StartFrom:
   """Where some of the starting values come from.
 
   Attributes:
-    source: a bundle, the workdir of a finished run, or a file of ImageNet weights for
-      the backbone.
+    source: a bundle, the workdir of a finished run, or ImageNet weights for the
+      backbone, a file or the folder of a repository.
     source_prefix: the part of it that is taken, 'proposals'; everything by default.
     target_prefix: the part of this model that it becomes, 'clip'; all of it by default.
       A helper is a part too: 'teacher'.

@@ -14,6 +14,9 @@ from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import resnet, rules, swin
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
+from maskclip_jax.train import config_files
+from maskclip_jax.train.config import StartFrom
+from maskclip_jax.train.starting import open_sources
 
 
 @pytest.fixture(scope='module')
@@ -155,3 +158,24 @@ def test_weights_that_saw_other_pixels_are_refused(
     read_backbone(tmp_path)
   assert str(tmp_path / file) in str(error.value)
   assert '\n' not in str(error.value)
+
+
+def test_training_starts_from_the_folder_of_a_repository(tmp_path, backbone):
+  table = rules.prefixed(resnet.TORCHVISION, ours='backbone/')
+  write_tensors(tmp_path / 'model.safetensors', rules.invert(backbone, table))
+  (tmp_path / 'config.json').write_text('{"architecture": "resnet50"}')
+  start = StartFrom(str(tmp_path), 'backbone', 'proposals/backbone')
+  (source,) = open_sources([start])
+  assert set(source) == {f'proposals/{path}' for path in backbone}
+
+
+def test_what_a_swin_classifier_lacks_is_drawn_in_the_config():
+  config = config_files.load('mask2former:backbone=swin_t', [])
+  assert config['preset'] == 'mask2former_swin_t_coco_panoptic'
+  (kept,) = config['start']['backbone']['keep_random']
+  paths = inventory.parameters(config['preset'])
+  drawn = {p for p in paths if re.fullmatch(kept, p)}
+  names = ('scale', 'bias')
+  assert drawn == {f'backbone/norm{n}/{name}' for n in (2, 3, 4, 5) for name in names}
+  with pytest.raises(ValueError, match='backbone must be one of r50, swin_t'):
+    config_files.load('mask2former:backbone=vgg', [])

@@ -180,6 +180,21 @@ def test_both_layouts_come_back(folder, converted, tmp_path):
     np.testing.assert_array_equal(flat[path], array)
 
 
+def test_its_masks_go_beside_a_clip_for_any_words(folder, tmp_path):
+  write_tensors(tmp_path / 'clip.safetensors', golden.weights('clip'))
+  done = convert_checkpoint(
+    folder, tmp_path / 'b', system='clip_baseline', clip=tmp_path / 'clip.safetensors'
+  )
+  assert 'took the proposal network out of model.safetensors' in str(done)
+  model, preset, _ = restore.load_model(tmp_path / 'b')
+  assert preset.config.proposals.swin == SwinConfig(16, (2,) * 4, (1, 2, 4, 8), 5)
+  assert (preset.vocabulary, preset.labels) == (None, None)
+  weights = hugging_face.weights(SWIN)
+  ours = params.flatten(model)['proposals/predictor/query_feat/embedding']
+  theirs = weights['model.transformer_module.queries_features.weight']
+  np.testing.assert_array_equal(ours, theirs)
+
+
 REFUSED = {
   'pre_norm = True is not supported': {'pre_norm': True},
   "activation_function = 'gelu' is not supported": {'activation_function': 'gelu'},

@@ -180,7 +180,8 @@ FORMAT = Format(
   },
   read=_read,
   write=_written,
-  licence='CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students)',
+  licence='CC BY-NC 4.0 (Mask2Former model zoo; MasQCLIP teacher and students); other '
+  'trainings have terms of their own',
   wrapper='model',
   beside=hugging_face.BESIDE.beside,
   preset_beside=hugging_face.BESIDE.preset_beside,

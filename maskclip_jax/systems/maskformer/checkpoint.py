@@ -129,7 +129,8 @@ FORMAT = Format(
   },
   read=_read,
   write=_written,
-  licence='CC BY-NC 4.0 (MaskFormer model zoo)',
+  licence='CC BY-NC 4.0 (MaskFormer model zoo); other trainings have terms of their '
+  'own',
   wrapper='model',
   beside=_BESIDE.beside,
   preset_beside=_BESIDE.preset_beside,
