@@ -60,6 +60,7 @@ SYSTEMS = {
   'ovseg_prompts': 'OVSeg, mask prompts only',
   'ovseg_pairs': 'OVSeg, its CLIP tuned',
   'ovseg': 'OVSeg, both',
+  'fcclip': 'FC-CLIP: masks and words on one convolutional CLIP',
 }
 PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer', 'ovseg_proposals')
 FOUND = 0.5

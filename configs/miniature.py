@@ -29,7 +29,9 @@ attention; `segclip`, SegCLIP, from captions and superpixels and no mask: for it
 world is built with `--superpixels 224,0.9,60`; `ovseg_proposals`, OVSeg's proposals
 from scratch, named by the words of a CLIP; `ovseg_pairs`, its CLIP tuned on regions and
 nouns that `mine` found with them; `ovseg_prompts`, mask prompts for a CLIP tuned or not
-(their `data_dir` is the folder of the pairs). `split=far` annotates fewer things: none
+(their `data_dir` is the folder of the pairs); `convnext`, a convolutional CLIP from
+scratch on the small pictures, `convnext_photos`, the same on whole scenes, and
+`fcclip`, FC-CLIP on it. `split=far` annotates fewer things: none
 of certain colours and of one pattern (`maskclip_jax/miniature/words.py`), so that what
 is not annotated looks different; scenes and CLIPs stay. `seed` is of all that is drawn;
 `scale` multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries
@@ -46,6 +48,7 @@ _STAGES = (
   *('masq', 'tune_all', 'rma'),
   'segclip',
   *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
+  *('convnext', 'convnext_photos', 'fcclip'),
 )
 _POINTS = {'points': 512}
 # What is annotated in the scenes.
@@ -316,6 +319,39 @@ def _ovseg_prompts():
     total_steps=600,
     optim=_cosine(0.02, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=None),
   )
+
+
+def _convnext():
+  # A convolution sees a thing alike wherever it is: one stage of small pictures, whose
+  # sides divide by 32.
+  return _contrastive(
+    1e-3,
+    preset='clip_convnext_miniature',
+    data=_pairs('miniature/close_captions', side=64, tokens=16),
+    total_steps=3_000,
+  )
+
+
+def _convnext_photos():
+  return _contrastive(
+    5e-4,
+    preset='clip_convnext_miniature',
+    start={'clip': {'hint': 'the CLIP of the stage convnext'}},
+    data=_pairs('miniature/captions', 'photos', side=128, tokens=32),
+    total_steps=1_500,
+  )
+
+
+def _fcclip():
+  return {
+    'task': 'fcclip',
+    'preset': 'fcclip_miniature',
+    'settings': {'criterion': {'sampling': _POINTS}},
+    'start': {'clip': {'target_prefix': 'clip', 'hint': 'the convolutional CLIP'}},
+    'data': _scenes(8, canvas=192),
+    'total_steps': 3_000,
+    'optim': _cosine(1e-3, clip_norm=0.1, decay_factors=common.UNDECAYED_OF_FCCLIP),
+  }
 
 
 def _for_trying_out(config):

@@ -12,6 +12,10 @@
 #                                              OVSeg in their place: proposals, pairs
 #                                              mined from the scenes' captions, prompts
 #                                              only, a tuned CLIP, and both
+#   launch/miniature.sh --systems fcclip [--out DIR ...]
+#                                              FC-CLIP in their place: a convolutional
+#                                              CLIP from captions, and masks and words
+#                                              on it
 #   launch/miniature.sh --split far [--clips DIR --data DIR ...]
 #                                              both papers' systems where things of some
 #                                              colours and a pattern are not annotated:
@@ -28,8 +32,8 @@ cd "$(dirname "$0")/.."
 . launch/commands.sh
 parse_flags '' 'seed scale teacher_steps out clips data until systems split' "$@"
 case ${flags[systems]:-both} in
-  both | segclip | ovseg) ;;
-  *) echo "$0: --systems is segclip or ovseg, not ${flags[systems]}" >&2; exit 2 ;;
+  both | segclip | ovseg | fcclip) ;;
+  *) echo "$0: --systems is segclip, ovseg or fcclip, not ${flags[systems]}" >&2; exit 2 ;;
 esac
 split=${flags[split]:-near}
 case $split in
@@ -113,6 +117,16 @@ if [ "${flags[systems]:-}" = segclip ]; then
 fi
 
 run python -m maskclip_jax data build miniature --data_dir "$data"
+
+if [ "${flags[systems]:-}" = fcclip ]; then
+  clip convnext
+  clip convnext_photos "--config.start.clip.source=$out/convnext"
+  trained fcclip fcclip "--config.start.clip.source=$clips/convnext_photos"
+  judged fcclip
+  tables
+  exit
+fi
+
 clip clip
 clip clip_anywhere "--config.start.clip.source=$out/clip"
 

@@ -106,11 +106,12 @@ def test_mistakes(script, arguments, message):
   assert message in done.stderr
 
 
-@pytest.mark.parametrize('more', [[], ['--systems', 'ovseg']])
+@pytest.mark.parametrize('more', [[], ['--systems', 'ovseg'], ['--systems', 'fcclip']])
 def test_the_miniature_makes_what_it_starts_from(more):
   """Every directory that a command reads was made by a command before it."""
   lines = dry('miniature.sh', '--out', 'OUT', '--seed', '3', *more)
-  assert any('ovseg' in line for line in lines) == bool(more)
+  for system in ('ovseg', 'fcclip'):
+    assert any(system in line for line in lines) == (system in more)
   made = set()
   for line in lines:
     words = shlex.split(line)
@@ -124,7 +125,8 @@ def test_the_miniature_makes_what_it_starts_from(more):
     if words[3] == 'train':
       assert 'seed=3' in line
   if more:
-    assert {'OUT/mined', 'OUT/ovseg'} <= made
+    assert f'OUT/{more[1]}' in made
+    assert ('OUT/mined' in made) == ('ovseg' in more)
     return
   assert len(made) > 12
   shorter = dry(

@@ -9,12 +9,25 @@ from maskclip_jax.mapping.rules import Rule, Rules, prefixed
 from maskclip_jax.mapping.transforms import LINEAR
 
 
-def _block(official: str, ours: str) -> Rules:
+def block(
+  official: str,
+  ours: str,
+  names: tuple[str, str, str] = ('conv_dw', 'mlp.fc1', 'mlp.fc2'),
+) -> Rules:
+  """A block.
+
+  Args:
+    official: its name there.
+    ours: its path here.
+    names: what the convolution and the two linear layers are called there; timm's names
+      by default.
+  """
+  depthwise, first, second = names
   return (
-    *conv(f'{official}.conv_dw', f'{ours}/conv_dw'),
+    *conv(f'{official}.{depthwise}', f'{ours}/conv_dw'),
     *norm(f'{official}.norm', f'{ours}/norm'),
-    *dense(f'{official}.mlp.fc1', f'{ours}/mlp/fc1'),
-    *dense(f'{official}.mlp.fc2', f'{ours}/mlp/fc2'),
+    *dense(f'{official}.{first}', f'{ours}/mlp/fc1'),
+    *dense(f'{official}.{second}', f'{ours}/mlp/fc2'),
     Rule(f'{official}.gamma', f'{ours}/gamma'),
   )
 
@@ -22,7 +35,7 @@ def _block(official: str, ours: str) -> Rules:
 def _stage(index: int) -> Rules:
   """The blocks of a stage and, but for the first, the step down to it."""
   official, level = f'stages.{index}', index + 2
-  blocks = _block(f'{official}.blocks.{{b}}', f'res{level}/{{b}}')
+  blocks = block(f'{official}.blocks.{{b}}', f'res{level}/{{b}}')
   if index == 0:
     return blocks
   return (

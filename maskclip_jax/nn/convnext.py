@@ -107,8 +107,8 @@ class ConvNeXtCLIPConfig:
 
 _BASE = {'depths': (3, 3, 27, 3), 'widths': (128, 256, 512, 1024), 'head': 'linear'}
 
-# open_clip's sizes, by its names, and a small one. Models that differ only in the size
-# of their training images share a row, which has the largest.
+# open_clip's sizes, by its names, and two small ones. Models that differ only in the
+# size of their training images share a row, which has the largest.
 CONVNEXT_CLIP_SIZES = {
   'convnext_base': ConvNeXtCLIPConfig(
     512, **_BASE, image_size=224, text_width=512, text_layers=12, text_heads=8
@@ -137,6 +137,18 @@ CONVNEXT_CLIP_SIZES = {
     text_width=64,
     text_layers=2,
     text_heads=2,
+  ),
+  # Trained on the generated world (`configs/miniature.py`).
+  'convnext_miniature': ConvNeXtCLIPConfig(
+    64,
+    (1, 2, 2, 1),
+    (32, 64, 96, 128),
+    'linear',
+    image_size=128,
+    text_width=64,
+    text_layers=3,
+    text_heads=2,
+    context_length=32,
   ),
 }
 

@@ -16,6 +16,7 @@ from maskclip_jax.checkpoints.detect import Checkpoint, detect
 from maskclip_jax.checkpoints.export_official import export_official
 from maskclip_jax.checkpoints.tensor_file import TensorFile, write_tensors
 from maskclip_jax.mapping.rules import official_shapes
+from maskclip_jax.systems.fcclip.adapter import MaskAdapterConfig
 from maskclip_jax.systems.fcclip.checkpoint import rules
 from maskclip_jax.systems.fcclip.model import FCCLIPConfig
 from maskclip_jax.systems.system import find_system
@@ -126,8 +127,32 @@ def test_maft_files_with_their_teacher(files, tmp_path):
   same_tensors(tmp_path / 'back.safetensors', tmp_path / 'student.safetensors')
 
 
+def test_an_adapter_goes_there_and_back(files, tmp_path):
+  """Its host beside it; sizes are the file's."""
+  state = dict(TensorFile(files['whole']).items())
+  config = dataclasses.replace(fcclip_golden.CONFIG, adapter=MaskAdapterConfig(24, 3))
+  model = params.flatten(params.abstract_model('fcclip', config))
+  shapes = official_shapes(rules(), model)
+  added = {key: shape for key, shape in shapes.items() if 'mask_adapter.' in key}
+  assert len(added) == 43
+  state |= seeded.seeded_state_dict(added)
+  write_tensors(tmp_path / 'x.safetensors', state)
+  convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
+  _, chosen, _ = restore.load_model(tmp_path / 'b')
+  assert chosen.config.adapter == config.adapter
+  export_official(tmp_path / 'b', tmp_path / 'back.safetensors')
+  same_tensors(tmp_path / 'back.safetensors', tmp_path / 'x.safetensors')
+
+
 @pytest.mark.parametrize(
-  'name', ['fcclip_convnext_large', 'maftp_convnext_base', 'maftp_convnext_large']
+  'name',
+  [
+    'fcclip_convnext_large',
+    'maftp_convnext_base',
+    'maftp_convnext_large',
+    'maskadapter_fcclip_convnext_large',
+    'maskadapter_maftp_convnext_large',
+  ],
 )
 def test_published_sizes_are_recognised(tmp_path, name):
   """By shapes alone: the arrays take no memory."""

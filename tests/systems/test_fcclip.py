@@ -19,6 +19,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
 from maskclip_jax.nn.clip import PIXEL_MEAN, PIXEL_STD
 from maskclip_jax.nn.pooled_decoder import pool_masks
+from maskclip_jax.ops.resize import resize
 from maskclip_jax.postprocess import OUTPUT_KINDS
 from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.panoptic import panoptic
@@ -27,6 +28,7 @@ from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Scores, TextBank
+from maskclip_jax.systems.fcclip.adapter import MaskAdapter, MaskAdapterConfig
 from maskclip_jax.systems.fcclip.checkpoint import rules
 from maskclip_jax.systems.fcclip.model import SCORES, FCCLIPConfig
 from maskclip_jax.systems.fcclip.transfer import ContentTransfer, scrambled
@@ -354,6 +356,69 @@ def test_a_model_with_transfer():
     found[1].class_logits[..., :8], found[0].class_logits[..., :8], name='canvas'
   )
   assert jnp.isfinite(found[0].class_logits[..., :8]).all()
+
+
+# Mask-Adapter [fcclip 9.3].
+
+
+def adapter_shapes(embed: int, width: int, maps: int) -> dict[str, tuple[int, ...]]:
+  """Official keys and shapes of a head."""
+  layers = {
+    'mask_downscaling.0': (4, 1, 3, 3),
+    'mask_downscaling.3': (16, 4, 3, 3),
+    'mask_downscaling.6': (embed, 16, 1, 1),
+    'fuse': (width, embed, 1, 1),
+    'final': (maps, width, 1, 1),
+  }
+  norms = {'mask_downscaling.1': 4, 'mask_downscaling.4': 16, 'norm': width}
+  shapes = {}
+  for i in (1, 2, 3):
+    block = f'cnext{i}'
+    layers |= {
+      f'{block}.dwconv': (width, 1, 7, 7),
+      f'{block}.pwconv1': (4 * width, width),
+      f'{block}.pwconv2': (width, 4 * width),
+    }
+    norms[f'{block}.norm'] = width
+    shapes[f'{block}.gamma'] = (width,)
+  for name, shape in layers.items():
+    shapes |= {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
+  for name, size in norms.items():
+    shapes |= {f'{name}.weight': (size,), f'{name}.bias': (size,)}
+  return {f'mask_adapter.{name}': shape for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize('canvas', [False, True])
+def test_where_an_adapter_looks(canvas):
+  """The recorded head on the masks of recorded proposals; also on a larger canvas."""
+  config = MaskAdapterConfig(width=24, maps=3)
+  model = params.abstract(lambda: MaskAdapter(640, config, rngs=nnx.Rngs(0)))
+  wanted = {f'adapter/{path}': x for path, x in params.flatten(model).items()}
+  flat = convert(
+    seeded.seeded_state_dict(adapter_shapes(640, 24, 3)),
+    [rule for rule in rules() if rule.pattern.startswith('mask_adapter.')],
+    wanted,
+  )
+  model = params.load_into(
+    model, {path.removeprefix('adapter/'): x for path, x in flat.items()}
+  )
+  family = golden.load('fcclip_family')
+  places = jnp.moveaxis(
+    jnp.asarray(family['in/mask_adapter/dense'], jnp.float32), 1, -1
+  )
+  inside = (recorded('in/proposals/pred_masks')[:1] > 0).astype(np.float32)
+  masks, hw = resize(jnp.asarray(inside), (12, 16)), None
+  if canvas:
+    places = jnp.pad(places, ((0, 0), (0, 2), (0, 3), (0, 0)), constant_values=9.0)
+    masks = jnp.pad(masks, ((0, 0), (0, 0), (0, 8), (0, 12)))
+    hw = jnp.array([[3, 4]])
+  weights = official.run(model, places, masks, hw)[..., :3, :4]
+  golden.assert_close(
+    weights.reshape(1, 30, 12), family['out/mask_adapter/pool_weights'], name='weights'
+  )
+  maps = model.maps(places, masks[:, 0], hw)[0, :3, :4]
+  expected = family['out/mask_adapter/maps'][0, :3]
+  golden.assert_close(jnp.moveaxis(maps, -1, 0), expected, name='maps')
 
 
 # Photo to result.

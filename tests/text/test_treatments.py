@@ -267,6 +267,7 @@ def test_template_sets_and_systems():
     'segclip',
     'segclip_word',
     'fcclip',
+    'fcclip_words',
   )
 
 

@@ -168,7 +168,7 @@ def test_the_published_optimiser():
 
 def test_a_model_that_changes_words_is_refused():
   changes = {'transfer': 'semantic', 'transfer_heads': 4}
-  with pytest.raises(ValueError, match=r'a MAFT\+, .* config.model.transfer=None'):
+  with pytest.raises(ValueError, match=r'a MAFT\+: .* config.model.transfer=None'):
     make_task(tiny_stages.stage('fcclip', model=changes))
 
 

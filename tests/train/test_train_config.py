@@ -210,6 +210,7 @@ def shipped() -> list[str]:
       *('teacher', 'student', 'longer'),
       *('masq', 'tune_all', 'rma'),
       *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
+      *('convnext', 'convnext_photos', 'fcclip'),
     )
   ]
   return [

@@ -16,5 +16,5 @@ SYSTEM = System(
   benchmarks=BENCHMARKS,
   format=FORMAT,
   parts={'clip': 'convnext_clip'},
-  reads_scores=('seen_weight', 'unseen_weight', 'skip_empty', 'coat'),
+  reads_scores=('seen_weight', 'unseen_weight', 'mask_threshold', 'skip_empty', 'coat'),
 )

@@ -7,12 +7,14 @@ tensors are in the same file. Our paths are those of `systems.fcclip.model.FCCLI
 
 import dataclasses
 
+from maskclip_jax.mapping import convnext
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.layers import dense, norm, packed_attention
+from maskclip_jax.mapping.layers import conv, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes, resized
 from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
 from maskclip_jax.systems.convnext_clip import checkpoint as clip
+from maskclip_jax.systems.fcclip.adapter import MaskAdapterConfig
 from maskclip_jax.systems.fcclip.model import FCCLIPConfig
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
 
@@ -32,6 +34,26 @@ _TRANSFER = (
 )
 
 
+# Mask-Adapter's.
+_ADAPTER = (
+  *conv('mask_downscaling.0', 'mask_convs/0'),
+  *norm('mask_downscaling.1', 'mask_norms/0'),
+  *conv('mask_downscaling.3', 'mask_convs/1'),
+  *norm('mask_downscaling.4', 'mask_norms/1'),
+  *conv('mask_downscaling.6', 'mask_proj'),
+  *conv('fuse', 'fuse'),
+  *(
+    rule
+    for i in range(3)
+    for rule in convnext.block(
+      f'cnext{i + 1}', f'blocks/{i}', ('dwconv', 'pwconv1', 'pwconv2')
+    )
+  ),
+  *norm('norm', 'norm'),
+  *conv('final', 'final'),
+)
+
+
 def rules(classes: int = 133) -> Rules:
   """The table; `classes` sizes the criterion's buffer on export."""
   return (
@@ -42,6 +64,7 @@ def rules(classes: int = 133) -> Rules:
     *prefixed(_PREDICTOR, 'sem_seg_head.predictor.', 'predictor/'),
     Rule('void_embedding.weight', 'void_embedding/embedding'),
     *prefixed(_TRANSFER, 'cdt.cross_atten.', 'transfer/'),
+    *prefixed(_ADAPTER, 'mask_adapter.', 'adapter/'),
     *mask2former.criterion(classes),
     *(
       Ignore(f'{copy}.clip_model.{rule.pattern}', 'CLIP before it was trained further')
@@ -61,7 +84,12 @@ def sized(config: FCCLIPConfig, found: KnownSizes) -> FCCLIPConfig:
   config = dataclasses.replace(
     config, transfer=(config.transfer or 'semantic') if there else None
   )
-  return dataclasses.replace(config, clip=clip.sized(config.clip, found.below('clip')))
+  maps = found.size('adapter/final/kernel', 3)
+  width = found.size('adapter/final/kernel', 2)
+  adapter = MaskAdapterConfig(width, maps) if maps and width else None
+  return dataclasses.replace(
+    config, adapter=adapter, clip=clip.sized(config.clip, found.below('clip'))
+  )
 
 
 FORMAT = Format(

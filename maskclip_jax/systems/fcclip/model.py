@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax import plain
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
-from maskclip_jax.nn.layers import Dtype, check_heads, inside
+from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
@@ -28,6 +28,11 @@ from maskclip_jax.systems.contract import (
   Scores,
   TextBank,
   check_inputs,
+)
+from maskclip_jax.systems.fcclip.adapter import (
+  MASK_SCALE,
+  MaskAdapter,
+  MaskAdapterConfig,
 )
 from maskclip_jax.systems.fcclip.transfer import ContentTransfer, Form, scrambled
 from maskclip_jax.systems.score_rules import geometric_ensemble
@@ -53,6 +58,8 @@ class FCCLIPConfig:
     transfer: how words adapt to the photo before CLIP compares them with masks, as in
       MAFT+; None for FC-CLIP's fixed words.
     transfer_heads: attention heads of that.
+    adapter: how CLIP's features of a mask are weighted, as in Mask-Adapter; None for
+      their mean.
     remat: recompute blocks in the backward pass: less memory, a third more time.
     pixel_dtype: compute type of the pixel decoder, which the published models keep in
       float32 whatever the rest does; 'bfloat16' moves masks.
@@ -68,6 +75,7 @@ class FCCLIPConfig:
   queries: int = 250
   transfer: Form | None = None
   transfer_heads: int = 8
+  adapter: MaskAdapterConfig | None = None
   remat: bool = False
   pixel_dtype: Dtype = 'float32'
 
@@ -124,6 +132,12 @@ class FCCLIP(nnx.Module):
         dtype=dtype,
         rngs=rngs,
       )
+    if config.adapter is None:
+      self.adapter = None
+    else:
+      self.adapter = MaskAdapter(
+        config.clip.embed_dim, config.adapter, dtype=dtype, rngs=rngs
+      )
     self.config = config
 
   def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
@@ -165,10 +179,25 @@ class FCCLIP(nnx.Module):
     """
     if self.transfer is None:
       return None
+    places, hw = self.places(images, dense)
+    return self.transfer(text.embeddings, places, hw)
+
+  def places(
+    self, images: Images, dense: Float[Array, 'b h w c']
+  ) -> tuple[Float[Array, 'b h w d'], ValidHW]:
+    """CLIP's vectors of all places of its last map, and the real part of them.
+
+    Of a MAFT+, of the map as the released code reads it.
+
+    Args:
+      images: photos on their canvas.
+      dense: CLIP's last map.
+    """
     hw = images.padded_hw
     hw = None if hw is None else hw // STAGES['res5']
-    places = self.clip.visual.head(scrambled(dense, hw))
-    return self.transfer(text.embeddings, places, hw)
+    if self.transfer is not None:
+      dense = scrambled(dense, hw)
+    return self.clip.visual.head(dense), hw
 
   def propose(
     self,
@@ -204,13 +233,16 @@ class FCCLIP(nnx.Module):
     mask_hw: Int[Array, 'b 2'],
     padded_hw: Int[Array, 'b 2'],
     shape: tuple[int, int],
+    threshold: float | Float[Array, ''] = SCORES.mask_threshold,
   ) -> Bool[Array, 'b q h w']:
     """Which positions of CLIP's last map, of a given shape, each mask covers."""
     hw = padded_hw // STAGES['res5']
     small = jax.vmap(lambda m, a, b: resize(m, shape, in_hw=a, out_hw=b))(
       mask_logits, mask_hw, hw
     )
-    return (small > 0) & inside(hw, shape)[:, None]
+    # The logit of a half is 0.
+    above = jnp.log(threshold) - jnp.log1p(-threshold)
+    return (small > above) & inside(hw, shape)[:, None]
 
   def pool(
     self,
@@ -218,14 +250,42 @@ class FCCLIP(nnx.Module):
     dense: Float[Array, 'b h w c'],
     mask_logits: Float[Array, 'b q h w'],
     mask_hw: Int[Array, 'b 2'],
+    threshold: float | Float[Array, ''] = SCORES.mask_threshold,
   ) -> RegionVectors:
     """CLIP's vectors of masks: its last map, averaged over each and put through its
-    head. A mask that covers no position of the map gets the head's vector of zeros."""
+    head. A mask that covers no position of the map gets the head's vector of zeros.
+
+    Args:
+      images: photos on their canvas.
+      dense: CLIP's last map.
+      mask_logits: positive inside a mask.
+      mask_hw: the part of `mask_logits` that covers the padded photo.
+      threshold: probability above which a position belongs to a mask.
+    """
+    if self.adapter is not None:
+      return self._adapted_pool(images, dense, mask_logits, mask_hw, threshold)
     covered = self.pooling_masks(
-      mask_logits, mask_hw, images.input_hw, dense.shape[1:3]
+      mask_logits, mask_hw, images.input_hw, dense.shape[1:3], threshold
     )
     vectors = self.clip.visual.head(pool_masks(dense, covered))
     return RegionVectors(vectors, (), ~covered.any((-2, -1)))
+
+  def _adapted_pool(
+    self, images: Images, dense, mask_logits, mask_hw, threshold
+  ) -> RegionVectors:
+    """The same by learned weights: the mean of the vectors of all maps [fcclip 9.3]."""
+    hw = images.input_hw // STAGES['res5'] * MASK_SCALE
+    shape = tuple(MASK_SCALE * side for side in dense.shape[1:3])
+    binary = (jax.nn.sigmoid(mask_logits) > threshold).astype(jnp.float32)
+    masks = jax.vmap(lambda m, a, b: resize(m, shape, in_hw=a, out_hw=b))(
+      binary, mask_hw, hw
+    )
+    masks = jnp.where(inside(hw, shape)[:, None], masks, 0.0)
+    places, places_hw = self.places(images, dense)
+    weights = self.adapter(places, masks, places_hw)
+    pooled = jnp.einsum('bqmhw,bhwc->bqmc', weights, dense.astype(jnp.float32))
+    vectors = self.clip.visual.head(pooled).mean(2)
+    return RegionVectors(vectors, (), ~(masks > 0).any((-2, -1)))
 
   def encode_masks(
     self,
@@ -240,9 +300,11 @@ class FCCLIP(nnx.Module):
       images: photos on their canvas.
       mask_logits: positive inside a mask.
       mask_hw: the part of `mask_logits` that covers the padded photo.
-      scores: nothing of them is read.
+      scores: of them, from which probability on a position belongs to a mask.
     """
-    return self.pool(images, self.features(images)['res5'], mask_logits, mask_hw)
+    threshold = (SCORES if scores is None else scores).mask_threshold
+    dense = self.features(images)['res5']
+    return self.pool(images, dense, mask_logits, mask_hw, threshold)
 
   def __call__(
     self, images: Images, text: TextBank, scores: Scores = SCORES
@@ -259,7 +321,13 @@ class FCCLIP(nnx.Module):
     check_inputs(images, text)
     features = self.features(images)
     found = self.propose(images, features, text)
-    clip = self.pool(images, features['res5'], found.mask_logits, found.mask_hw)
+    clip = self.pool(
+      images,
+      features['res5'],
+      found.mask_logits,
+      found.mask_hw,
+      scores.mask_threshold,
+    )
     known = self.class_logits(
       clip.vectors,
       text,

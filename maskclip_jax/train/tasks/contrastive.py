@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import CLIPConfig, VisionTower, normalize_pixels, unit
+from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig, ConvNeXtTower
 from maskclip_jax.plain import above
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
@@ -138,7 +139,7 @@ def judge_pairs(
   }
 
 
-def check_captions(data: DataConfig, clip: CLIPConfig) -> None:
+def check_captions(data: DataConfig, clip: CLIPConfig | ConvNeXtCLIPConfig) -> None:
   """Fails where captions are longer than a text tower reads."""
   if data.caption_tokens > clip.context_length:
     raise ValueError(
@@ -161,8 +162,18 @@ class Contrastive(Task):
   """Photos and their texts find each other in the whole batch of all devices."""
 
   title = 'contrastive training'
-  system = 'clip'
+  system = ('clip', 'convnext_clip')
   reads_captions = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if isinstance(self.preset.config, ConvNeXtCLIPConfig) and (
+      self.config.sine_positions or self.config.seen < 1
+    ):
+      raise ValueError(
+        'config.settings: sine_positions and seen are for a CLIP that reads patches, '
+        'and this one has a ConvNeXt: leave them out'
+      )
 
   @classmethod
   def defaults(cls, profile: str) -> ContrastiveConfig:
@@ -172,6 +183,10 @@ class Contrastive(Task):
   def check_data(cls, config: TrainConfig, preset: Preset) -> None:
     data, clip = config.data, preset.config
     cls.check_kind(config)
+    if isinstance(clip, ConvNeXtCLIPConfig):
+      # Takes photos of any size whose sides divide by 32, as every canvas' do.
+      check_captions(data, clip)
+      return
     if data.canvas > clip.image_size or data.canvas % clip.patch_size:
       raise ValueError(
         f'config.data.canvas is {data.canvas} and this CLIP sees {clip.image_size} '
@@ -187,12 +202,14 @@ class Contrastive(Task):
 
   def photos(
     self,
-    visual: VisionTower,
+    visual: VisionTower | ConvNeXtTower,
     pixels: Float[Array, 'b h w 3'],
     keys: Key[Array, ' b'],
   ) -> Float[Array, 'b d']:
     """Image vectors, not normalised; each photo has a key of its own."""
     clip, config = self.preset.config, self.config
+    if isinstance(visual, ConvNeXtTower):
+      return visual(pixels)
     place, choose = jax.vmap(jax.random.split, out_axes=1)(keys)
     if pixels.shape[1] == clip.image_size:
       tokens = visual.embed(pixels)

@@ -58,11 +58,12 @@ class FCCLIPTraining(TextTask):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.preset.config.transfer is not None:
-      raise ValueError(
-        f'{self.title} leaves words as they are and this model is a MAFT+, which '
-        'changes them: choose another preset, or config.model.transfer=None'
-      )
+    for part, name in (('transfer', 'a MAFT+'), ('adapter', 'with a Mask-Adapter')):
+      if getattr(self.preset.config, part) is not None:
+        raise ValueError(
+          f'{self.title} does not train what this model has beside an FC-CLIP, which '
+          f'is {name}: choose another preset, or config.model.{part}=None'
+        )
 
   @classmethod
   def defaults(cls, profile: str) -> FCCLIPLossConfig:
