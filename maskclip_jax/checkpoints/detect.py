@@ -45,6 +45,12 @@ _FOREIGN = (
     'an image tower without its text tower: take the whole CLIPModel',
   ),
   (
+    'sem_seg_head.pixel_decoder.transformer.encoder.layers.0.linear1.weight',
+    'sem_seg_head.pixel_decoder.transformer.level_embed',
+    'a MaskFormer with a transformer in its pixel decoder, which is not supported: '
+    'take one with a Swin',
+  ),
+  (
     'conv1.0.weight',
     None,
     'a ResNet with three convolutions in its stem (ResNet-D), which is not supported: '

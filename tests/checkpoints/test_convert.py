@@ -391,6 +391,9 @@ FOREIGN = {
   'without its text tower': 'vision_model.embeddings.class_embedding',
   "timm's transformers as image tower": 'visual.trunk.blocks.0.attn.qkv.weight',
   'ResNet-D': 'conv1.0.weight',
+  'transformer in its pixel decoder': (
+    'sem_seg_head.pixel_decoder.transformer.encoder.layers.0.linear1.weight'
+  ),
   'is CoCa': 'text_decoder.transformer.resblocks.0.ln_1.weight',
   'a network we do not know: it holds lm_head': 'lm_head.weight',
 }
