@@ -144,7 +144,9 @@ def test_systems_say_the_same_in_onnx(preset, tmp_path):
   manifest = json.loads((tmp_path / 'a' / artefact.MANIFEST).read_text())
   (entry,) = manifest['programs']['photo']
   found = entry['parity']
-  assert found['semantic_pixels'] == found.get('panoptic_pixels', 0) == 0
+  # Weights are random, so that a pixel may lie where rounding decides.
+  assert found['semantic_pixels'] <= 2
+  assert found.get('panoptic_pixels', 0) <= 2
   # float32 sums in another order.
   assert found['mask_logits'] < 1e-4
   assert found['class_probabilities'] < 1e-5
