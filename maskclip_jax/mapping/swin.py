@@ -5,6 +5,7 @@ Our paths are those of `nn.swin.Swin`: `res4/5/attn/query/kernel`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from maskclip_jax.mapping import classifier
@@ -96,30 +97,52 @@ def _hugging_face_blocks(official: str, ours: str) -> Rules:
   )
 
 
+def _in_memory_blocks(official: str, ours: str) -> Rules:
+  official, ours = f'{official}.blocks.{{b}}', f'{ours}/{{b}}'
+  attention, table = f'{official}.attention', 'relative_position_bias_table'
+  return (
+    *norm(f'{official}.layernorm_before', f'{ours}/norm1'),
+    *separate_attention(attention, f'{ours}/attn', out='o_proj'),
+    Rule(f'{attention}.relative_position_bias.{table}', f'{ours}/attn/{table}'),
+    *norm(f'{official}.layernorm_after', f'{ours}/norm2'),
+    *dense(f'{official}.mlp.fc1', f'{ours}/mlp/fc1'),
+    *dense(f'{official}.mlp.fc2', f'{ours}/mlp/fc2'),
+  )
+
+
 # transformers' backbones, without the norms of the stages.
-_HUGGING_FACE = (
-  *conv('embeddings.patch_embeddings.projection', 'patch_embed/proj'),
-  *norm('embeddings.norm', 'patch_embed/norm'),
-  *(
-    rule
-    for stage in range(4)
-    for rule in (
-      *_hugging_face_blocks(f'encoder.layers.{stage}', f'res{stage + 2}'),
-      *_merging(f'encoder.layers.{stage}.downsample', f'merge{stage + 2}'),
-    )
-  ),
-)
+def _hugging_face(blocks: Callable[[str, str], Rules]) -> Rules:
+  return (
+    *conv('embeddings.patch_embeddings.projection', 'patch_embed/proj'),
+    *norm('embeddings.norm', 'patch_embed/norm'),
+    *(
+      rule
+      for stage in range(4)
+      for rule in (
+        *blocks(f'encoder.layers.{stage}', f'res{stage + 2}'),
+        *_merging(f'encoder.layers.{stage}.downsample', f'merge{stage + 2}'),
+      )
+    ),
+  )
+
+
+_HUGGING_FACE = _hugging_face(_hugging_face_blocks)
 _UNUSED_NORM = 'a norm that the backbone does not use'
 
-# transformers' `SwinBackbone`.
-HUGGING_FACE = (
-  *_HUGGING_FACE,
+_STAGE_NORMS = (
   *(
     rule
     for stage in range(4)
     for rule in norm(f'hidden_states_norms.stage{stage + 1}', f'norm{stage + 2}')
   ),
   *(Ignore(f'swin.layernorm.{name}', _UNUSED_NORM) for name in ('weight', 'bias')),
+)
+# transformers' `SwinBackbone` as the library saves it, and its own state dict, which
+# since version 5 has other names.
+HUGGING_FACE = (*_HUGGING_FACE, *_STAGE_NORMS)
+HUGGING_FACE_IN_MEMORY = (
+  *prefixed(_hugging_face(_in_memory_blocks), 'swin.'),
+  *_STAGE_NORMS,
 )
 
 # transformers' `MaskFormerSwinBackbone`.

@@ -318,7 +318,7 @@ def test_a_swin_with_other_classes_is_known_by_their_number(tmp_path):
 
 def test_what_the_library_saves_today_is_read(tmp_path):
   """In parts, by whichever version is installed."""
-  pytest.importorskip('torch')
+  torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
   from record_hugging_face import NETWORKS
 
@@ -331,6 +331,12 @@ def test_what_the_library_saves_today_is_read(tmp_path):
   _, preset = restore.open_bundle(tmp_path / 'b')
   assert preset.preprocessing.short_edge == 320
   assert len(preset.labels) == 5
-  ours = bundle.load(tmp_path / 'b').parameters['predictor/class_embed/kernel']
+  ours = bundle.load(tmp_path / 'b').parameters
   theirs = model.class_predictor.weight.detach().numpy()
-  np.testing.assert_array_equal(ours, theirs.T)
+  np.testing.assert_array_equal(ours['predictor/class_embed/kernel'], theirs.T)
+  # Its own names differ from those it saves.
+  torch.save(model.state_dict(), tmp_path / 'state.pth')
+  convert_checkpoint(tmp_path / 'state.pth', tmp_path / 'c', preset=preset)
+  again = bundle.load(tmp_path / 'c').parameters
+  for path, array in ours.items():
+    np.testing.assert_array_equal(again[path], array)

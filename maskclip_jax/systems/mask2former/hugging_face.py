@@ -21,6 +21,7 @@ SIGNATURE = 'model.transformer_module.queries_features.weight'
 
 _PIXELS = 'model.pixel_level_module.'
 _TIMM = f'{_PIXELS}encoder._backbone.'
+_IN_MEMORY = f'{_PIXELS}encoder.swin.encoder.'
 
 
 def _group_norm(official: str, ours: str) -> Rules:
@@ -89,11 +90,13 @@ def network(keys: Collection[str] = ()) -> Rules:
   """The table, without the loss's buffer.
 
   Args:
-    keys: those of a file, which tell whether its residual network is timm's.
+    keys: those of a file, which tell whether its residual network is timm's, and
+      whether its Swin was saved by `torch.save(model.state_dict())`.
   """
-  timm = any(key.startswith(_TIMM) for key in keys)
-  if timm:
+  if any(key.startswith(_TIMM) for key in keys):
     backbone = prefixed(resnet.TORCHVISION, '_backbone.')
+  elif any(key.startswith(_IN_MEMORY) for key in keys):
+    backbone = swin.HUGGING_FACE_IN_MEMORY
   else:
     backbone = (*swin.HUGGING_FACE, *resnet.HUGGING_FACE)
   return (
