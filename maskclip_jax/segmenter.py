@@ -9,7 +9,6 @@ lie on canvases of a few sizes, words are padded to a bucket.
 """
 
 import collections
-import concurrent.futures
 import copy
 import functools
 import os
@@ -22,11 +21,13 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
+from maskclip_jax.batches import DeviceClock
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.plan import Plan, parse_tasks
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.results.prediction import Prediction
+from maskclip_jax.stream import predictions
 from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, TextBank
 from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import with_coat
@@ -381,36 +382,35 @@ class Segmenter:
     task: str | Sequence[str] = 'panoptic',
     *,
     on_error: Callable[[photos.Photo, Exception], None] | None = None,
+    batch_size: int = 1,
+    clock: DeviceClock | None = None,
     white: float | None = None,
     **choices,
   ) -> Iterator[tuple[photos.Photo, Prediction]]:
     """Segments photos one after another, reading the next while one is computed.
+
+    A GPU or TPU gets the next ones while these are post-processed.
 
     Args:
       photo_list: any iterable of what a call takes.
       vocabulary, task, white, **choices: as for a call.
       on_error: is told of a photo that cannot be read, which is then left out; without
         it the error is raised.
+      batch_size: photos of one canvas that go through the network together.
+      clock: is told of every run of the network.
 
     Yields:
-      Each photo and its prediction, in order.
+      Each photo and its prediction: in order, or of larger batches as they are full.
 
     Raises:
       FileNotFoundError, ValueError: as for a call; or one photo instead of a list.
     """
+    if batch_size < 1:
+      raise ValueError(f'batch_size must be 1 or more, not {batch_size}')
     photos.check_list(photo_list, 'predict')
     plan = self.plan(vocabulary, task, white=white, **choices)
     self.text_bank(plan.words)
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-      for photo, reading in _ahead(reader, photo_list, plan.read):
-        try:
-          pixels, resized = reading.result()
-          (outputs,) = self.outputs([resized], [pixels.shape[:2]], plan)
-          yield photo, self.prediction(outputs, plan, pixels)
-        except (OSError, ValueError) as error:
-          if on_error is None:
-            raise
-          on_error(photo, error)
+    yield from predictions(self, photo_list, plan, on_error, batch_size, clock)
 
   def plan(
     self,
@@ -466,6 +466,23 @@ class Segmenter:
     Raises:
       ValueError: a photo does not fit on the canvas.
     """
+    return self.start(resized, sizes, plan, canvas)()
+
+  @jax_settings.own()
+  def start(
+    self,
+    resized: Sequence[UInt8[np.ndarray, 'h w 3']],
+    sizes: Sequence[tuple[int, int]],
+    plan: Plan,
+    canvas: tuple[int, int] | None = None,
+    clock: DeviceClock | None = None,
+  ) -> Callable[[], list[ImageOutputs]]:
+    """Starts what `outputs` does; the function that is returned waits for it.
+
+    Args:
+      resized, sizes, plan, canvas: as for `outputs`.
+      clock: is told that the network runs.
+    """
     if canvas is None:
       largest = np.max([photo.shape[:2] for photo in resized], axis=0)
       step = self.canvas_step
@@ -473,16 +490,24 @@ class Segmenter:
     batch = Images.from_arrays(resized, canvas)
     bank = self.text_bank(plan.words)
     found = self._forward(self._weights, batch, bank, plan.scores)
-    mask_hw, padded_hw = np.asarray(found.mask_hw), np.asarray(batch.padded_hw)
-    return [
-      ImageOutputs(
-        found.mask_logits[row],
-        found.class_logits[row],
-        None if found.objectness is None else found.objectness[row],
-        Geometry(mask_hw[row], padded_hw[row], photo.shape[:2], tuple(size)),
-      )
-      for row, (photo, size) in enumerate(zip(resized, sizes, strict=True))
-    ]
+    if clock is not None:
+      clock.watch(found)
+    padded_hw = np.asarray(batch.padded_hw)
+
+    @jax_settings.own()
+    def rows() -> list[ImageOutputs]:
+      mask_hw = np.asarray(found.mask_hw)
+      return [
+        ImageOutputs(
+          found.mask_logits[row],
+          found.class_logits[row],
+          None if found.objectness is None else found.objectness[row],
+          Geometry(mask_hw[row], padded_hw[row], photo.shape[:2], tuple(size)),
+        )
+        for row, (photo, size) in enumerate(zip(resized, sizes, strict=True))
+      ]
+
+    return rows
 
   @jax_settings.own()
   def prediction(
@@ -519,21 +544,3 @@ class Segmenter:
       category_ids=[category.id for category in words.classes],
       photo=photo,
     )
-
-
-def _ahead(reader, photo_list, read):
-  """Each photo and the reading of it, which begins one photo ahead."""
-  pending = None
-  try:
-    for photo in photo_list:
-      following = photo, reader.submit(read, photo)
-      if pending is not None:
-        yield pending
-      pending = following
-  except Exception:
-    # The source of the photos failed: what it gave before is not lost.
-    if pending is not None:
-      yield pending
-    raise
-  if pending is not None:
-    yield pending

@@ -14,6 +14,7 @@ NAME = PACKAGE.name
 # of segmentation.
 GROUND = {
   'atomic',
+  'batches',
   'compilations',
   'jax_settings',
   'locks',
@@ -48,6 +49,7 @@ ALLOWED = {
     'zoo',
   },
   'plan': {'photos', 'postprocess', 'systems', 'text'},
+  'stream': {'photos', 'plan', 'results', 'systems'},
   'deploy': {
     '_version',
     'checkpoints',
@@ -68,6 +70,7 @@ ALLOWED = {
     'plan',
     'postprocess',
     'results',
+    'stream',
     'systems',
     'text',
     'zoo',

@@ -10,6 +10,7 @@ from PIL import Image
 
 import maskclip_jax
 from maskclip_jax import zoo
+from maskclip_jax.batches import DeviceClock
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.system import Preset
 
@@ -208,6 +209,33 @@ def test_what_came_before_a_failing_source_is_delivered(segmenter):
   assert next(results)[1].size == (20, 30)
   with pytest.raises(OSError, match='the camera is gone'):
     next(results)
+
+
+@pytest.mark.slow
+def test_batches_of_a_canvas_give_what_photos_alone_do(segmenter, tmp_path):
+  bad = tmp_path / 'bad.png'
+  bad.write_text('not an image')
+  some = [photo(60, 90), photo(90, 60), bad, photo(61, 90), photo(62, 89)]
+  failed, clock = [], DeviceClock()
+  found = list(
+    segmenter.predict(
+      some,
+      'cat; dog',
+      batch_size=2,
+      clock=clock,
+      on_error=lambda path, error: failed.append(path),
+    )
+  )
+  # Two of the wide ones fill a batch; the others wait for the end.
+  assert failed == [bad]
+  sizes = [prediction.size for _, prediction in found]
+  assert sizes == [(60, 90), (61, 90), (90, 60), (62, 89)]
+  for given, prediction in found:
+    alone = segmenter(given, 'cat; dog')
+    assert (prediction.panoptic != alone.panoptic).mean() < 1e-3
+  assert 0 <= clock.waited() < 1
+  with pytest.raises(ValueError, match='batch_size must be 1 or more, not 0'):
+    list(segmenter.predict(some, 'cat', batch_size=0))
 
 
 def test_models_that_cannot_segment_say_so():

@@ -1,6 +1,8 @@
 """`python -m maskclip_jax predict PHOTO... --model M --vocabulary WORDS --out DIR`."""
 
 import argparse
+import collections
+import concurrent.futures
 import errno
 import pathlib
 import shlex
@@ -80,6 +82,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--short_edge', type=int, help='resize the short side to this')
   parser.add_argument('--long_edge', type=int, help='but the long side at most to this')
   parser.add_argument(
+    '--batch_size',
+    type=int,
+    default=1,
+    help='photos that a GPU or TPU computes together, where their canvas is one '
+    '(%(default)s)',
+  )
+  parser.add_argument(
     '--white', type=float, help='number that is white in photos of more than 8 bits'
   )
   parser.add_argument(
@@ -109,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+  from maskclip_jax.batches import DeviceClock
   from maskclip_jax.cli.jobs import plan_jobs
   from maskclip_jax.cli.photo_files import find_photos
   from maskclip_jax.photos import heard, read_photo
@@ -141,11 +151,15 @@ def _run(arguments: argparse.Namespace) -> int:
       note(f'note: {warning}')
   settings = _settings(segmenter, tasks, arguments)
   jobs = plan_jobs(photos, arguments.out, tasks, settings, again=arguments.again)
-  failures = _predict(segmenter, jobs, tasks, settings, arguments)
+  clock = DeviceClock()
+  failures = _predict(segmenter, jobs, tasks, settings, arguments, clock)
+  waited = clock.waited()
   _write_merged(jobs, settings, failures, arguments)
   if not arguments.quiet:
     seconds = time.perf_counter() - start
     print(_summary(jobs, failures, seconds) + f', of which {told(compiled)}')
+    if len(jobs) > 1 and waited is not None:
+      print(f'the network waited {waited:.0%} of the time for photos and results')
   return 2 if failures or found.problems else 0
 
 
@@ -212,8 +226,9 @@ def _choices(arguments) -> dict[str, float]:
   return given | (parse_scores(arguments.scores) if arguments.scores else {})
 
 
-def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:
-  """Segments and saves what is not done; returns why photos failed, by name."""
+def _predict(segmenter, jobs, tasks, settings, arguments, clock) -> dict[str, str]:
+  """Segments what is not done, and saves results while the next photo is segmented;
+  returns why photos failed, by name."""
   import rich.console
   import rich.progress
 
@@ -223,12 +238,29 @@ def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:
   bar = rich.progress.Progress(console=console, disable=hidden)
   failures: dict[str, str] = {}
 
+  saving = collections.deque()
+
+  def finish_oldest():
+    path, prediction, files = saving.popleft()
+    try:
+      written = files.result()
+    except OSError as error:
+      if error.errno != errno.ENAMETOOLONG:
+        raise
+      on_error(path, error)
+      return
+    for file in written:
+      console.print(file, highlight=False, soft_wrap=True)
+    if len(jobs) <= TABLES:
+      console.print(prediction.summary())
+    bar.advance(step)
+
   def on_error(path, error):
     failures[todo[path].photo.name] = one_line(error)
     note(one_line(error))
     bar.advance(step)
 
-  with bar:
+  with concurrent.futures.ThreadPoolExecutor(1) as writer, bar:
     done = len(jobs) - len(todo)
     step = bar.add_task('photos', total=len(jobs), completed=done)
     predictions = segmenter.predict(
@@ -236,21 +268,18 @@ def _predict(segmenter, jobs, tasks, settings, arguments) -> dict[str, str]:
       arguments.vocabulary,
       tasks,
       on_error=on_error,
+      batch_size=arguments.batch_size,
+      clock=clock,
       **_choices(arguments),
     )
     for path, prediction in predictions:
-      try:
-        files = _save(prediction, todo[path], tasks, settings, arguments)
-      except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-          raise
-        on_error(path, error)
-        continue
-      for file in files:
-        console.print(file, highlight=False, soft_wrap=True)
-      if len(jobs) <= TABLES:
-        console.print(prediction.summary())
-      bar.advance(step)
+      job = todo[path]
+      files = writer.submit(_save, prediction, job, tasks, settings, arguments)
+      saving.append((path, prediction, files))
+      if len(saving) > 1:
+        finish_oldest()
+    while saving:
+      finish_oldest()
   return failures
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from maskclip_jax.batches import by_canvas, canvas_of, read_ahead
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.eval.examples import EvalExample
 from maskclip_jax.eval.judge import Judge
@@ -27,9 +28,6 @@ from maskclip_jax.eval.predictor import (
   Predictor,
   Running,
   Variant,
-  by_canvas,
-  canvas_of,
-  read_ahead,
 )
 from maskclip_jax.eval.protocols import ProtocolRun
 from maskclip_jax.eval.results import image_results

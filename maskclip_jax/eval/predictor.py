@@ -5,12 +5,9 @@ runs the same program on them as it would alone (`shard_map`), so the number of 
 changes no number, and results are post-processed where they lie.
 """
 
-import collections
-import concurrent.futures
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,10 +22,7 @@ from maskclip_jax.systems.contract import STRIDE, Images, Outputs, Scores, TextB
 from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.system import Preprocessing
 
-S, T = TypeVar('S'), TypeVar('T')
 Photo = UInt8[np.ndarray, 'height width 3']
-# Photos that may wait for others of their canvas, in batches.
-_WAITING = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +68,6 @@ class ClassColumns:
   @classmethod
   def of(cls, bank: TextBank) -> 'ClassColumns':
     return cls(*(np.asarray(x) for x in (bank.valid, bank.thing, bank.void)))
-
-
-def canvas_of(photo: Photo, step: int) -> tuple[int, int]:
-  """The canvas a photo lies on: its sides are multiples of a step."""
-  return tuple(-(-side // step) * step for side in photo.shape[:2])
 
 
 class Predictor:
@@ -194,45 +183,3 @@ def _row(outputs: Outputs, row: int, geometry: Geometry) -> ImageOutputs:
     pick(outputs.objectness),
     geometry,
   )
-
-
-def by_canvas(
-  items: Iterable[T], canvases: Callable[[T], object], batch_size: int
-) -> Iterator[list[T]]:
-  """Groups items of equal canvases into batches; the last ones may be smaller.
-
-  Few items wait: where many canvases are in play, the one that has waited longest goes
-  before it is full.
-  """
-  waiting: dict[object, list[T]] = {}
-  for item in items:
-    key = canvases(item)
-    group = waiting.setdefault(key, [])
-    group.append(item)
-    if len(group) == batch_size:
-      yield waiting.pop(key)
-    elif sum(map(len, waiting.values())) > _WAITING * batch_size:
-      yield waiting.pop(next(iter(waiting)))
-  yield from waiting.values()
-
-
-def read_ahead(
-  function: Callable[[S], T], items: Iterable[S], threads: int, ahead: int
-) -> Iterator[T]:
-  """Maps a function over items by threads, in order, some results ahead of their use.
-
-  Raises:
-    Exception: what the function or the items raise.
-  """
-  pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    try:
-      for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > ahead:
-          yield pending.popleft().result()
-      while pending:
-        yield pending.popleft().result()
-    finally:
-      for future in pending:
-        future.cancel()

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from maskclip_jax import jax_settings, photos
+from maskclip_jax.batches import by_canvas, canvas_of, read_ahead
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.data.pairs import fill_outside
 from maskclip_jax.data.records import read_label_map, write_label_map
-from maskclip_jax.eval.predictor import PLAIN, by_canvas, canvas_of, read_ahead
+from maskclip_jax.eval.predictor import PLAIN
 from maskclip_jax.mining.nouns import Noun, nouns_of
 from maskclip_jax.mining.recipe import MiningConfig
 from maskclip_jax.ops.resize import resize

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -188,9 +189,13 @@ def test_results_beside_the_photos(tmp_path, capsys):
   assert predict(tmp_path, out=tmp_path) == 0
   capsys.readouterr()
   assert predict(tmp_path, out=tmp_path) == 0
-  assert '2 of 2 photos (2 of them before' in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert '2 of 2 photos (2 of them before' in out
+  assert 'the network waited' not in out
   assert predict(tmp_path, out=tmp_path, task='semantic') == 0
-  assert '2 of 2 photos in' in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert '2 of 2 photos in' in out
+  assert re.search(r'the network waited \d+% of the time', out)
   (tmp_path / 'index.html').write_text('my homepage')
   assert predict(tmp_path, out=tmp_path, task='semantic') == 2
   assert 'index.html exists' in capsys.readouterr().err

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from maskclip_jax.batches import by_canvas, read_ahead
 from maskclip_jax.data.build import build
 from maskclip_jax.eval import partial
 from maskclip_jax.eval.evaluator import Evaluator, Options
 from maskclip_jax.eval.examples import ProtocolSource
-from maskclip_jax.eval.predictor import Variant, by_canvas, read_ahead
+from maskclip_jax.eval.predictor import Variant
 from maskclip_jax.eval.protocols import PROTOCOLS
 from maskclip_jax.eval.runner import evaluate
 from maskclip_jax.text.vocabulary import Vocabulary

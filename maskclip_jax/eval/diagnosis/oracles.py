@@ -18,9 +18,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from maskclip_jax.batches import canvas_of
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Photo, canvas_of
+from maskclip_jax.eval.predictor import ClassColumns, ImageOutputs, Photo
 from maskclip_jax.postprocess import Results
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.instances import Instances

@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from maskclip_jax import jax_settings
+from maskclip_jax.batches import read_ahead
 from maskclip_jax.eval.diagnosis.oracles import RegionEncoder
 from maskclip_jax.eval.diagnosis.overlaps import Regions
 from maskclip_jax.eval.examples import EvalExample
-from maskclip_jax.eval.predictor import PLAIN, read_ahead
+from maskclip_jax.eval.predictor import PLAIN
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE
