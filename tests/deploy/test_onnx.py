@@ -132,6 +132,17 @@ def test_bad_choices_are_one_line(options, message):
     artefact.ArtefactConfig(**{'format': 'onnx', **options})
 
 
+@pytest.mark.parametrize('content', [None, b'', b'[1]', b'\xff' * 99])
+def test_a_spoilt_graph_is_one_line(content, tmp_path):
+  path = tmp_path / 'photo.onnx'
+  if content is not None:
+    path.write_bytes(content)
+  entry = {'file': path.name, 'weights': None}
+  with pytest.raises(SystemExit, match='cannot be read: copy') as found:
+    run_artefact.load_program(entry, tmp_path)
+  assert len(str(found.value).splitlines()) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('preset', ['fcclip', 'maskclip', 'ovseg', 'segclip'])
 def test_systems_say_the_same_in_onnx(preset, tmp_path):
