@@ -184,11 +184,11 @@ def make_step(
     the run's: every step derives its own from it.
   """
 
-  own_rows = meshes.batched(mesh)
+  own_rows, platform = meshes.batched(mesh), mesh.devices.flat[0].platform
 
   def loss(params, frozen, batch, key) -> tuple[Array, Terms]:
     flat = {**frozen, **params}
-    with deformable.divided(own_rows):
+    with deformable.divided(own_rows, platform):
       value, terms = task.loss(layout.merge(flat), flat, batch, key)
     return value, {**terms, 'loss': value}
 

@@ -240,3 +240,13 @@ def test_devices_run_the_kernel_on_their_own_photos(pyramid):
     shared = gradients(jax.device_put(pyramid, rows), form='pallas')
   for found, expected in zip(shared, alone, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(('platform', 'several'), [('cpu', False), ('tpu', True)])
+def test_only_beside_a_kernel_are_all_forms_traced(pyramid, platform, several):
+  def sampled(values, points, weights):
+    with divided(lambda function: function, platform):
+      return sample_pyramid(values, SHAPES, points, weights)
+
+  program = jax.make_jaxpr(sampled)(*pyramid)
+  assert ('branches_platforms' in str(program)) == several

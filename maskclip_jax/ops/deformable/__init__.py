@@ -60,21 +60,24 @@ def form_for(platform: str, form: str = AUTO) -> str:
 
 Wrap = Callable[[Callable], Callable]
 _wrap = contextvars.ContextVar[Wrap | None]('wrap', default=None)
+_platform = contextvars.ContextVar[str | None]('platform', default=None)
 
 
 @contextlib.contextmanager
-def divided(wrap: Wrap) -> Iterator[None]:
+def divided(wrap: Wrap, platform: str | None = None) -> Iterator[None]:
   """What is traced inside runs kernels within `wrap`: XLA cannot divide them.
 
   Args:
     wrap: makes of a function of arrays with leading batch axes one that every device
       runs on its own rows, as `jax.shard_map` does.
+    platform: of these devices, if it is known: forms for others are not traced.
   """
-  token = _wrap.set(wrap)
+  tokens = _wrap.set(wrap), _platform.set(platform)
   try:
     yield
   finally:
-    _wrap.reset(token)
+    _wrap.reset(tokens[0])
+    _platform.reset(tokens[1])
 
 
 _portable = contextvars.ContextVar[bool]('portable', default=False)
@@ -141,8 +144,12 @@ def sample_pyramid(
   sizes = jnp.asarray(shapes, jnp.int32) if real_hw is None else real_hw
   real_hw = jnp.broadcast_to(sizes, (batch, depth, 2))
   points, weights = (x.astype(jnp.float32) for x in (points, weights))
+  if check_form(form) == AUTO and (platform := _platform.get()):
+    chosen = form_for(platform)
+    # Beside a kernel all are traced: its interpreter, and what `train.flops` counts.
+    form = AUTO if chosen in _KERNELS else chosen
   # Traced once for all layers.
-  how = _How(tuple(map(tuple, shapes)), check_form(form), _wrap.get(), _portable.get())
+  how = _How(tuple(map(tuple, shapes)), form, _wrap.get(), _portable.get())
   return _sample_jitted(values, points, weights, real_hw, how=how)
 
 
