@@ -2,13 +2,12 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from tiny_stages import small_flags
 
+from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.data.pairs import open_pairs
 
@@ -18,16 +17,16 @@ _LAYERS = 'encoder_layers', 'decoder_layers'
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
-  return subprocess.run(
-    [
-      *(sys.executable, '-m', 'maskclip_jax', 'train'),
-      *('--config', f'configs/{spec}', '--workdir', str(workdir), *overrides),
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+@pytest.fixture
+def train(monkeypatch, capsys):
+  """Runs the command; its status, and what it wrote to stdout and stderr."""
+  monkeypatch.chdir(ROOT)
+
+  def run(spec: str, workdir, *overrides: str) -> tuple[int, str, str]:
+    flags = ('--config', f'configs/{spec}', '--workdir', str(workdir), *overrides)
+    return main(['train', *flags]), *capsys.readouterr()
+
+  return run
 
 
 @pytest.mark.parametrize(
@@ -44,29 +43,30 @@ def train(spec: str, workdir, *overrides: str) -> subprocess.CompletedProcess:
     ('finetune.py:what=linear,runlocal', small_flags('config.model.proposals')),
   ],
 )
-def test_a_stage(spec, small, tmp_path):
-  done = train(spec, tmp_path, *small)
-  assert done.returncode == 0, done.stderr
-  assert 'step 2/2' in done.stdout
+def test_a_stage(train, spec, small, tmp_path):
+  status, out, err = train(spec, tmp_path, *small)
+  assert status == 0, err
+  assert 'step 2/2' in out
   assert bundle.is_bundle(tmp_path / 'bundle')
 
 
-def test_the_pipeline_and_its_resumption(tmp_path):
+def test_the_pipeline_and_its_resumption(train, tmp_path):
   """Teacher, two students and MasQ-tuning; interrupted before the last stage."""
   spec = 'masqclip.py:stage=pipeline,rounds=2,profile=paper,runlocal'
   # Smaller still than what `:runlocal` takes: four stages compile here.
   small = small_flags('config.stages.masq.model.proposals')
   for stage in ('teacher', 'student_1', 'student_2'):
     small += small_flags(f'config.stages.{stage}.model')
-  broken = train(spec, tmp_path, *small, '--config.stages.masq.preset=maskclip_tiny')
-  assert broken.returncode == 2
-  assert broken.stderr.splitlines()[-1].startswith('maskclip_jax: ')
-  assert 'MasQ-tuning trains a masqclip' in broken.stderr
+  wrong = '--config.stages.masq.preset=maskclip_tiny'
+  status, _, err = train(spec, tmp_path, *small, wrong)
+  assert status == 2
+  assert err.splitlines()[-1].startswith('maskclip_jax: ')
+  assert 'MasQ-tuning trains a masqclip' in err
   done = [p.name for p in tmp_path.iterdir() if bundle.is_bundle(p / 'bundle')]
   assert sorted(done) == ['student_1', 'student_2', 'teacher']
-  resumed = train(spec, tmp_path, *small)
-  assert resumed.returncode == 0, resumed.stderr
-  assert resumed.stdout.count('done before') == 3
+  status, out, err = train(spec, tmp_path, *small)
+  assert status == 0, err
+  assert out.count('done before') == 3
   # The students started from the stage before them.
   start = json.loads((tmp_path / 'student_2' / 'start.json').read_text())
   (first,) = start
@@ -78,7 +78,7 @@ def test_the_pipeline_and_its_resumption(tmp_path):
   assert (final[f'proposals/{path}'] == proposals[path]).all()
 
 
-def test_the_pipeline_of_ovseg(tmp_path):
+def test_the_pipeline_of_ovseg(train, tmp_path):
   """Proposals, pairs of their masks, tuning and prompts make one OVSeg; each stage
   changes what it trains, and what is there is not made again."""
   small = [
@@ -87,16 +87,16 @@ def test_the_pipeline_of_ovseg(tmp_path):
     for field in ('swin.depths=(1,1,1,1)', 'decoder_layers=1')
   ]
   spec = 'ovseg.py:stage=pipeline,runlocal'
-  done = train(spec, tmp_path, *small)
-  assert done.returncode == 0, done.stderr
+  status, out, err = train(spec, tmp_path, *small)
+  assert status == 0, err
   (mined,) = (tmp_path / 'mine').glob('pairs-train.array_record-*')
   found = len(open_pairs(mined.parent, 'train'))
-  assert f'mine: {found} pairs; report' in done.stdout
+  assert f'mine: {found} pairs; report' in out
   content = mined.read_bytes()
   mined.unlink()
-  again = train(spec, tmp_path, *small)
-  assert again.returncode == 0, again.stderr
-  assert again.stdout.count('done before') == 3
+  status, out, err = train(spec, tmp_path, *small)
+  assert status == 0, err
+  assert out.count('done before') == 3
   assert mined.read_bytes() == content
   parameters = {
     stage: bundle.load(tmp_path / stage / 'bundle').parameters
