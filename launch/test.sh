@@ -50,10 +50,11 @@ fi
 given=${XLA_FLAGS:-}
 export XLA_FLAGS="$quick $given"
 
-workers=(-n auto --maxprocesses 4 --dist loadfile)
+# A process takes file after file, in the order of tests/conftest.py.
+workers=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 part "not eight_devices and not full_size$fast" "${workers[@]}"
 XLA_FLAGS="$XLA_FLAGS --xla_force_host_platform_device_count=8" \
   part "eight_devices$fast" "${workers[@]}"
 # Models of published size take up to 6 GB each, and are compiled as users compile them.
-[ -n "$fast" ] || XLA_FLAGS=$given part full_size -n 2
+[ -n "$fast" ] || XLA_FLAGS=$given part full_size -n 2 --dist worksteal
 exit $status

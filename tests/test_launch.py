@@ -6,6 +6,7 @@ import shlex
 import subprocess
 
 import pytest
+from conftest import LONGEST, TESTS
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRAIN = ['--', '--config', 'configs/masqclip.py:stage=masq', '--workdir', '/shared/a b']
@@ -26,6 +27,10 @@ def dry(script: str, *arguments: str) -> list[str]:
 @pytest.mark.parametrize('script', sorted(p.name for p in ROOT.glob('launch/*.sh')))
 def test_scripts_are_valid(script):
   subprocess.run(['bash', '-n', ROOT / 'launch' / script], check=True)
+
+
+def test_the_longest_tests_are_there():
+  assert [name for name in LONGEST if not (TESTS / name).is_file()] == []
 
 
 def test_tpu_pod():
