@@ -26,8 +26,11 @@ def photo(width, height, seed) -> bytes:
 @pytest.mark.parametrize(
   ('preset', 'words'),
   [
-    ('fcclip_tiny', 'cat, kitten; dog; stuff:floor'),  # several vectors a class
-    ('mask2former_tiny', None),  # one vocabulary
+    # Several vectors a class, and one vocabulary.
+    pytest.param(
+      'fcclip_tiny', 'cat, kitten; dog; stuff:floor', marks=pytest.mark.slow
+    ),
+    ('mask2former_tiny', None),
   ],
 )
 def test_photos_that_wait_together_are_computed_together(preset, words, monkeypatch):

@@ -81,7 +81,9 @@ def test_frozen_parameters_do_not_move_by_one_bit(whole):
   assert sorted(moved) == sorted(result.state.params)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
   number, whole, tmp_path, monkeypatch
 ):
