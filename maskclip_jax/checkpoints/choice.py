@@ -192,6 +192,6 @@ def _same_parts(base: Any, sized: Any) -> bool:
   for field in dataclasses.fields(base):
     ours, theirs = getattr(base, field.name), getattr(sized, field.name)
     parts = [dataclasses.is_dataclass(part) for part in (ours, theirs)]
-    if any(parts) and not (all(parts) and _same_parts(ours, theirs)):
+    if any(parts) and not (type(ours) is type(theirs) and _same_parts(ours, theirs)):
       return False
   return True

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from maskclip_jax import plain
 from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
@@ -194,7 +195,7 @@ def _choose_clip(
       raise ValueError(f'--clip is not used for {system.name}: leave it out')
     return None
   if clip is not None:
-    return open_clip(clip, kind)
+    return open_clip(clip, _clip_kinds(system))
   if own and not form.left_out:
     # It may hold all; if not, reading it tells.
     return None
@@ -202,6 +203,14 @@ def _choose_clip(
     f"{main.path} does not hold CLIP's text tower: name the CLIP it was trained with "
     f'by --clip FILE (the published models: {_published_clip(kind)})'
   )
+
+
+def _clip_kinds(system: System) -> tuple[str, ...]:
+  """The systems that the CLIP of a system may be, the usual one first."""
+  usual = system.parts[CLIP]
+  allowed = plain.members(plain.field_type(system.config, [CLIP]))
+  others = (other.name for other in all_systems() if other.config in allowed)
+  return tuple(dict.fromkeys((usual, *others)))
 
 
 def _published_clip(kind: str) -> str:

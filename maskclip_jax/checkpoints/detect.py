@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,34 +171,35 @@ def _open_bundle(path: pathlib.Path) -> Checkpoint:
   return Checkpoint(path, opened.parameters, preset.system, 'bundle', table)
 
 
-def open_clip(path: str | os.PathLike, kind: str) -> Checkpoint:
+def open_clip(path: str | os.PathLike, kinds: Sequence[str]) -> Checkpoint:
   """Opens a CLIP: an official file, or a bundle that holds one.
 
   Args:
     path: the file or the bundle.
-    kind: the system that the CLIP is.
+    kinds: the systems that the CLIP may be.
 
   Raises:
-    FileNotFoundError, ValueError: see `open_checkpoint`; or it is not such a CLIP.
+    FileNotFoundError, ValueError: see `open_checkpoint`; or it is no such CLIP.
   """
   path = bundle.locate(path)
   if not bundle.is_bundle(path):
     checkpoint = open_checkpoint(path)
-    if checkpoint.kind != kind and find_system(checkpoint.kind).segments:
+    if checkpoint.kind not in kinds and find_system(checkpoint.kind).segments:
       raise ValueError(
         f'{path} is a {checkpoint.title} checkpoint and holds no text tower: '
         '--clip takes a whole CLIP'
       )
-    _check_kind(path, checkpoint.kind, kind)
+    _check_kind(path, checkpoint.kind, kinds)
     return checkpoint
   checkpoint = _open_bundle(path)
   system = find_system(checkpoint.kind)
-  inside = '' if checkpoint.kind == kind else f'{CLIP}/'
+  inside = f'{CLIP}/' if system.segments else ''
   if f'{inside}logit_scale' not in checkpoint.tensors:
     raise ValueError(f'{path} is a bundle without a CLIP')
-  _check_kind(path, system.parts.get(CLIP, system.name), kind)
   config = read_preset(bundle.load(path)).config
   config = getattr(config, CLIP) if inside else config
+  kind = _kind_of(config)
+  _check_kind(path, kind, kinds)
   return dataclasses.replace(
     checkpoint.as_part(inside, ''),
     kind=kind,
@@ -206,10 +207,16 @@ def open_clip(path: str | os.PathLike, kind: str) -> Checkpoint:
   )
 
 
-def _check_kind(path: pathlib.Path, found: str, wanted: str) -> None:
-  if found != wanted:
+def _kind_of(config: Any) -> str:
+  """The system whose config this is."""
+  return next(s.name for s in all_systems() if s.config is type(config))
+
+
+def _check_kind(path: pathlib.Path, found: str, wanted: Sequence[str]) -> None:
+  if found not in wanted:
+    titles = ' or a '.join(map(title_of, wanted))
     raise ValueError(
-      f'{path} holds a {title_of(found)} and a {title_of(wanted)} is needed: take the '
+      f'{path} holds a {title_of(found)} and a {titles} is needed: take the '
       'CLIP that the checkpoint was trained with'
     )
 

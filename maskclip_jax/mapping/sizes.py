@@ -57,15 +57,23 @@ def resized(config: T, **sizes: Any) -> T:
   return dataclasses.replace(config, **known)
 
 
+def _kinds(name: str, ours: Any, theirs: Any) -> str:
+  """How parts differ of which there is only one, or which are of two kinds."""
+  if ours is None or theirs is None:
+    return f'there is {"no" if theirs is None else "a"} {name}'
+  kinds = (type(part).__name__.removesuffix('Config') for part in (theirs, ours))
+  return f'{name} is a {" and not a ".join(kinds)}'
+
+
 def differences(base: Any, sized: Any) -> list[str]:
   """Fields that differ, as 'patch_size is 14, not 16'; a class head may be extra."""
   lines = []
   for field in dataclasses.fields(base):
     ours, theirs = getattr(base, field.name), getattr(sized, field.name)
-    if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
+    if dataclasses.is_dataclass(ours) and type(ours) is type(theirs):
       lines += differences(ours, theirs)
     elif dataclasses.is_dataclass(ours) or dataclasses.is_dataclass(theirs):
-      lines.append(f'there is {"no" if theirs is None else "a"} {field.name}')
+      lines.append(_kinds(field.name, ours, theirs))
     elif ours != theirs and (field.name, ours) != ('num_classes', None):
       lines.append(f'{field.name} is {theirs}, not {ours}')
   return lines

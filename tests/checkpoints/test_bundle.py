@@ -284,7 +284,7 @@ def test_a_config_that_cannot_be_is_refused_at_the_door(
   *inside, last = where.split('.')
   functools.reduce(dict.__getitem__, inside, content['preset'])[last] = value
   (directory / 'config.json').write_text(json.dumps(content))
-  for reader in (restore.load_model, lambda path: open_clip(path, 'clip')):
+  for reader in (restore.load_model, lambda path: open_clip(path, ['clip'])):
     with pytest.raises(ValueError, match=words) as refused:
       reader(directory)
     assert 'config.json' in str(refused.value)

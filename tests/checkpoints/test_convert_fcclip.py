@@ -98,7 +98,7 @@ def test_a_file_without_its_clip_is_refused(files, tmp_path):
 
 def test_another_kind_of_clip_is_refused(files, tmp_path):
   write_tensors(tmp_path / 'vit.safetensors', golden.weights('clip'))
-  match = 'holds a CLIP and a ConvNeXt-CLIP is needed'
+  match = 'holds a CLIP and a ConvNeXt-CLIP or a ResNet-CLIP is needed'
   with pytest.raises(ValueError, match=match):
     convert_checkpoint(files['head'], tmp_path / 'b', clip=tmp_path / 'vit.safetensors')
 

@@ -12,11 +12,14 @@ from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.layers import conv, dense, norm, packed_attention
 from maskclip_jax.mapping.rules import Ignore, Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes, resized
+from maskclip_jax.nn.clip_resnet import ResNetCLIPConfig
+from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig
 from maskclip_jax.systems.clip.checkpoint import SCALE, TEXT_TOWER
-from maskclip_jax.systems.convnext_clip import checkpoint as clip
+from maskclip_jax.systems.convnext_clip import checkpoint as convnext_clip
 from maskclip_jax.systems.fcclip.adapter import MaskAdapterConfig
 from maskclip_jax.systems.fcclip.model import FCCLIPConfig
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
+from maskclip_jax.systems.resnet_clip import checkpoint as resnet_clip
 
 _PREDICTOR = (
   *mask2former.QUERIES,
@@ -24,6 +27,12 @@ _PREDICTOR = (
   *dense('_mask_pooling_proj.1', 'pool_proj'),
   *dense('class_embed.layers.{i}', 'class_embed/layers/{i}'),
   SCALE,
+)
+
+# The CLIP is one of two kinds, whose text towers have the same names.
+_CLIP = (
+  *convnext_clip.RULES,
+  *(rule for rule in resnet_clip.RULES if rule not in convnext_clip.RULES),
 )
 
 # MAFT+'s.
@@ -57,7 +66,7 @@ _ADAPTER = (
 def rules(classes: int = 133) -> Rules:
   """The table; `classes` sizes the criterion's buffer on export."""
   return (
-    *prefixed(clip.RULES, 'backbone.clip_model.', 'clip/'),
+    *prefixed(_CLIP, 'backbone.clip_model.', 'clip/'),
     *prefixed(
       mask2former.PIXEL_DECODER, 'sem_seg_head.pixel_decoder.', 'pixel_decoder/'
     ),
@@ -69,7 +78,7 @@ def rules(classes: int = 133) -> Rules:
     *(
       Ignore(f'{copy}.clip_model.{rule.pattern}', 'CLIP before it was trained further')
       for copy in ('frozen_backbone', 'backbone_t')
-      for rule in clip.RULES
+      for rule in _CLIP
     ),
   )
 
@@ -79,17 +88,30 @@ def sized(config: FCCLIPConfig, found: KnownSizes) -> FCCLIPConfig:
 
   Which of the two forms of MAFT+'s transfer a file was trained with, it does not tell.
   """
-  there = found.size('transfer/norm/scale', 0) is not None
   config = resized(config, **mask2former.decoder_sizes(found))
-  config = dataclasses.replace(
-    config, transfer=(config.transfer or 'semantic') if there else None
-  )
+  clip = _sized_clip(config.clip, found.below('clip'))
+  there = found.size('transfer/norm/scale', 0) is not None
+  # No model on a ResNet has one, nor an adapter.
+  there &= isinstance(clip, ConvNeXtCLIPConfig)
+  transfer = (config.transfer or 'semantic') if there else None
   maps = found.size('adapter/final/kernel', 3)
   width = found.size('adapter/final/kernel', 2)
   adapter = MaskAdapterConfig(width, maps) if maps and width else None
-  return dataclasses.replace(
-    config, adapter=adapter, clip=clip.sized(config.clip, found.below('clip'))
-  )
+  return dataclasses.replace(config, clip=clip, transfer=transfer, adapter=adapter)
+
+
+def _sized_clip(
+  config: ConvNeXtCLIPConfig | ResNetCLIPConfig, found: KnownSizes
+) -> ConvNeXtCLIPConfig | ResNetCLIPConfig:
+  """The CLIP found, of which the config may be of the other kind."""
+  kinds = {'conv/kernel': ConvNeXtCLIPConfig, 'conv1/kernel': ResNetCLIPConfig}
+  for name, kind in kinds.items():
+    there = found.size(f'visual/trunk/stem/{name}', 0) is not None
+    if there and not isinstance(config, kind):
+      config = kind()
+  read = resnet_clip if isinstance(config, ResNetCLIPConfig) else convnext_clip
+  return read.sized(config, found)
+>>>>>>> 34b720e (FC-CLIP stands on CLIP's ResNets too, from one file or two)
 
 
 FORMAT = Format(

@@ -1,9 +1,10 @@
-"""FC-CLIP (Yu et al., NeurIPS 2023): masks and words from one frozen ConvNeXt-CLIP.
+"""FC-CLIP (Yu et al., NeurIPS 2023): masks and words from one frozen CLIP.
 
-A Mask2Former stands on the feature maps of CLIP's image tower. Its masks are classified
-twice: by the mask features inside them, which training saw, and by CLIP's own features
-inside them, which know all words. Both are joined per class, by whether training named
-it. Source: [fcclip 1, 5, 6].
+A Mask2Former stands on the feature maps of CLIP's image tower, which is a ConvNeXt or a
+ResNet. Its masks are classified twice: by the mask features inside them, which training
+saw, and by CLIP's own features inside them, which know all words. Both are joined per
+class, by whether training named it. Source: [fcclip 1, 5, 6], and [fcclip 2.5] for
+ResNets.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax import plain
+from maskclip_jax.nn.clip_resnet import AttentionPool, ResNetCLIP, ResNetCLIPConfig
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
 from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
@@ -38,6 +40,8 @@ from maskclip_jax.systems.fcclip.transfer import ContentTransfer, Form, scramble
 from maskclip_jax.systems.score_rules import geometric_ensemble
 
 _LARGEST_SCALE = 100.0
+# The CLIPs that it can stand on.
+_TOWERS = {ConvNeXtCLIPConfig: ConvNeXtCLIP, ResNetCLIPConfig: ResNetCLIP}
 # How much CLIP counts beside the trained classifier [fcclip 6].
 SCORES = Scores(seen_weight=0.4, unseen_weight=0.8)
 
@@ -65,7 +69,9 @@ class FCCLIPConfig:
       float32 whatever the rest does; 'bfloat16' moves masks.
   """
 
-  clip: ConvNeXtCLIPConfig = dataclasses.field(default_factory=ConvNeXtCLIPConfig)
+  clip: ConvNeXtCLIPConfig | ResNetCLIPConfig = dataclasses.field(
+    default_factory=ConvNeXtCLIPConfig
+  )
   hidden: int = 256
   heads: int = 8
   encoder_layers: int = 6
@@ -84,6 +90,8 @@ class FCCLIPConfig:
     plain.at_least(self, 1, *sizes, 'decoder_layers')
     plain.at_least(self, 0, 'encoder_layers')
     check_heads('hidden', self.hidden, self.heads)
+    if isinstance(self.clip, ResNetCLIPConfig) and (self.transfer or self.adapter):
+      raise ValueError('transfer and adapter need a CLIP with a ConvNeXt')
 
 
 class FCCLIP(nnx.Module):
@@ -97,7 +105,8 @@ class FCCLIP(nnx.Module):
 
   def __init__(self, config: FCCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
     common = {'heads': config.heads, 'remat': config.remat, 'rngs': rngs}
-    self.clip = ConvNeXtCLIP(config.clip, remat=config.remat, dtype=dtype, rngs=rngs)
+    kind = _TOWERS[type(config.clip)]
+    self.clip = kind(config.clip, remat=config.remat, dtype=dtype, rngs=rngs)
     self.pixel_decoder = PixelDecoder(
       dict(zip(STAGES, config.clip.widths, strict=True)),
       width=config.hidden,
@@ -267,7 +276,13 @@ class FCCLIP(nnx.Module):
     covered = self.pooling_masks(
       mask_logits, mask_hw, images.input_hw, dense.shape[1:3], threshold
     )
-    vectors = self.clip.visual.head(pool_masks(dense, covered))
+    head = self.clip.visual.head
+    if isinstance(head, AttentionPool):
+      hw = images.padded_hw
+      hw = None if hw is None else hw // STAGES['res5']
+      vectors = head.of_masks(dense, covered, hw)
+    else:
+      vectors = head(pool_masks(dense, covered))
     return RegionVectors(vectors, (), ~covered.any((-2, -1)))
 
   def _adapted_pool(

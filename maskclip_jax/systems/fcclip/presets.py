@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from maskclip_jax.nn.clip_resnet import RESNET_CLIP_SIZES
 from maskclip_jax.nn.convnext import CONVNEXT_CLIP_SIZES
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
@@ -77,8 +78,34 @@ _MINIATURE = FCCLIPConfig(
   queries=20,
 )
 
+
+def _resnet(size: str) -> Preset:
+  """On a CLIP of OpenAI's, which says nothing of masks without a place [fcclip 6.4]."""
+  return dataclasses.replace(
+    _FCCLIP,
+    config=FCCLIPConfig(RESNET_CLIP_SIZES[size]),
+    scores=dataclasses.replace(SCORES, skip_empty=True),
+  )
+
+
+# The published models on OpenAI's CLIPs, with their numbers.
+_RESNETS = {
+  'rn50': ('RN50', 'ADE20K-150 PQ 17.9, AP 9.5, mIoU 23.3; COCO PQ 50.7 (seen)'),
+  'rn101': ('RN101', 'ADE20K-150 PQ 19.1, AP 10.2, mIoU 24.0; COCO PQ 51.4 (seen)'),
+  'rn50x4': ('RN50x4', 'ADE20K-150 PQ 21.8, AP 11.7, mIoU 26.8; COCO PQ 52.1 (seen)'),
+  'rn50x16': (
+    'RN50x16',
+    'ADE20K-150 PQ 22.5, AP 13.6, mIoU 29.4; COCO PQ 54.4 (seen)',
+  ),
+  'rn50x64': (
+    'RN50x64',
+    'ADE20K-150 PQ 22.8, AP 13.6, mIoU 28.4; COCO PQ 55.6 (seen)',
+  ),
+}
+
 PRESETS = {
   'fcclip_convnext_large': _FCCLIP,
+  **{f'fcclip_{size}': _resnet(size) for size in _RESNETS},
   'ovrcoat_convnext_large': dataclasses.replace(_FCCLIP, scores=_COAT),
   'maftp_convnext_base': _maft('convnext_base_w', 'semantic'),
   'maftp_convnext_large': _maft('convnext_large_d', 'semantic'),
@@ -106,6 +133,16 @@ CARDS = {
     '18.2; COCO PQ 54.4 (seen)',
     url='https://drive.google.com/file/d/1-91PIns86vyNaL3CzMmDD39zKGnPMtvj',
   ),
+  **{
+    f'fcclip_{size}': ModelCard(
+      f"FC-CLIP on OpenAI's CLIP {title}",
+      f'github.com/bytedance/fc-clip, its file of {title}; and clip_{size}',
+      'Apache-2.0 (authors), on MIT (OpenAI CLIP)',
+      f'authors: {numbers}',
+      url='https://github.com/bytedance/fc-clip',
+    )
+    for size, (title, numbers) in _RESNETS.items()
+  },
   'ovrcoat_convnext_large': ModelCard(
     'OVRCOAT: FC-CLIP with its CLIP trained further; void gives way where CLIP is sure',
     'github.com/nickormushev/OVRCOAT, PyTorch file; and clip_convnext_large_d',
