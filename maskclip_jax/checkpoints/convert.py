@@ -254,8 +254,18 @@ def _untold(sources: Sources, preset: Preset) -> tuple[str, ...]:
     notes += tuple(_class_notes(sources.main, preset))
   clip = sources.clip or sources.main
   if clip.kind != CLIP:
-    return notes
+    return notes + tuple(_family_notes(clip))
   return notes + tuple(_clip_notes(clip, getattr(preset.config, CLIP, preset.config)))
+
+
+def _family_notes(clip: Checkpoint) -> list[str]:
+  """What of a CLIP without a ViT of open_clip's own no file told."""
+  if find_system(clip.kind).segments or clip.layout == 'bundle' or clip.beside:
+    return []
+  return [
+    f'heads, activation and pixel statistics as in the published {clip.title}: no '
+    'config beside the weights tells them'
+  ]
 
 
 def _class_notes(main: Checkpoint, preset: Preset) -> list[str]:

@@ -67,6 +67,11 @@ def _hugging_face(folder: pathlib.Path) -> dict[str, Any]:
     return {}
   whole = Table(plain.read_json(file), str(file))
   kind = whole.content.get('model_type')
+  if kind == 'siglip2':
+    raise ValueError(
+      f'{file}: a SigLIP 2 for photos of any shape (naflex) is not supported: take one '
+      'of fixed resolution, such as google/siglip2-base-patch16-256'
+    )
   if kind != 'siglip':
     raise ValueError(
       f'{file}: a model of type {shown(kind)} is not supported, only siglip'
