@@ -111,7 +111,6 @@ def _sized_clip(
       config = kind()
   read = resnet_clip if isinstance(config, ResNetCLIPConfig) else convnext_clip
   return read.sized(config, found)
->>>>>>> 34b720e (FC-CLIP stands on CLIP's ResNets too, from one file or two)
 
 
 FORMAT = Format(
