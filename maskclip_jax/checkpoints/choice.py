@@ -135,11 +135,10 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
     for name, (base, chosen) in candidates.items()
     if _same_vocabulary(base, chosen)
   ]
-  # The first of those with the same parts, where there is one.
-  for same_parts in (True, False):
-    for same, name, chosen in fitting:
-      if same is same_parts:
-        return f'{system.name} of its own sizes, otherwise {name}', chosen
+  if fitting:
+    # The first of those with the same parts, where there is one.
+    _, name, chosen = max(fitting, key=lambda one: one[0])
+    return f'{system.name} of its own sizes, otherwise {name}', chosen
   made = [
     s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
   ]
