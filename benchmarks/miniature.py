@@ -42,6 +42,8 @@ from maskclip_jax.train.export import export_checkpoint
 
 ROOT = pathlib.Path(__file__).parent
 TESTS = {'': 'test scenes', '_shifted': 'shifted scenes'}
+# What `launch/miniature.sh --coat 0.5` judges besides.
+COAT = '+scores:coat=0.5'
 SYSTEMS = {
   'clip_baseline': 'CLIP baseline: crops of the proposals',
   'clip_baseline_close_ups': 'CLIP baseline, its CLIP trained on close-ups',
@@ -99,7 +101,11 @@ class Split:
   @property
   def tests(self) -> dict[str, str]:
     """Protocols and what they are called."""
-    return {self.protocol + test: title for test, title in TESTS.items()}
+    plain = {self.protocol + test: title for test, title in TESTS.items()}
+    return plain | {
+      test + COAT: f"{title}, void giving way by OVRCOAT's rule"
+      for test, title in plain.items()
+    }
 
   @property
   def numbers(self) -> tuple[str, ...]:
@@ -232,7 +238,7 @@ def numbers_of(
   row = dict(measured(directory, data_dir, split))
   for system in SYSTEMS:
     for test in split.tests:
-      path = directory / 'judged' / system / test / ledger.RESULTS
+      path = directory / 'judged' / system / ledger.folder_name(test) / ledger.RESULTS
       if not path.exists():
         continue
       numbers = ledger.read(path)['numbers']
@@ -266,7 +272,8 @@ def tables(seeds: Sequence[dict[str, float]], split: Split) -> str:
   lines = [f'Seeds: {len(seeds)}.']
   for test, title in split.tests.items():
     titles = {f'{system}/{test}': name for system, name in SYSTEMS.items()}
-    lines += ['', f'**{title}**', *rows(seeds, titles, split.numbers)]
+    if any(key.startswith(tuple(f'{t}/' for t in titles)) for s in seeds for key in s):
+      lines += ['', f'**{title}**', *rows(seeds, titles, split.numbers)]
   lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
   lines += rows(seeds, {stage: stage for stage in PROPOSALS}, split.recalls)
   lines += [

@@ -24,13 +24,15 @@
 #   launch/miniature.sh --seed 1 --out DIR [--clips DIR] [--data DIR] [--dry_run]
 # --scale trains every stage that many times as long as what the tables show, 0.4 by
 # default; --teacher_steps is for the first proposals alone.
+# --coat 0.5 judges every row once more, with OVRCOAT's rule of that weight (not SegCLIP,
+# which has no "no object").
 # --clips takes the CLIPs of another run of this script, --data its world.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
 . launch/commands.sh
-parse_flags '' 'seed scale teacher_steps out clips data until systems split' "$@"
+parse_flags '' 'seed scale teacher_steps out clips data until systems split coat' "$@"
 case ${flags[systems]:-both} in
   both | segclip | ovseg | fcclip) ;;
   *) echo "$0: --systems is segclip, ovseg or fcclip, not ${flags[systems]}" >&2; exit 2 ;;
@@ -44,6 +46,7 @@ esac
 $dry_run || prepare
 
 seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/$protocol}
+coat=${flags[coat]:-}
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 if [ "${flags[systems]:-}" = segclip ]; then
   data=${flags[data]:-out/miniature/data_superpixels}
@@ -69,11 +72,21 @@ joined() {
     --clip "$clips/$3" --preset "$2" --to "$out/$1"
 }
 
-# judged NAME: both tests; results.json tells that one was done. --until NAME ends here.
+# judge NAME ENDING [FLAGS OF EVAL]: both tests; results.json tells that one was done.
+judge() {
+  local name=$1 ending=$2
+  shift 2
+  [ -e "$out/judged/$name/${protocol}_shifted$ending/results.json" ] ||
+    run python -m maskclip_jax eval --model "$out/$name" --data_dir "$data" \
+      --evals "$protocol,${protocol}_shifted" --out "$out/judged/$name" "$@"
+}
+
+# judged NAME: a row of the tables, with --coat two. --until NAME ends here.
 judged() {
-  [ -e "$out/judged/$1/${protocol}_shifted/results.json" ] ||
-    run python -m maskclip_jax eval --model "$out/$1" --data_dir "$data" \
-      --evals "$protocol,${protocol}_shifted" --out "$out/judged/$1"
+  judge "$1" ''
+  if [ -n "$coat" ] && [ "${flags[systems]:-}" != segclip ]; then
+    judge "$1" "+scores=coat=$coat" --scores "coat=$coat"
+  fi
   [ "$1" != "${flags[until]:-}" ] || exit 0
 }
 

@@ -141,6 +141,17 @@ def test_the_miniature_makes_what_it_starts_from(more):
   assert shorter == lines[: len(shorter)]
 
 
+def test_the_miniature_judges_every_row_with_the_void_rule():
+  plain, both = (
+    [line for line in dry('miniature.sh', *flags) if ' eval ' in line]
+    for flags in ([], ['--coat', '0.5'])
+  )
+  assert len(both) == 2 * len(plain)
+  assert [line for line in both if 'coat=0.5' not in line] == plain
+  segclip = dry('miniature.sh', '--systems', 'segclip', '--coat', '0.5')
+  assert not any('coat' in line for line in segclip)
+
+
 def test_the_miniature_of_segclip_leaves_each_loss_out_in_turn():
   lines = dry('miniature.sh', '--out', 'OUT', '--systems', 'segclip')
   assert '--superpixels' in lines[0]

@@ -40,24 +40,38 @@ def test_scale_multiplies_the_steps_of_a_stage():
   assert part == one
 
 
-@pytest.mark.slow
-def test_the_pipeline_in_a_few_steps(world, tmp_path, monkeypatch):
-  """Every stage starts from the one before, and the last is a model that segments."""
+@pytest.fixture
+def stage(world, tmp_path, monkeypatch):
+  """Runs a stage for two steps: its name, its run, and which runs it starts from."""
   # Programs for eight devices take long to compile; `test_devices` runs them.
   one = functools.partial(loop.make_mesh, devices=jax.devices()[:1])
   monkeypatch.setattr(loop, 'make_mesh', one)
 
-  def stage(name: str, run: str, **sources: str) -> pathlib.Path:
+  def run(name: str, to: str, **sources: str) -> pathlib.Path:
     values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
     values |= {'total_steps': 2, 'log': {'every': 1}}
     values['data'] |= {'batch_size': 8, 'data_dir': str(world)}
     for part, source in sources.items():
       values['start'][part]['source'] = str(tmp_path / source)
-    result = train(read(values), tmp_path / run)
+    result = train(read(values), tmp_path / to)
     assert result.finished
     assert np.isfinite(result.metrics['loss'])
     return result.bundle
 
+  return run
+
+
+def scene_of(world: pathlib.Path) -> np.ndarray:
+  return decode(
+    open_source('miniature/panoptic', 'test', world)[0],
+    find_view('miniature/panoptic'),
+    crowd=True,
+  ).image
+
+
+@pytest.mark.slow
+def test_the_pipeline_in_a_few_steps(world, stage, tmp_path):
+  """Every stage starts from the one before, and the last is a model that segments."""
   stage('clip', 'close')
   stage('clip_anywhere', 'anywhere', clip='close')
   stage('clip_photos', 'clip', clip='anywhere')
@@ -86,12 +100,25 @@ def test_the_pipeline_in_a_few_steps(world, tmp_path, monkeypatch):
   card = (tmp_path / 'baseline' / 'MODEL_CARD.md').read_text()
   assert card.count('the terms of `bundle`') == 2
   assert 'CC BY-NC' not in card
-  scene = decode(
-    open_source('miniature/panoptic', 'test', world)[0],
-    find_view('miniature/panoptic'),
-    crowd=True,
-  ).image
+  scene = scene_of(world)
   for model in (masq, tmp_path / 'baseline'):
     prediction = maskclip_jax.load(model)(scene, 'red star; stuff:grass')
     assert prediction.panoptic.shape == (256, 256)
+  jax.clear_caches()
+
+
+@pytest.mark.slow
+def test_fcclip_on_a_convolutional_clip_in_a_few_steps(world, stage, tmp_path):
+  """The second stage leaves its CLIP as it was, and knows what was annotated."""
+  stage('convnext', 'clip')
+  fcclip = stage('fcclip', 'fcclip', clip='clip')
+  given = bundle.load(tmp_path / 'clip' / 'bundle').parameters
+  parameters = bundle.load(fcclip).parameters
+  for path, array in given.items():
+    np.testing.assert_array_equal(parameters[f'clip/{path}'], array, err_msg=path)
+  model = maskclip_jax.load(fcclip)
+  assert model.preset.training == 'miniature-base'
+  bank = model.text_bank(model.vocabulary('miniature-116'))
+  assert bank.seen.sum() == 80
+  assert model(scene_of(world), 'red star; stuff:grass').panoptic.shape == (256, 256)
   jax.clear_caches()

@@ -151,6 +151,11 @@ def test_batches_are_photos_and_texts():
     ('clip', {'data': {'canvas': 96}}, 'canvas is 96 and this CLIP sees 64 pixels'),
     ('clip', {'data': {'canvas': 40}}, 'in patches of 16: choose as much or less'),
     ('clip', {'data': {'caption_tokens': 99}}, 'is 99 and this CLIP reads at most 77'),
+    (
+      'clip',
+      {'preset': 'clip_convnext_tiny', 'settings': {'seen': 0.5}},
+      'this one has a ConvNeXt: leave them out',
+    ),
     ('clip', {'remat': True}, 'remat is for proposal networks'),
   ],
 )
