@@ -124,7 +124,7 @@ class Evaluator:
     share: str = '',
     devices: Sequence[jax.Device] | None = None,
   ):
-    options = options or Options()
+    options, run = options or Options(), run.after_training(segmenter.preset)
     self.run, self.options = run, options
     self.tasks = tuple(
       t for t in run.views if options.tasks is None or t in options.tasks

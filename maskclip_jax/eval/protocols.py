@@ -106,7 +106,7 @@ class ProtocolRun:
       group: _group_names(listed) for group, listed in self.protocol.groups.items()
     }
     if self.settings.training is not None:
-      training = Vocabulary.named(self.settings.training)
+      training = _spoken(self.settings.training)
       seen, unseen = self.main_view.words().overlap(training)
       if seen and unseen:
         members |= {'seen': seen, 'unseen': unseen}
@@ -114,6 +114,13 @@ class ProtocolRun:
       group: tuple(names.index(name) for name in classes)
       for group, classes in members.items()
     }
+
+  def after_training(self, preset: Preset) -> 'ProtocolRun':
+    """The protocol with the split of a model that was trained with words of its own."""
+    if self.settings.training is None or preset.training is None:
+      return self
+    settings = dataclasses.replace(self.settings, training=preset.training)
+    return dataclasses.replace(self, settings=settings)
 
   def preprocessing(self, preset: Preset) -> Preprocessing:
     """How photos are resized."""
@@ -132,6 +139,13 @@ class ProtocolRun:
     if order is None:
       order = 'scores_first' if set(self.views) == {'semantic'} else 'masks_first'
     return dataclasses.replace(config, semantic_order=order)
+
+
+def _spoken(training: str | tuple[str, ...]) -> Vocabulary:
+  """A vocabulary of all words of training."""
+  if isinstance(training, str):
+    return Vocabulary.named(training)
+  return Vocabulary((Category('training', training),))
 
 
 def _group_names(listed: str | tuple[str, ...]) -> tuple[str, ...]:

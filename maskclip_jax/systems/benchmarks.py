@@ -20,8 +20,8 @@ class BenchmarkSettings:
     semantic_order: see `PostprocessConfig`. None: as the official code, by whether only
       semantic output is asked for.
     view: another order or choice of classes of the same ground truth.
-    training: vocabulary of the system's training, which splits the classes into seen
-      and unseen; None reports no split.
+    training: what the system's training named, a vocabulary or its words, which splits
+      the classes into seen and unseen; None reports no split.
     scores: fields of `Scores` that the benchmark was run with.
     tuned: these were chosen on the benchmark's own photos, which metrics then say.
     options: what only this system knows and its weights were made for.
@@ -34,7 +34,7 @@ class BenchmarkSettings:
   tasks: tuple[OutputKind, ...] | None = None
   semantic_order: Order | None = None
   view: str | None = None
-  training: str | None = None
+  training: str | tuple[str, ...] | None = None
   scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
   tuned: bool = False
   options: Mapping[str, float | str] = dataclasses.field(default_factory=dict)

@@ -1,5 +1,7 @@
 """The benchmarks' table against the papers' configurations."""
 
+import dataclasses
+
 import pytest
 
 from maskclip_jax import zoo
@@ -125,6 +127,24 @@ def test_groups():
   assert sorted(seen['seen'] + seen['unseen']) == list(range(150))
   # Trained on the very classes: nothing is unseen, so there is no split.
   assert PROTOCOLS['coco_panoptic'].for_system('masqclip').groups() == {}
+
+
+def test_a_model_splits_classes_by_what_it_was_trained_with():
+  run, coco = (PROTOCOLS[p].for_system('fcclip') for p in ('ade150', 'coco_panoptic'))
+  names = run.class_names()
+  fcclip, maft = (
+    run.after_training(zoo.find_preset(name)).groups()['seen']
+    for name in ('fcclip_convnext_large', 'maftp_convnext_large')
+  )
+  assert fcclip == run.groups()['seen']
+  assert names.index('bed') in maft
+  assert set(maft) != set(fcclip)
+  own = dataclasses.replace(
+    zoo.find_preset('fcclip_convnext_large'), training=('chandelier', 'Bed')
+  )
+  seen = run.after_training(own).groups()['seen']
+  assert [names[number] for number in seen] == ['bed', 'chandelier']
+  assert coco.after_training(own).groups() == {}
 
 
 def test_names_and_bundles():
