@@ -6,7 +6,8 @@
 
 The papers' sizes: photos of 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one
 photo per chip; of OVSeg 640 x 640 with Swin-B, and regions of 224 x 224 with ViT-L/14;
-of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all. Writes
+of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all; of FC-CLIP, ConvNeXt-L.
+Writes
 benchmarks/results/pods.json and benchmarks/pods.md after every stage, which takes some
 minutes on two cores. Fails where a step does not fit.
 """
@@ -32,6 +33,7 @@ STAGES = {
   'OVSeg: proposals': 'ovseg:stage=proposals,profile=paper',
   'OVSeg: tuned CLIP': 'ovseg:stage=pairs,profile=paper',
   'OVSeg: mask prompts': 'ovseg:stage=prompts,profile=paper',
+  'FC-CLIP': 'fcclip:stage=train',
 }
 # Photos of a step, where it is not one per chip.
 BATCHES = {'SegCLIP': 768}
@@ -43,7 +45,8 @@ HEAD = """# Training steps on TPU slices
 compiler that the slice would run, and no TPU ({versions}). Photos of
 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one photo per chip, every chip with
 the whole model (mesh `data`); OVSeg: 640 x 640, Swin-B, then regions of 224 x 224,
-ViT-L/14; SegCLIP: 224 x 224, ViT-B/16, float32, 768 photos in all, the published batch.
+ViT-L/14; SegCLIP: 224 x 224, ViT-B/16, float32, 768 photos in all, the published batch;
+FC-CLIP: ConvNeXt-L.
 Memory is per chip: state, batch and temporaries. A collective in a loop counts once.
 
 """
