@@ -7,9 +7,8 @@
 The papers' sizes: photos of 1024 x 1024, ResNet-50, CLIP ViT-L/14@336, bfloat16, one
 photo per chip; of OVSeg 640 x 640 with Swin-B, and regions of 224 x 224 with ViT-L/14;
 of SegCLIP, ViT-B/16 at 224 x 224, float32, 768 photos in all; of FC-CLIP, ConvNeXt-L.
-Writes
-benchmarks/results/pods.json and benchmarks/pods.md after every stage, which takes some
-minutes on two cores. Fails where a step does not fit.
+Writes benchmarks/results/pods.json and benchmarks/pods.md after every stage, which
+takes some minutes on two cores. Fails where a step does not fit.
 """
 
 import argparse
