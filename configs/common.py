@@ -84,6 +84,17 @@ def criterion(images_per_mean: int, **changes) -> dict:
   return {'images_per_mean': images_per_mean, **changes}
 
 
+def from_cross(source: str, *, keep_random: tuple[str, ...] = ()) -> dict:
+  """What makes a stage tune a cross of `convert --proposals X --classifier Y`.
+
+  Args:
+    source: its bundle, which is the model that is trained and what it starts from.
+    keep_random: parameters that start at random, as regular expressions.
+  """
+  start = {'source': source, 'keep_random': keep_random, 'hint': 'a cross'}
+  return {'preset': source, 'start': {'cross': start}}
+
+
 def for_trying_out(
   config: dict, data: dict | None = None, **changes
 ) -> ml_collections.ConfigDict:

@@ -32,6 +32,7 @@ from maskclip_jax import plain, zoo
 from maskclip_jax.checkpoints import restore
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.eval.protocols import PROTOCOLS
+from maskclip_jax.systems.system import system_of
 
 _TASKS = {
   'masq': 'query_tuning',
@@ -43,6 +44,11 @@ _TINY = {'masq': 'masqclip_tiny', 'rma': 'maskclip_tiny'}
 # What is new in a model may move; what is there moves little.
 _RATES = {'masq': 5e-5, 'rma': 5e-5, 'proposals': 2e-5, 'linear': 2e-5}
 _WHOLE = ('clip_baseline', 'maskclip', 'masqclip')
+# What tunes other proposals than a Mask2Former's.
+_INSTEAD = {
+  'masq': ': make a cross of the rule masq of it',
+  'rma': ': make a cross of the rule rma of it, for maskclip:stage=rma,from=CROSS',
+}
 _HEAD = 'predictor/class_embed/.*'
 # Below it, networks are small, and learn at rates that are larger.
 _SMALL_SIDE, _SMALL_RATE = 512, 10
@@ -181,13 +187,26 @@ def _model(what: str, source: str, preset) -> dict:
     or (what, system) == ('masq', 'masqclip')
     or (what == 'rma' and getattr(preset.config, 'rma_blocks', ()))
   ):
+    if what == 'proposals':
+      _check_proposals(what, source, preset)
     return {'task': task, **whole}
+  _check_proposals(what, source, preset)
   if what == 'masq' and preset.config.proposals.num_classes != 1:
     raise ValueError(
       f'from={source} is a {system}, whose proposals have no object score, which masq '
       'needs: what=rma, proposals or linear'
     )
   return {'task': task, **_of_parts(what, source, preset)}
+
+
+def _check_proposals(what: str, source: str, preset) -> None:
+  """Fails where other proposals than a Mask2Former's would be taken apart."""
+  found = system_of(preset.config.proposals)
+  if found.name != 'mask2former':
+    raise ValueError(
+      f'from={source} has the proposals of {found.title}, and what={what} needs those '
+      f'of a Mask2Former{_INSTEAD.get(what, "")}'
+    )
 
 
 def _of_parts(what: str, source: str, preset) -> dict:

@@ -9,7 +9,9 @@
 
 Arguments: `profile=released` (the masks of earlier blocks are judged as the final ones,
 photos are squashed to 1024 x 1024) or `paper` (each block's own masks, large-scale
-jitter); `runlocal`.
+jitter); `from=CROSS`, for `rma`: other proposals or another CLIP, as a bundle of
+`convert --proposals X --classifier Y --rule rma` (`config.model.rma_blocks` says which
+blocks, those of ViT-L/14 by default); `runlocal`.
 
 Expected with ViT-L/14@336, from Table 1 of the MasQCLIP paper: ADE20K-150 PQ 15.1,
 mIoU 23.7; A-847 8.2; PC-59 45.9; PC-459 10.0. Not yet reproduced with this code.
@@ -25,7 +27,8 @@ _STAGES = ('proposals', 'rma')
 
 def get_config(arg=None):
   """One of the two stages."""
-  a = common.parse(arg, stage='rma', profile='released', runlocal=False)
+  more = {'from': ''}
+  a = common.parse(arg, stage='rma', profile='released', runlocal=False, **more)
   common.choose('stage', a.stage, _STAGES)
   common.choose('profile', a.profile, ('released', 'paper'))
   return _proposals(a) if a.stage == 'proposals' else _rma(a)
@@ -89,6 +92,11 @@ def _rma(a):
     'total_steps': 10_000,
     'dtype': 'bfloat16',
   }
+  cross = {}
+  if a['from']:
+    cross = common.from_cross(a['from'], keep_random=('rma/.*',))
+    cross['model'] = {'rma_blocks': (0, 1) if a.runlocal else (5, 11, 17, 23)}
   if a.runlocal:
-    return common.for_trying_out(config, preset='maskclip_tiny')
-  return common.finished(config)
+    tiny = {'preset': 'maskclip_tiny'} | cross
+    return common.for_trying_out(config, **tiny)
+  return common.finished(config | cross)

@@ -19,6 +19,8 @@ Arguments: `setting=cross` (COCO panoptic, tested on other datasets) or `base_no
 of COCO's classes with instance masks, tested on 17 more); `profile=released` or
 `paper`, where they differ; `rounds`, the students trained one after another (the
 paper's main result has 2, the released scripts run 1); `clip=vit_l14_336` or `vit_b16`;
+`from=CROSS`, for `masq`: other proposals or another CLIP, as a bundle of
+`convert --proposals X --classifier Y --rule masq`, whose queries are tuned further;
 `runlocal`.
 
 Expected with ViT-L/14@336, from Tables 1 and 3 of the paper. cross: ADE20K-150 PQ 23.3,
@@ -49,6 +51,7 @@ def get_config(arg=None):
     clip='vit_l14_336',
     rounds=1,
     runlocal=False,
+    **{'from': ''},
   )
   common.choose('stage', a.stage, _STAGES)
   common.choose('setting', a.setting, _VIEWS)
@@ -139,9 +142,12 @@ def _masq(a, **changes):
     'dtype': 'bfloat16',
     **changes,
   }
+  cross = common.from_cross(a['from']) if a['from'] else {}
   if a.runlocal:
     start = {k: v for k, v in config['start'].items() if k in changes.get('start', {})}
-    return common.for_trying_out(config, preset='masqclip_tiny', start=start)
+    tiny = {'preset': 'masqclip_tiny', 'start': start} | cross
+    return common.for_trying_out(config, **tiny)
+  config |= cross
   return common.finished(config)
 
 

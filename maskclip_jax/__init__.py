@@ -20,6 +20,7 @@ _HOME = {
   'Segmenter': 'maskclip_jax.segmenter',
   'TextBank': 'maskclip_jax.systems.contract',
   'Vocabulary': 'maskclip_jax.text.vocabulary',
+  'compose': 'maskclip_jax.crosses',
   'list_models': 'maskclip_jax.zoo',
   'load': 'maskclip_jax.segmenter',
   'load_clip': 'maskclip_jax.clip',

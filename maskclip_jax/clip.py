@@ -16,6 +16,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ from maskclip_jax.checkpoints import bundle, convert, params, restore
 from maskclip_jax.checkpoints.detect import CLIP
 from maskclip_jax.checkpoints.tensor_file import without_prefix
 from maskclip_jax.nn.clip import normalize_pixels, unit
-from maskclip_jax.systems.system import find_system
+from maskclip_jax.systems.system import Preset, find_system, system_of
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import encode_prompts
 from maskclip_jax.text.word_pieces import WordPieces, word_pieces
@@ -67,8 +68,8 @@ def load_clip(
     folder = read.sources.main.path.parent
   else:
     opened, preset = restore.open_bundle(restore.find_bundle(model))
-    system, inside = _clip_of(preset.system, opened.directory)
-    config = getattr(preset.config, CLIP) if inside else preset.config
+    config, inside = _clip_of(preset, opened.directory)
+    system = system_of(config).name
     flat = without_prefix(opened.parameters, inside)
     source, notes = restore.misfit(opened), ()
     folder = opened.directory
@@ -84,14 +85,14 @@ def load_clip(
   )
 
 
-def _clip_of(system: str, directory: pathlib.Path) -> tuple[str, str]:
-  """The kind of CLIP in a bundle, and the prefix of its parameters."""
-  found = find_system(system)
+def _clip_of(preset: Preset, directory: pathlib.Path) -> tuple[Any, str]:
+  """The config of the CLIP in a bundle, and the prefix of its parameters."""
+  found = find_system(preset.system)
   if not found.segments:
-    return system, ''
+    return preset.config, ''
   if CLIP not in found.parts:
     raise ValueError(f'{directory} is a bundle of {found.title}, which has no CLIP')
-  return found.parts[CLIP], f'{CLIP}/'
+  return getattr(preset.config, CLIP), f'{CLIP}/'
 
 
 class ClipEncoder:

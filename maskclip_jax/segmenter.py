@@ -204,7 +204,7 @@ class Segmenter:
     """
     whole, weights = params.split(self.model)
     closed = self.preset.vocabulary is not None
-    reads_scores = find_system(self.preset.system).reads_scores
+    reads_scores = find_system(self.preset.system).scores_of(self.model.config)
 
     @jax_settings.own()
     def forward(
@@ -340,7 +340,7 @@ class Segmenter:
   @property
   def score_names(self) -> frozenset[str]:
     """Fields of `Scores` that change what the model answers."""
-    read = find_system(self.preset.system).reads_scores
+    read = find_system(self.preset.system).scores_of(self.model.config)
     if not read and self.preset.vocabulary is None:
       read = ('coat',)
     return frozenset(read)

@@ -71,7 +71,7 @@ def convert_checkpoint(
   """
   bundle.check_target(to)
   read = read_official(open_checkpoint(source), system=system, preset=preset, clip=clip)
-  origin, count = _provenance(read.sources), params.count(read.parameters)
+  origin, count = provenance(read.sources), params.count(read.parameters)
   card = model_card(read.name, read.preset, origin, count)
   config = read.preset.to_dict()
   bundle.save(
@@ -377,8 +377,8 @@ def _check_same_clip(ours: np.ndarray, theirs: np.ndarray, sources: Sources) -> 
     )
 
 
-def _provenance(sources: Sources) -> dict[str, Any]:
-  """Where the weights come from, for the bundle's config and card."""
+def provenance(sources: Sources) -> dict[str, Any]:
+  """Where the weights of some files come from, for a bundle's config and card."""
   main, second = sources.main, sources.clip
   files = [main] if second is None else [main, second]
   criterion = main.shapes().get('criterion.empty_weight')

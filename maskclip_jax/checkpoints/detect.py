@@ -21,7 +21,7 @@ from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
 from maskclip_jax.names import cut, shown
 from maskclip_jax.systems.clip.checkpoint import WITHOUT_SHAPE
-from maskclip_jax.systems.system import all_systems, find_system
+from maskclip_jax.systems.system import all_systems, find_system, system_of
 
 # The part of a system whose checkpoint `--clip` takes.
 CLIP = 'clip'
@@ -198,18 +198,13 @@ def open_clip(path: str | os.PathLike, kinds: Sequence[str]) -> Checkpoint:
     raise ValueError(f'{path} is a bundle without a CLIP')
   config = read_preset(bundle.load(path)).config
   config = getattr(config, CLIP) if inside else config
-  kind = _kind_of(config)
+  kind = system_of(config).name
   _check_kind(path, kind, kinds)
   return dataclasses.replace(
     checkpoint.as_part(inside, ''),
     kind=kind,
     beside={name: getattr(config, name) for name in _UNTOLD if hasattr(config, name)},
   )
-
-
-def _kind_of(config: Any) -> str:
-  """The system whose config this is."""
-  return next(s.name for s in all_systems() if s.config is type(config))
 
 
 def _check_kind(path: pathlib.Path, found: str, wanted: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import read_preset
 from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.mapping import rules
-from maskclip_jax.systems.system import System, find_system
+from maskclip_jax.systems.system import System, find_system, system_of
 
 _TORCH = ('.pth', '.pt', '.bin')
 
@@ -79,6 +79,13 @@ def _table(
       f'{system.name} has no official layout: write it as a bundle (--format bundle), '
       'or export the models it is made of'
     )
+  # Parts of a system without a rule are what its own files hold.
+  for part, usual in system.parts.items() if system.rule else ():
+    if (found := system_of(getattr(config, part))).name != usual:
+      raise ValueError(
+        f'the {part} of this model are of {found.title}, for which the official layout '
+        f'of {system.title} has no place: write it as a bundle (--format bundle)'
+      )
   if layout is not None and len(form.signatures) == 1:
     raise ValueError(f'{system.name} has one official layout: leave the layout out')
   layout = layout or next(iter(form.signatures))

@@ -382,3 +382,22 @@ class Outputs:
   objectness: Float[Array, 'b q'] | None
   mask_hw: Int[Array, 'b 2']
   aux: tuple['Outputs', ...] = ()
+
+
+@runtime_checkable
+class ProposesMasks(Protocol):
+  """A network that finds masks without being told words, for any classifier."""
+
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """Masks of photos.
+
+    Args:
+      images: photos on their canvas.
+      text: words in the space of the network's own CLIP, for one that names masks by
+        words itself; others leave it unread.
+
+    Returns:
+      Mask logits; the log-probability that each is an object, where the network knows
+      it; class logits where it named them.
+    """
+    ...

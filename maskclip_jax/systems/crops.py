@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.clip import PhotoInput, normalize_pixels
+from maskclip_jax.nn.clip import CLIP, PhotoInput, normalize_pixels
 from maskclip_jax.ops.resize import crop_matrix, resize, resize_taps
 from maskclip_jax.systems.contract import Images, RegionVectors
+from maskclip_jax.systems.regions import patches_of
 
 # Crops that go through CLIP at a time.
 CHUNK = 10
@@ -144,6 +145,23 @@ def _nearest(
     taps = jnp.where(taps < 0, mask.shape[axis], taps)
     mask = jnp.take(mask, taps, axis, mode='fill', fill_value=False)
   return mask
+
+
+def crop_vectors(
+  clip: CLIP, crops: Crop, prompted: bool | Bool[Array, ''] = True
+) -> Float[Array, 'n d']:
+  """CLIP's vectors (not normalised) of crops [ovseg 3.3].
+
+  Args:
+    clip: with mask prompts or without.
+    crops: on its square.
+    prompted: False for the plain tower on the same blanked pixels.
+  """
+  if not getattr(clip.config, 'prompt_depth', 0):
+    return clip.visual(crops.pixels)
+  # A patch is kept if the mask covers any pixel of it [ovseg 3.2].
+  kept = patches_of(crops.mask, clip.config.patch_size).any(-1)
+  return clip.visual(crops.pixels, kept | ~jnp.asarray(prompted))
 
 
 def encode_crops(

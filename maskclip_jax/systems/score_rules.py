@@ -115,6 +115,39 @@ def with_coat(
   )
 
 
+def named(
+  found: Outputs,
+  logits: Float[Array, 'b q k'],
+  text: TextBank,
+  scores: Scores | None,
+  *,
+  empty: Bool[Array, 'b q'] | None = None,
+) -> Outputs:
+  """Masks of any proposals with the names that CLIP gives them.
+
+  Where the proposals named them too, both opinions are joined as by FC-CLIP.
+
+  Args:
+    found: the proposals.
+    logits: what CLIP says.
+    text: says which columns are classes.
+    scores: how they are combined; None leaves CLIP's logits as they are.
+    empty: masks without a pixel.
+  """
+  alone = dataclasses.replace(found, class_logits=logits)
+  if found.class_logits is not None:
+    scores = Scores() if scores is None else scores
+    joint = geometric_ensemble(found.class_logits, logits, text, scores, empty=empty)
+    return dataclasses.replace(found, class_logits=joint)
+  return alone if scores is None else with_coat(alone, text, scores.coat)
+
+
+def without(outputs: Outputs, empty: Bool[Array, 'b q']) -> Outputs:
+  """The outputs, in which some masks are no objects."""
+  objectness = 0.0 if outputs.objectness is None else outputs.objectness
+  return dataclasses.replace(outputs, objectness=jnp.where(empty, -jnp.inf, objectness))
+
+
 def lower_void(
   logits: Float[Array, '*b k'], text: TextBank, coat: float | Float[Array, '']
 ) -> Float[Array, '*b k']:

@@ -8,7 +8,7 @@ asks here; nothing else knows their names. `docs/adding_a_system.md` walks throu
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_type_hints, get_args
 
 import jax.numpy as jnp
 from flax import nnx
@@ -25,6 +25,10 @@ from maskclip_jax.systems.contract import Scores
 
 # No device holds the features of a larger photo, in pixels.
 LONGEST_EDGE = 16384
+# Fields of `Scores` by which two classifiers are joined, and void lowered.
+ENSEMBLE = ('seen_weight', 'unseen_weight', 'skip_empty', 'coat')
+# Beside the fields of a part's config: the system that the part is.
+_KIND = 'system'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Preset:
 
   def to_dict(self) -> dict[str, Any]:
     """As plain JSON values."""
-    return plain.to_dict(self)
+    return plain.to_dict(self) | {'config': _config_to_dict(self.system, self.config)}
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> 'Preset':
@@ -120,9 +124,33 @@ class Preset:
       ValueError: an unknown system, or fields that are missing or unknown.
     """
     preset = plain.read(cls, values, 'preset')
-    sizes = find_system(preset.system).config
-    config = plain.read(sizes, preset.config, 'preset.config')
+    config = _read_config(preset.system, preset.config, 'preset.config')
     return dataclasses.replace(preset, config=config)
+
+
+def _config_to_dict(system: str, config: Any) -> dict[str, Any]:
+  """A config as plain values; a part that is not the usual one tells its system."""
+  values = plain.to_dict(config)
+  for part, usual in find_system(system).parts.items():
+    kind = system_of(getattr(config, part)).name
+    inner = _config_to_dict(kind, getattr(config, part))
+    values[part] = inner if kind == usual else {_KIND: kind, **inner}
+  return values
+
+
+def _read_config(system: str, values: Any, where: str) -> Any:
+  """The inverse of `_config_to_dict`; errors as for `plain.read`."""
+  found = find_system(system)
+  if isinstance(values, Mapping):
+    values, hints = dict(values), get_type_hints(found.config)
+    for part, usual in found.parts.items():
+      inner = values.get(part)
+      # Types other than Any tell by themselves what a part without its system is.
+      if isinstance(inner, Mapping) and (_KIND in inner or hints[part] is Any):
+        inner = dict(inner)
+        kind = inner.pop(_KIND, usual)
+        values[part] = _read_config(kind, inner, f'{where}.{part}')
+  return plain.read(found.config, values, where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +182,38 @@ def _never(config: Any) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rule:
+  """How a system names masks, whoever proposes them: what `compose` puts together.
+
+  The system's parts are 'proposals' and 'clip', and its model is an `EncodesMasks`.
+
+  Attributes:
+    name: what people call it: 'masq'.
+    suits: says why a CLIP of some config is not one for the rule; '' if it is.
+    untuned: fields of the system's config where a CLIP is all that is given.
+    derived: the parameters that a CLIP lacks, made of its own (below 'clip/').
+  """
+
+  name: str
+  suits: Callable[[Any], str]
+  untuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+  """How the CLIP of a system names masks by the rule of another.
+
+  Attributes:
+    fields: those of the other system's config that make it do as this one does.
+    words: how names become text vectors; '' for the other system's way.
+  """
+
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  words: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
   """A model, what is known of it, and how its official files are read.
 
@@ -170,13 +230,18 @@ class System:
     format: its official files; None if there are none.
     parts: by name of a submodule, the system it is: {'proposals': 'mask2former'}. The
       first comes from the main file of a conversion, a CLIP from the file that --clip
-      names.
+      names. Where the config allows it, a part may be of another system.
     from_parts: files of its parts alone make a model.
     takes_part: whether a config leaves out some of what the official files hold.
     benchmarks: by name of a protocol, how it was run where that differs from others.
     segments: it makes masks; False for a part that only names them.
     reads_scores: fields of `Scores` that it reads, if it takes them; what others say of
       void and of objects gives way by `coat` alone.
+    proposes_without: submodules that it does without where it is the proposals of
+      another system, being a `ProposesMasks`; None if it is not one.
+    rule: how it names masks of any proposals; None if it names only its own.
+    names_by: by name of a rule of another system, how that has this one's CLIP name
+      masks as it does here.
   """
 
   name: str
@@ -193,6 +258,14 @@ class System:
   benchmarks: Mapping[str, BenchmarkSettings] = dataclasses.field(default_factory=dict)
   segments: bool = True
   reads_scores: tuple[str, ...] = ()
+  proposes_without: tuple[str, ...] | None = None
+  rule: Rule | None = None
+  names_by: Mapping[str, Naming] = dataclasses.field(default_factory=dict)
+
+  def scores_of(self, config: Any) -> tuple[str, ...]:
+    """Fields of `Scores` that a model of some config reads."""
+    joint = getattr(config, 'joint', False)
+    return tuple(dict.fromkeys((*self.reads_scores, *(ENSEMBLE if joint else ()))))
 
 
 def find_system(name: str) -> System:
@@ -214,6 +287,18 @@ def find_system(name: str) -> System:
 def all_systems() -> tuple[System, ...]:
   """Every system, by name."""
   return tuple(find_system(name) for name in system_names())
+
+
+def system_of(config: Any) -> System:
+  """The system whose config this is.
+
+  Raises:
+    ValueError: of none.
+  """
+  for system in all_systems():
+    if type(config) is system.config:
+      return system
+  raise ValueError(f'a {type(config).__name__} is not the config of a system')
 
 
 def build(system: str, config: Any, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Module:

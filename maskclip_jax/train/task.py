@@ -21,10 +21,9 @@ that gathers or loops by photo runs inside `self.batched`.
 
 import abc
 import dataclasses
-import functools
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -37,6 +36,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.parts import prune
 from maskclip_jax.systems.system import Preset, with_recomputation
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import tasks
@@ -242,13 +242,6 @@ def flatten_modules(modules: Mapping[str, nnx.Module]) -> dict[str, Any]:
   return flat
 
 
-def _prune(module: nnx.Module, unused: Sequence[str]) -> None:
-  """Takes parts out of a module."""
-  for path in unused:
-    *parents, name = path.split('/')
-    delattr(functools.reduce(getattr, parents, module), name)
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """Which paths a task has, and which of them train.
@@ -275,7 +268,7 @@ class Layout:
         have the same path.
     """
     modules = task.modules()
-    _prune(modules[MODEL], task.unused)
+    prune(modules[MODEL], task.unused)
     shapes = flatten_modules(modules)
     parts = {name: nnx.split(module) for name, module in modules.items()}
     # Frozen statistics are variables, but no parameters.

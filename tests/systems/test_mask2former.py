@@ -196,6 +196,10 @@ def test_class_heads(num_classes, columns):
   assert (outputs.objectness is not None) == (num_classes == 1)
   assert (outputs.class_logits is None) == (columns is None)
   assert columns is None or outputs.class_logits.shape == (1, 5, columns)
+  model = Mask2Former(config, rngs=nnx.Rngs(0))
+  masks = nnx.eval_shape(lambda: model.propose_masks(images))
+  assert (masks.objectness is None) == (columns is None)
+  assert masks.class_logits is None
 
 
 def loss(trained, rest, graphdef):

@@ -15,7 +15,7 @@ from maskclip_jax.nn.clip import CLIP_SIZES, unit
 from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.postprocess.semantic import semantic_scores
 from maskclip_jax.postprocess.tiles import Geometry
-from maskclip_jax.systems import regions, system
+from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.mask2former.model import Mask2FormerConfig
 from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
@@ -176,12 +176,6 @@ def test_added_parameters():
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   assert count(nnx.state(model.new_q_proj)) == 25_190_400
   assert model.mask_embeddings.shape == (1024,)
-
-
-def test_proposals_with_classes_are_refused():
-  config = MasQCLIPConfig(Mask2FormerConfig(num_classes=133), CLIP_SIZES['vit_b16'])
-  with pytest.raises(ValueError, match='num_classes=1'):
-    system.build('masqclip', config, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.full_size

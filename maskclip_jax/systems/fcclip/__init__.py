@@ -3,7 +3,7 @@
 from maskclip_jax.systems.fcclip.checkpoint import FORMAT, sized
 from maskclip_jax.systems.fcclip.model import FCCLIP, FCCLIPConfig
 from maskclip_jax.systems.fcclip.presets import BENCHMARKS, CARDS, PRESETS
-from maskclip_jax.systems.system import System
+from maskclip_jax.systems.system import Naming, System
 
 SYSTEM = System(
   name='fcclip',
@@ -17,4 +17,6 @@ SYSTEM = System(
   format=FORMAT,
   parts={'clip': 'convnext_clip'},
   reads_scores=('seen_weight', 'unseen_weight', 'mask_threshold', 'skip_empty', 'coat'),
+  names_by={'pool': Naming()},
+  proposes_without=('clip/text', 'clip/visual/head', 'clip/logit_scale'),
 )

@@ -9,7 +9,6 @@ ResNets.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -20,9 +19,8 @@ from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
 from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
-from maskclip_jax.nn.pooled_decoder import PooledDecoder, pool_masks
-from maskclip_jax.ops.resize import resize
-from maskclip_jax.systems import regions
+from maskclip_jax.nn.pooled_decoder import PooledDecoder
+from maskclip_jax.systems import pooling, regions
 from maskclip_jax.systems.contract import (
   Images,
   Outputs,
@@ -151,10 +149,7 @@ class FCCLIP(nnx.Module):
 
   def features(self, images: Images) -> dict[str, Float[Array, 'b h w c']]:
     """CLIP's maps: 'res2' (stride 4) to 'res5' (stride 32)."""
-    clip = self.config.clip
-    mean, std = (tuple(255 * x for x in v) for v in (clip.pixel_mean, clip.pixel_std))
-    pixels = images.standardised(mean, std)
-    return self.clip.visual.trunk(pixels, images.padded_hw)
+    return pooling.feature_maps(self.clip, images)
 
   def class_logits(
     self,
@@ -212,7 +207,7 @@ class FCCLIP(nnx.Module):
     self,
     images: Images,
     features: dict[str, Float[Array, 'b h w c']],
-    text: TextBank,
+    text: TextBank | None,
     *,
     aux: bool = False,
   ) -> Outputs:
@@ -221,7 +216,7 @@ class FCCLIP(nnx.Module):
     Args:
       images: photos on their canvas.
       features: CLIP's features.
-      text: class vectors.
+      text: class vectors; None for masks alone.
       aux: also return the outputs of the initial queries and of every earlier layer.
     """
     pixel = self.pixel_decoder(features, images.padded_hw)
@@ -230,11 +225,18 @@ class FCCLIP(nnx.Module):
     mask_hw = images.input_hw // MASK_STRIDE
 
     def outputs(prediction: LayerPrediction) -> Outputs:
-      logits = self.class_logits(prediction.class_vectors, text, scale)
+      logits = None
+      if text is not None:
+        logits = self.class_logits(prediction.class_vectors, text, scale)
       return Outputs(prediction.mask_logits, logits, None, mask_hw)
 
     *earlier, last = map(outputs, predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
+
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """The masks; by words also their classes. The void vector says what is no object,
+    in the void column of words that have one."""
+    return self.propose(images, self.features(images), text)
 
   def pooling_masks(
     self,
@@ -245,13 +247,7 @@ class FCCLIP(nnx.Module):
     threshold: float | Float[Array, ''] = SCORES.mask_threshold,
   ) -> Bool[Array, 'b q h w']:
     """Which positions of CLIP's last map, of a given shape, each mask covers."""
-    hw = padded_hw // STAGES['res5']
-    small = jax.vmap(lambda m, a, b: resize(m, shape, in_hw=a, out_hw=b))(
-      mask_logits, mask_hw, hw
-    )
-    # The logit of a half is 0.
-    above = jnp.log(threshold) - jnp.log1p(-threshold)
-    return (small > above) & inside(hw, shape)[:, None]
+    return pooling.covered(mask_logits, mask_hw, padded_hw, shape, threshold)
 
   def pool(
     self,
@@ -273,17 +269,9 @@ class FCCLIP(nnx.Module):
     """
     if self.adapter is not None:
       return self._adapted_pool(images, dense, mask_logits, mask_hw, threshold)
-    covered = self.pooling_masks(
-      mask_logits, mask_hw, images.input_hw, dense.shape[1:3], threshold
+    return pooling.pool_map(
+      self.clip.visual, images, dense, mask_logits, mask_hw, threshold
     )
-    head = self.clip.visual.head
-    if isinstance(head, AttentionPool):
-      hw = images.padded_hw
-      hw = None if hw is None else hw // STAGES['res5']
-      vectors = head.of_masks(dense, covered, hw)
-    else:
-      vectors = head(pool_masks(dense, covered))
-    return RegionVectors(vectors, (), ~covered.any((-2, -1)))
 
   def _adapted_pool(
     self, images: Images, dense, mask_logits, mask_hw, threshold

@@ -15,4 +15,5 @@ SYSTEM = System(
   sized=sized,
   benchmarks=BENCHMARKS,
   format=FORMAT,
+  proposes_without=(),
 )

@@ -153,6 +153,15 @@ class Mask2Former(nnx.Module):
     *earlier, last = (self._outputs(p, mask_hw) for p in predictions)
     return dataclasses.replace(last, aux=tuple(earlier))
 
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """The masks without classes; what is an object, a class head of any size tells."""
+    found = self(images)
+    objectness = found.objectness
+    if objectness is None and found.class_logits is not None:
+      classes = jax.nn.log_softmax(found.class_logits, axis=-1)[..., :-1]
+      objectness = jax.nn.logsumexp(classes, axis=-1)
+    return dataclasses.replace(found, class_logits=None, objectness=objectness)
+
   def _outputs(
     self, prediction: LayerPrediction, mask_hw: Int[Array, 'b 2']
   ) -> Outputs:

@@ -14,6 +14,7 @@ from maskclip_jax.mapping.layers import dense, norm
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import CONV
+from maskclip_jax.systems import parts
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
 from maskclip_jax.systems.maskclip.model import MaskCLIPConfig
@@ -76,8 +77,7 @@ def sized(config: MaskCLIPConfig, found: KnownSizes) -> MaskCLIPConfig:
     blocks = blocks or config.rma_blocks
   return dataclasses.replace(
     config,
-    proposals=mask2former.sized(config.proposals, found.below('proposals')),
-    clip=clip.sized(config.clip, found.below('clip')),
+    **parts.sized_parts(config, found),
     rma_blocks=blocks if config.rma_blocks else (),
   )
 

@@ -25,7 +25,13 @@ from maskclip_jax.systems.contract import (
   TextBank,
   check_inputs,
 )
-from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
+from maskclip_jax.systems.parts import (
+  PartConfig,
+  build_proposer,
+  colour_beyond,
+  logits_of,
+)
+from maskclip_jax.systems.score_rules import named
 
 # Masks whose mask features (patches x width floats each) are in memory at a time.
 CHUNK = 10
@@ -36,19 +42,22 @@ class MaskCLIPConfig:
   """Sizes of a MaskCLIP.
 
   Attributes:
-    proposals: the proposal network; the released ones have no class head.
+    proposals: the proposal network, a Mask2Former without a class head in the released
+      models, or any other.
     clip: the CLIP whose image tower carries the mask tokens.
     rma_blocks: zero-based blocks with relative mask attention; empty for the
       training-free encoder, whose masks stay the proposals'.
     antialias: whether the photo is antialiased on its way to CLIP. The released code
       leaves that to torchvision: off up to 0.16, among them the version it was trained
       with, on in later ones [masqclip 1.5].
+    joint: the proposals name masks by the same words, and `Scores` joins both opinions.
   """
 
-  proposals: Mask2FormerConfig
+  proposals: PartConfig
   clip: CLIPConfig
   rma_blocks: tuple[int, ...] = (5, 11, 17, 23)
   antialias: bool = False
+  joint: bool = False
 
   def __post_init__(self):
     if any(not 0 <= b < self.clip.vision_layers for b in self.rma_blocks):
@@ -152,7 +161,7 @@ class MaskCLIP(nnx.Module):
   """Proposals, a frozen CLIP, and relative mask attention."""
 
   def __init__(self, config: MaskCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.proposals = Mask2Former(config.proposals, dtype=dtype, rngs=rngs)
+    self.proposals = build_proposer(config.proposals, dtype=dtype, rngs=rngs)
     self.clip = CLIP(config.clip, dtype=dtype, rngs=rngs)
     self.rma = nnx.List(
       [
@@ -220,14 +229,16 @@ class MaskCLIP(nnx.Module):
     """
     size = self.config.clip.image_size
     # CLIP sees the detector's mean colour beyond the photo's edge [masqclip 4.1].
-    padding = self.config.proposals.pixel_mean
+    padding = colour_beyond(self.config.proposals)
     method = 'bicubic_antialiased' if self.config.antialias else 'bicubic'
     pixels = regions.squash_photos(images, self.config.clip, padding, method)
     masks = regions.squash_masks(mask_logits, mask_hw, size)
     vectors, refined = self.encode_squares(pixels, jax.lax.stop_gradient(masks))
     return RegionVectors(vectors, refined, regions.empty_masks(mask_logits, mask_hw))
 
-  def __call__(self, images: Images, text: TextBank) -> Outputs:
+  def __call__(
+    self, images: Images, text: TextBank, scores: Scores | None = None
+  ) -> Outputs:
     """Refined masks on CLIP's square, class logits with the void column ('other').
 
     `aux` holds the outputs after each RMA block, all with the final class logits. The
@@ -235,14 +246,18 @@ class MaskCLIP(nnx.Module):
     of the two a loss uses is the training profile's choice [masqclip 4.4].
     """
     check_inputs(images, text)
-    found = self.proposals(images)
+    found = self.proposals.propose_masks(images, text if self.config.joint else None)
     size = self.config.clip.image_size
-    encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    encoded = self.encode_masks(images, logits_of(found.mask_logits), found.mask_hw)
     logits = regions.class_similarity(encoded.vectors, text)
+    found = named(found, logits, text, scores, empty=encoded.empty)
     if not encoded.masks:
-      return dataclasses.replace(found, class_logits=logits)
+      return found
     whole = jnp.full_like(found.mask_hw, size)
-    stages = tuple(Outputs(m, logits, found.objectness, whole) for m in encoded.masks)
+    stages = tuple(
+      dataclasses.replace(found, mask_logits=masks, mask_hw=whole)
+      for masks in encoded.masks
+    )
     return dataclasses.replace(stages[-1], aux=stages[:-1])
 
 

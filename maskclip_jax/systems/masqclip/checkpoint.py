@@ -5,15 +5,11 @@ text tower is not stored. The teacher and the students of progressive distillati
 plain Mask2Former files. Our paths are those of `systems.masqclip.model.MasQCLIP`.
 """
 
-import dataclasses
-
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
-from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.mapping.transforms import HEADS_BIAS, HEADS_KERNEL
 from maskclip_jax.systems.clip import checkpoint as clip
 from maskclip_jax.systems.mask2former import checkpoint as mask2former
-from maskclip_jax.systems.masqclip.model import MasQCLIPConfig
 
 SIGNATURE = 'masqclip.mask_embeddings'
 
@@ -29,15 +25,6 @@ def rules(classes: int = 133) -> Rules:
     Rule(f'{_NEW_QUERY}.bias', 'new_q_proj/{i}/bias', HEADS_BIAS),
     Rule(SIGNATURE, 'mask_embeddings'),
     *mask2former.criterion(classes),
-  )
-
-
-def sized(config: MasQCLIPConfig, found: KnownSizes) -> MasQCLIPConfig:
-  """A MasQCLIP of the sizes found."""
-  return dataclasses.replace(
-    config,
-    proposals=mask2former.sized(config.proposals, found.below('proposals')),
-    clip=clip.sized(config.clip, found.below('clip')),
   )
 
 

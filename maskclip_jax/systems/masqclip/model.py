@@ -7,12 +7,13 @@ Source: [masqclip 5].
 """
 
 import dataclasses
+import re
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.nn.clip import CLIP, CLIPConfig
 from maskclip_jax.nn.layers import attend
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import (
@@ -23,7 +24,8 @@ from maskclip_jax.systems.contract import (
   TextBank,
   check_inputs,
 )
-from maskclip_jax.systems.mask2former.model import Mask2Former, Mask2FormerConfig
+from maskclip_jax.systems.parts import PartConfig, build_part, build_proposer, logits_of
+from maskclip_jax.systems.score_rules import named
 
 # What CLIP sees beyond the photo's edge [masqclip 5.3].
 PADDING = (0.0, 0.0, 0.0)
@@ -31,21 +33,52 @@ PADDING = (0.0, 0.0, 0.0)
 
 @dataclasses.dataclass(frozen=True)
 class MasQCLIPConfig:
-  """Sizes of a MasQCLIP: its proposal network (one class: object) and its CLIP."""
+  """Sizes of a MasQCLIP.
 
-  proposals: Mask2FormerConfig
-  clip: CLIPConfig
+  Attributes:
+    proposals: the proposal network, a Mask2Former with one class (object) in the
+      released models, or any other.
+    clip: the CLIP that carries the mask tokens.
+    joint: the proposals name masks by the same words, and `Scores` joins both opinions.
+  """
+
+  proposals: PartConfig
+  clip: PartConfig
+  joint: bool = False
+
+
+def untuned(values: Mapping[str, Array], path: str) -> Array | None:
+  """The value of a parameter before any tuning, where it follows from CLIP's own: mask
+  tokens are copies of the class token that ask as it does.
+
+  Args:
+    values: CLIP's parameters, below 'clip/'.
+    path: a parameter of this model.
+  """
+  if path == 'mask_embeddings':
+    return values['clip/visual/positional_embedding'][0]
+  part, _, rest = path.partition('/')
+  if part != 'new_q_proj':
+    return None
+  block, _, array = rest.partition('/')
+  return values[f'clip/visual/transformer/resblocks/{block}/attn/query/{array}']
+
+
+def all_untuned(values: Mapping[str, Array]) -> dict[str, Array]:
+  """Every parameter of tuning before any, of CLIP's own; see `untuned`."""
+  query = re.compile(r'clip/visual/transformer/resblocks/(\d+)/attn/query/(\w+)')
+  found = filter(None, map(query.fullmatch, values))
+  paths = ['mask_embeddings', *(f'new_q_proj/{m[1]}/{m[2]}' for m in found)]
+  return {path: untuned(values, path) for path in paths}
 
 
 class MasQCLIP(nnx.Module):
   """Proposals, a frozen CLIP, and the tuned queries of the mask tokens."""
 
   def __init__(self, config: MasQCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    if config.proposals.num_classes != 1:
-      raise ValueError('MasQCLIP needs class-agnostic proposals: num_classes=1')
     clip = config.clip
-    self.proposals = Mask2Former(config.proposals, dtype=dtype, rngs=rngs)
-    self.clip = CLIP(clip, dtype=dtype, rngs=rngs)
+    self.proposals = build_proposer(config.proposals, dtype=dtype, rngs=rngs)
+    self.clip = build_part(clip, dtype=dtype, rngs=rngs)
     heads = (clip.vision_heads, clip.vision_width // clip.vision_heads)
     bound = clip.vision_width**-0.5
     uniform = nnx.initializers.uniform(2 * bound)
@@ -115,13 +148,15 @@ class MasQCLIP(nnx.Module):
     empty = regions.empty_masks(mask_logits, mask_hw)
     return RegionVectors(visual.project(masks), (), empty)
 
-  def __call__(self, images: Images, text: TextBank) -> Outputs:
-    """Masks at a quarter of the canvas, class logits, and the object log-probability.
+  def __call__(
+    self, images: Images, text: TextBank, scores: Scores | None = None
+  ) -> Outputs:
+    """The proposals' masks, class logits, and the object log-probability.
 
     The class logits include the void column ('background'), the last one of the bank.
     """
     check_inputs(images, text)
-    found = self.proposals(images)
-    encoded = self.encode_masks(images, found.mask_logits, found.mask_hw)
+    found = self.proposals.propose_masks(images, text if self.config.joint else None)
+    encoded = self.encode_masks(images, logits_of(found.mask_logits), found.mask_hw)
     logits = regions.class_similarity(encoded.vectors, text)
-    return dataclasses.replace(found, class_logits=logits)
+    return named(found, logits, text, scores, empty=encoded.empty)

@@ -1,9 +1,9 @@
 """OVSeg (CVPR 2023)."""
 
 from maskclip_jax.systems.ovseg.checkpoint import FORMAT, sized
-from maskclip_jax.systems.ovseg.model import OVSeg, OVSegConfig
+from maskclip_jax.systems.ovseg.model import RULE, OVSeg, OVSegConfig
 from maskclip_jax.systems.ovseg.presets import BENCHMARKS, CARDS, PRESETS
-from maskclip_jax.systems.system import System
+from maskclip_jax.systems.system import Naming, System
 
 SYSTEM = System(
   name='ovseg',
@@ -20,4 +20,6 @@ SYSTEM = System(
     *('seen_weight', 'unseen_weight', 'mask_threshold'),
     *('drop_empty', 'mask_prompts', 'coat'),
   ),
+  proposes_without=('clip',),
+  names_by={'crop': Naming({'square': RULE.square, 'method': RULE.method}, 'ovseg')},
 )

@@ -26,7 +26,7 @@ from maskclip_jax.systems.contract import (
   TextBank,
   check_inputs,
 )
-from maskclip_jax.systems.crops import Crop, CropRule, encode_crops
+from maskclip_jax.systems.crops import Crop, CropRule, crop_vectors, encode_crops
 from maskclip_jax.systems.ovseg.maskformer import MaskFormer, MaskFormerConfig
 from maskclip_jax.systems.score_rules import give_way, surest_class
 
@@ -98,20 +98,24 @@ class OVSeg(nnx.Module):
     )
     return dataclasses.replace(last, aux=tuple(earlier))
 
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """The masks; by words also their classes, and what is an object."""
+    config = self.config.proposals
+    pixels = images.standardised(config.pixel_mean, config.pixel_std)
+    (found,) = self.proposals(pixels, images.padded_hw)
+    logits = objectness = None
+    if text is not None:
+      logits = self.word_logits(found.class_vectors, text)
+      named = jax.nn.log_softmax(logits)[..., :-1]
+      logits, objectness = logits[..., :-1], jax.nn.logsumexp(named, axis=-1)
+    mask_hw = images.input_hw // MASK_STRIDE
+    return Outputs(found.mask_logits, logits, objectness, mask_hw)
+
   def encode_crop(
     self, crops: Crop, prompted: bool | Bool[Array, ''] = True
   ) -> Float[Array, 'n d']:
-    """CLIP's vectors (not normalised) of crops [ovseg 3.3].
-
-    Args:
-      crops: on CLIP's square.
-      prompted: False for the plain tower on the same blanked pixels.
-    """
-    if not self.config.clip.prompt_depth:
-      return self.clip.visual(crops.pixels)
-    # A patch is kept if the mask covers any pixel of it [ovseg 3.2].
-    kept = regions.patches_of(crops.mask, self.config.clip.patch_size).any(-1)
-    return self.clip.visual(crops.pixels, kept | ~jnp.asarray(prompted))
+    """CLIP's vectors of crops; see `crops.crop_vectors`."""
+    return crop_vectors(self.clip, crops, prompted)
 
   def encode_masks(
     self,

@@ -17,4 +17,5 @@ SYSTEM = System(
   format=FORMAT,
   parts={'clip': 'clip'},
   reads_scores=('background_threshold',),
+  proposes_without=('clip/text', 'clip/logit_scale', 'reconstruction'),
 )

@@ -21,6 +21,7 @@ from maskclip_jax.nn.clip import (
   normalize_pixels,
 )
 from maskclip_jax.nn.group_vit import Grouping, Groups, Reconstruction
+from maskclip_jax.postprocess.partition import Partition
 from maskclip_jax.systems.contract import (
   Images,
   Outputs,
@@ -200,6 +201,41 @@ class SegCLIP(nnx.Module):
     hidden = group_vit.hidden_patches(order, config.visible)
     return Painted(self.reconstruction(groups, order), hidden, groups)
 
+  def _windows(
+    self, images: Images
+  ) -> tuple[photo_windows.Windows, Float[Array, 'b t g d'], Float[Array, 'b t g n']]:
+    """Windows of photos; vectors of each, its own first; which patches groups have."""
+    window = self.config.clip.image_size
+    placed = photo_windows.place_windows(images, window, self.config.step)
+
+    def encode(photo, start):
+      pixels = photo_windows.cut_windows(images, photo, start, window)
+      found = self.encode(normalize_pixels(pixels, self.config.clip))
+      vectors = jnp.concatenate([found.image[:, None], found.vectors], axis=1)
+      return vectors, found.groups.soft
+
+    return placed, *photo_windows.over_real(encode, placed)
+
+  def _masks(
+    self,
+    images: Images,
+    placed: photo_windows.Windows,
+    soft: Float[Array, 'b t g n'],
+  ) -> Partition:
+    """The groups of all windows as masks of the photo."""
+    window = self.config.clip.image_size
+    winner = photo_windows.winners(soft, images, placed, window)
+    return photo_windows.masks_of(winner, placed, self.config.centres)
+
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """The groups alone; those of windows that a photo does not have are no objects."""
+    check_inputs(images)
+    placed, _, soft = self._windows(images)
+    real = jnp.repeat(placed.real, self.config.centres, axis=1)
+    objectness = jnp.where(real, 0.0, -jnp.inf)
+    masks = self._masks(images, placed, soft)
+    return Outputs(masks, None, objectness, images.input_hw)
+
   def __call__(
     self, images: Images, text: TextBank, scores: Scores | None = None
   ) -> Outputs:
@@ -216,16 +252,8 @@ class SegCLIP(nnx.Module):
     """
     check_inputs(images, text)
     config, batch = self.config, images.pixels.shape[0]
-    window, groups = config.clip.image_size, config.centres
-    placed = photo_windows.place_windows(images, window, config.step)
-
-    def encode(photo, start):
-      pixels = photo_windows.cut_windows(images, photo, start, window)
-      found = self.encode(normalize_pixels(pixels, config.clip))
-      vectors = jnp.concatenate([found.image[:, None], found.vectors], axis=1)
-      return vectors, found.groups.soft
-
-    vectors, soft = photo_windows.over_real(encode, placed)
+    groups = config.centres
+    placed, vectors, soft = self._windows(images)
     # The vectors of windows that no photo has are zero and cannot be normalised.
     vectors = jnp.where(placed.real[..., None, None], vectors, 1.0)
     similarity = class_similarity(
@@ -242,9 +270,8 @@ class SegCLIP(nnx.Module):
       config.top_classes,
     ).reshape(batch, -1, similarity.shape[-1])
     real = jnp.repeat(placed.real, groups, axis=1)
-    winner = photo_windows.winners(soft, images, placed, window)
     return Outputs(
-      photo_windows.masks_of(winner, placed, groups),
+      self._masks(images, placed, soft),
       class_logits,
       jnp.where(real, jax.nn.logsumexp(class_logits, axis=-1), -jnp.inf),
       images.input_hw,

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.system import system_of
 from maskclip_jax.train.task import (
   MODEL,
   Batch,
@@ -30,6 +31,15 @@ class ProposalTuning(SetPrediction):
 
   title = 'tuning of proposals'
   system = ('clip_baseline', 'maskclip', 'masqclip')
+
+  def __post_init__(self):
+    super().__post_init__()
+    found = system_of(self.preset.config.proposals)
+    if found.name != 'mask2former':
+      raise ValueError(
+        f'this stage tunes the proposals of a Mask2Former, and these are of '
+        f'{found.title}: train them by a stage of their own'
+      )
 
   @classmethod
   def defaults(cls, profile: str) -> SetPredictionConfig:

@@ -18,6 +18,8 @@ from maskclip_jax.losses.terms import log_probabilities, weighted_nll
 from maskclip_jax.plain import at_least
 from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
+from maskclip_jax.systems.masqclip.model import untuned
+from maskclip_jax.systems.parts import logits_of
 from maskclip_jax.train.task import (
   MODEL,
   Batch,
@@ -78,13 +80,9 @@ class QueryTuning(TextTask):
     return QueryTuningConfig(rule=LABEL_RULES[profile], trainable=TRAINABLE[profile])
 
   def derive(self, values: Flat, path: str) -> Array | None:
-    if path == 'mask_embeddings':
-      return values['clip/visual/positional_embedding'][0]
-    part, _, rest = path.partition('/')
-    if part != 'new_q_proj' or self.config.start == 'random':
+    if path != 'mask_embeddings' and self.config.start == 'random':
       return None
-    block, _, array = rest.partition('/')
-    return values[f'clip/visual/transformer/resblocks/{block}/attn/query/{array}']
+    return untuned(values, path)
 
   def background(self, text: TextBank) -> Int[Array, '']:
     """The column that masks of nothing are labelled with: of words without a void
@@ -109,7 +107,7 @@ class QueryTuning(TextTask):
 
     batch = len(outputs.mask_logits)
     return self.batched(all_images)(
-      jax.lax.stop_gradient(outputs.mask_logits),
+      jax.lax.stop_gradient(logits_of(outputs.mask_logits)),
       outputs.mask_hw,
       truth,
       images.padded_hw,

@@ -1,0 +1,119 @@
+"""Parts of a system that may be of several systems: who proposes the masks.
+
+A config holds the config of each part, and its type tells which system the part is. In
+a bundle, a part that is not the usual one has its system beside its fields.
+"""
+
+import dataclasses
+import functools
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from maskclip_jax.mapping.sizes import KnownSizes
+from maskclip_jax.nn.clip import PIXEL_MEAN, CLIPConfig
+from maskclip_jax.nn.clip_resnet import ResNetCLIPConfig
+from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig
+from maskclip_jax.postprocess.partition import INSIDE, Partition
+from maskclip_jax.systems.system import build, system_of
+
+# The config of any system that is a `ProposesMasks`, or of any CLIP.
+PartConfig = Any
+T = TypeVar('T')
+
+
+def build_part(config: PartConfig, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.Module:
+  """The model of a config."""
+  return build(system_of(config).name, config, dtype=dtype, rngs=rngs)
+
+
+def build_proposer(
+  config: PartConfig, *, dtype=jnp.float32, rngs: nnx.Rngs
+) -> nnx.Module:
+  """The `ProposesMasks` of a config, without what proposing does not need.
+
+  Raises:
+    ValueError: a system that proposes no masks.
+  """
+  system = system_of(config)
+  if system.proposes_without is None:
+    raise ValueError(f'{system.name} proposes no masks for other systems')
+  model = build_part(config, dtype=dtype, rngs=rngs)
+  prune(model, system.proposes_without)
+  return model
+
+
+def prune(module: nnx.Module, unused: tuple[str, ...]) -> None:
+  """Takes parts, named by their paths, out of a module."""
+  for path in unused:
+    *parents, name = path.split('/')
+    delattr(functools.reduce(getattr, parents, module), name)
+
+
+def sized(config: PartConfig, found: KnownSizes) -> PartConfig:
+  """The config of a part with the sizes that files tell."""
+  return system_of(config).sized(config, found)
+
+
+def sized_parts(config: Any, found: KnownSizes) -> dict[str, PartConfig]:
+  """The config of every part of a config, with the sizes that files tell."""
+  return {
+    part: sized(getattr(config, part), found.below(part))
+    for part in system_of(config).parts
+  }
+
+
+def all_sized(config: T, found: KnownSizes) -> T:
+  """A config whose every part has the sizes that files tell."""
+  return dataclasses.replace(config, **sized_parts(config, found))
+
+
+def lacks_tokens(clip: PartConfig) -> str:
+  """Why masks cannot be tokens of a CLIP; '' if they can."""
+  if hasattr(clip, 'patch_size'):
+    return ''
+  return 'its image tower has no patch tokens for masks to read: take a ViT'
+
+
+def lacks_free_tokens(clip: PartConfig) -> str:
+  """Why a copy of the class token cannot stand for a mask in a CLIP; '' if it can."""
+  if hasattr(clip, 'patch_size') and not isinstance(clip, CLIPConfig):
+    return 'its queries turn with the places of patches, and a mask has none'
+  return lacks_tokens(clip)
+
+
+def lacks_size(clip: PartConfig) -> str:
+  """Why a CLIP cannot be shown crops; '' if it can."""
+  if hasattr(clip, 'image_size'):
+    return ''
+  return 'its image tower has no size of its own that a crop could be given'
+
+
+def lacks_places(clip: PartConfig) -> str:
+  """Why a CLIP has no vectors of places to pool; '' if it has."""
+  convolutions = ConvNeXtCLIPConfig | ResNetCLIPConfig
+  if hasattr(clip, 'patch_size') or isinstance(clip, convolutions):
+    return ''
+  return 'its image tower is neither a ConvNeXt, nor a ResNet, nor a ViT'
+
+
+def colour_beyond(proposals: PartConfig) -> tuple[float, float, float]:
+  """RGB (0..255) of what a detector sees beyond a photo's edge: its mean colour."""
+  if hasattr(proposals, 'pixel_mean'):
+    return proposals.pixel_mean
+  inside = getattr(proposals, 'proposals', None)
+  if dataclasses.is_dataclass(inside):
+    return colour_beyond(inside)
+  return tuple(255 * x for x in PIXEL_MEAN)
+
+
+def logits_of(
+  masks: Float[Array, 'b q h w'] | Partition,
+) -> Float[Array, 'b q h w']:
+  """Mask logits, positive inside; what windows share is inside the masks of both."""
+  if isinstance(masks, Partition):
+    inside = jnp.full_like(masks.inside, INSIDE)
+    return dataclasses.replace(masks, inside=inside).logits()
+  return masks
