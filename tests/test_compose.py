@@ -27,8 +27,17 @@ from maskclip_jax.train.task import Layout, make_task
 
 SHIPPED = 'clip_baseline_miniature'
 MASKS = ('proposals', 'ovseg', 'fcclip', 'segclip', 'maskclip')
-CLIPS = ('clip', 'convnext', 'ovseg', 'fcclip', 'segclip', 'maskclip', 'masqclip')
-PRESETS = {'clip': 'clip_vit_tiny', 'convnext': 'clip_convnext_tiny'}
+# Families of CLIPs, and models that have one.
+PRESETS = {
+  'clip': 'clip_vit_tiny',
+  'convnext': 'clip_convnext_tiny',
+  'resnet': 'clip_rn_tiny',
+  'eva': 'clip_eva02_tiny',
+}
+CLIPS = (*PRESETS, 'ovseg', 'fcclip', 'segclip', 'maskclip', 'masqclip')
+_CONVOLUTIONS = {'convnext', 'resnet', 'fcclip'}
+# What a rule is not for.
+UNSUITED = {'masq': _CONVOLUTIONS, 'rma': _CONVOLUTIONS | {'eva'}}
 SMALL = {
   'proposals': tiny_stages.SMALL,
   'maskclip': {'proposals': tiny_stages.SMALL},
@@ -74,8 +83,8 @@ def assert_same(ours, theirs):
 def test_every_rule_with_every_clip_or_the_reason(models, rule, clip):
   """Without computing: what fits is of the rule's system and has all its parameters."""
   masks, classifier = (open_ingredient(models(n)) for n in ('ovseg', clip))
-  if clip in ('convnext', 'fcclip') and rule != 'pool':
-    with pytest.raises(ValueError, match=f'rule {rule} is not for .*: its image tower'):
+  if clip in UNSUITED.get(rule, ()):
+    with pytest.raises(ValueError, match=f'rule {rule} is not for .*: its '):
       cross(masks, classifier, rule)
     return
   made = cross(masks, classifier, rule)
@@ -139,6 +148,36 @@ def test_a_cross_equals_its_parts_by_hand(models, masks, classifier, rule):
     scale = min(np.exp(segmenter.model.clip.logit_scale[...]), LOGIT_SCALE)
   logits = class_similarity(encoded.vectors, bank, scale)
   assert_same(np.asarray(outputs.class_logits)[real], np.asarray(logits)[real])
+
+
+@pytest.mark.slow
+def test_both_opinions_of_fcclip_joined_are_fcclip(models):
+  score = 'seen_weight=0.4,unseen_weight=0.8'
+  segmenter = maskclip_jax.compose(models('fcclip'), models('fcclip'), score=score)
+  assert segmenter.score_names == {'seen_weight', 'unseen_weight', 'skip_empty', 'coat'}
+  assert segmenter.preset.words == 'fcclip'
+  own, preset, _ = load_model(models('fcclip'))
+  rows = np.random.default_rng(1).normal(size=(3, own.config.clip.embed_dim))
+  seen = [True, False, False]
+  bank = TextBank.build(
+    rows, [True] * 3, learned_void=True, seen=seen, rows=[1] * 3, buckets=(4,)
+  )
+  ours = official.run(segmenter.model, photo(), bank, segmenter.preset.scores)
+  theirs = official.run(own, photo(), bank, preset.scores)
+  assert_same(ours.mask_logits, theirs.mask_logits)
+  assert_same(ours.class_logits, theirs.class_logits)
+
+
+def test_weights_need_two_opinions_in_one_space(models):
+  clip, ovseg = open_ingredient(models('clip')), open_ingredient(models('ovseg'))
+  made = cross(ovseg, ovseg, 'masq', 'unseen_weight=0.6')
+  assert made.preset.config.joint
+  assert made.preset.words == 'ovseg'
+  assert made.preset.scores.seen_weight == ovseg.preset.scores.seen_weight
+  with pytest.raises(ValueError, match='whose proposals are not named by words'):
+    cross(open_ingredient(models('proposals')), clip, 'crop', 'unseen_weight=0.6')
+  with pytest.raises(ValueError, match='have different text towers'):
+    cross(ovseg, clip, 'crop', {'seen_weight': 0.5})
 
 
 @pytest.mark.slow
