@@ -6,6 +6,7 @@ Layers that differ only in their number share a line: `resblocks/0-23/ln_1/scale
 """
 
 import functools
+import math
 import pathlib
 from collections import defaultdict
 
@@ -50,6 +51,21 @@ def _ranges(numbers: list[int]) -> str:
     else:
       runs.append([number, number])
   return ','.join(str(a) if a == b else f'{a}-{b}' for a, b in runs)
+
+
+def count(text: str) -> int:
+  """How many parameters a list has."""
+  total = 0
+  for line in text.splitlines():
+    path, _, shape = line.split(' ')
+    layers = 1
+    for part in path.split('/'):
+      if part[0].isdigit():
+        runs = [run.split('-') for run in part.split(',')]
+        layers = sum(int(run[-1]) - int(run[0]) + 1 for run in runs)
+    sides = () if shape == 'scalar' else map(int, shape.split('x'))
+    total += layers * math.prod(sides)
+  return total
 
 
 def main() -> None:
