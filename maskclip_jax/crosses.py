@@ -15,6 +15,7 @@ from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.cross import cross_models
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.text.bank import TextCache
+from maskclip_jax.text.word_pieces import word_pieces
 
 
 def compose(
@@ -58,4 +59,7 @@ def compose(
   cache = None
   if cache_dir is not None and made.text_fingerprint:
     cache = TextCache(pathlib.Path(cache_dir) / 'text', made.text_fingerprint)
-  return Segmenter(network, made.preset, cache=cache)
+  pieces = None
+  if made.tokenizer is not None:
+    pieces = word_pieces(made.tokenizer.parent, made.preset.config.clip)
+  return Segmenter(network, made.preset, cache=cache, pieces=pieces)

@@ -46,6 +46,7 @@ class Ingredient:
     parameters: path -> array.
     files: what they come from, as in a bundle's `source`.
     text_fingerprint: that of its text tower, where a bundle tells it.
+    tokenizer: the file of its tokenizer, if that is not CLIP's.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Ingredient:
   parameters: Mapping[str, np.ndarray]
   files: tuple[Mapping[str, str], ...]
   text_fingerprint: str | None = None
+  tokenizer: pathlib.Path | None = None
 
   @property
   def system(self) -> System:
@@ -85,6 +87,7 @@ class Cross:
     parameters: path -> array, read when they are looked up.
     files: what they come from.
     text_fingerprint: that of the text tower, where a bundle tells it.
+    tokenizer: the file of its tokenizer, if that is not CLIP's.
   """
 
   name: str
@@ -92,12 +95,20 @@ class Cross:
   parameters: Mapping[str, np.ndarray]
   files: tuple[Mapping[str, str], ...]
   text_fingerprint: str | None
+  tokenizer: pathlib.Path | None
 
   def save(self, to: str | os.PathLike) -> None:
     """Writes the cross as a bundle; errors as for `bundle.save`."""
     source = {'files': [dict(file) for file in self.files]}
     card = model_card(self.name, self.preset, source, self.count())
-    bundle.save(to, self.preset.to_dict(), self.parameters, source=source, card=card)
+    bundle.save(
+      to,
+      self.preset.to_dict(),
+      self.parameters,
+      source=source,
+      card=card,
+      tokenizer=self.tokenizer,
+    )
 
   def count(self) -> int:
     """How many parameters it has."""
@@ -131,7 +142,13 @@ def open_ingredient(
       )
     read = convert.read_official(main)
     files = convert.provenance(read.sources)['files']
-    return Ingredient(str(path), read.preset, read.parameters, tuple(files))
+    return Ingredient(
+      str(path),
+      read.preset,
+      read.parameters,
+      tuple(files),
+      tokenizer=convert.tokenizer_of(main, read.preset),
+    )
   opened, preset = restore.open_bundle(restore.find_bundle(model, cache_dir))
   own = {
     'name': opened.directory.name,
@@ -141,7 +158,12 @@ def open_ingredient(
   }
   files = opened.source.get('files') or [own]
   return Ingredient(
-    str(model), preset, opened.parameters, tuple(files), opened.text_fingerprint
+    str(model),
+    preset,
+    opened.parameters,
+    tuple(files),
+    opened.text_fingerprint,
+    opened.tokenizer,
   )
 
 
@@ -205,6 +227,7 @@ def cross(
     _parameters(preset, places, classifier),
     tuple(files.values()),
     classifier.text_fingerprint,
+    classifier.tokenizer,
   )
 
 

@@ -16,9 +16,12 @@ from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.nn.clip import PIXEL_MEAN, CLIPConfig
 from maskclip_jax.nn.clip_resnet import ResNetCLIPConfig
 from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig
+from maskclip_jax.nn.eva import EvaCLIPConfig
 from maskclip_jax.postprocess.partition import INSIDE, Partition
 from maskclip_jax.systems.system import build, system_of
 
+# Towers whose class token, and so every patch, is mapped to the joint space.
+_CLASS_TOKEN = CLIPConfig | EvaCLIPConfig
 # The config of any system that is a `ProposesMasks`, or of any CLIP.
 PartConfig = Any
 T = TypeVar('T')
@@ -72,14 +75,16 @@ def all_sized(config: T, found: KnownSizes) -> T:
 
 def lacks_tokens(clip: PartConfig) -> str:
   """Why masks cannot be tokens of a CLIP; '' if they can."""
-  if hasattr(clip, 'patch_size'):
+  if isinstance(clip, _CLASS_TOKEN):
     return ''
+  if hasattr(clip, 'patch_size'):
+    return 'its image tower has no class token that masks could be copies of'
   return 'its image tower has no patch tokens for masks to read: take a ViT'
 
 
 def lacks_free_tokens(clip: PartConfig) -> str:
   """Why a copy of the class token cannot stand for a mask in a CLIP; '' if it can."""
-  if hasattr(clip, 'patch_size') and not isinstance(clip, CLIPConfig):
+  if isinstance(clip, EvaCLIPConfig):
     return 'its queries turn with the places of patches, and a mask has none'
   return lacks_tokens(clip)
 
@@ -93,10 +98,9 @@ def lacks_size(clip: PartConfig) -> str:
 
 def lacks_places(clip: PartConfig) -> str:
   """Why a CLIP has no vectors of places to pool; '' if it has."""
-  convolutions = ConvNeXtCLIPConfig | ResNetCLIPConfig
-  if hasattr(clip, 'patch_size') or isinstance(clip, convolutions):
+  if isinstance(clip, _CLASS_TOKEN | ConvNeXtCLIPConfig | ResNetCLIPConfig):
     return ''
-  return 'its image tower is neither a ConvNeXt, nor a ResNet, nor a ViT'
+  return 'what it knows of a place is not in the space of its words'
 
 
 def colour_beyond(proposals: PartConfig) -> tuple[float, float, float]:
