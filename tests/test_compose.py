@@ -26,7 +26,7 @@ from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.task import Layout, make_task
 
 SHIPPED = 'clip_baseline_miniature'
-MASKS = ('proposals', 'ovseg', 'fcclip', 'segclip', 'maskclip')
+MASKS = ('proposals', 'maskformer', 'ovseg', 'fcclip', 'segclip', 'maskclip')
 # Families of CLIPs, and models that have one.
 PRESETS = {
   'clip': 'clip_vit_tiny',

@@ -107,9 +107,9 @@ def colour_beyond(proposals: PartConfig) -> tuple[float, float, float]:
   """RGB (0..255) of what a detector sees beyond a photo's edge: its mean colour."""
   if hasattr(proposals, 'pixel_mean'):
     return proposals.pixel_mean
-  inside = getattr(proposals, 'proposals', None)
-  if dataclasses.is_dataclass(inside):
-    return colour_beyond(inside)
+  for part in ('network', 'proposals'):
+    if dataclasses.is_dataclass(inside := getattr(proposals, part, None)):
+      return colour_beyond(inside)
   return tuple(255 * x for x in PIXEL_MEAN)
 
 

@@ -52,6 +52,13 @@ def squash_masks(
   return jax.vmap(lambda m, hw: resize(m, (size, size), in_hw=hw))(mask_logits, mask_hw)
 
 
+def is_object(class_logits: Float[Array, 'b q k']) -> Float[Array, 'b q']:
+  """What a class head says of an object of any class: the log-probability of all
+  columns but the last, 'no object'."""
+  classes = jax.nn.log_softmax(class_logits, axis=-1)[..., :-1]
+  return jax.nn.logsumexp(classes, axis=-1)
+
+
 def empty_masks(
   mask_logits: Float[Array, 'b q h w'], mask_hw: Int[Array, 'b 2']
 ) -> Bool[Array, 'b q']:

@@ -18,6 +18,7 @@ from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.resnet import ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
 from maskclip_jax.ops.deformable import AUTO, check_form
+from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank, check_inputs
 
 
@@ -158,8 +159,7 @@ class Mask2Former(nnx.Module):
     found = self(images)
     objectness = found.objectness
     if objectness is None and found.class_logits is not None:
-      classes = jax.nn.log_softmax(found.class_logits, axis=-1)[..., :-1]
-      objectness = jax.nn.logsumexp(classes, axis=-1)
+      objectness = regions.is_object(found.class_logits)
     return dataclasses.replace(found, class_logits=None, objectness=objectness)
 
   def _outputs(

@@ -17,4 +17,5 @@ SYSTEM = System(
   cards=CARDS,
   sized=sized,
   format=FORMAT,
+  proposes_without=(),
 )

@@ -7,6 +7,7 @@ from flax import nnx
 
 from maskclip_jax import plain
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE
+from maskclip_jax.systems import regions
 from maskclip_jax.systems.contract import Images, Outputs, TextBank, check_inputs
 from maskclip_jax.systems.ovseg.maskformer import MaskFormer, MaskFormerConfig
 
@@ -67,3 +68,9 @@ class ClosedMaskFormer(nnx.Module):
       for found in self.network(pixels, images.padded_hw, aux=aux)
     )
     return dataclasses.replace(last, aux=tuple(earlier))
+
+  def propose_masks(self, images: Images, text: TextBank | None = None) -> Outputs:
+    """The masks without classes; what is an object, the class head tells."""
+    found = self(images)
+    objectness = regions.is_object(found.class_logits)
+    return dataclasses.replace(found, class_logits=None, objectness=objectness)

@@ -106,8 +106,7 @@ class OVSeg(nnx.Module):
     logits = objectness = None
     if text is not None:
       logits = self.word_logits(found.class_vectors, text)
-      named = jax.nn.log_softmax(logits)[..., :-1]
-      logits, objectness = logits[..., :-1], jax.nn.logsumexp(named, axis=-1)
+      objectness, logits = regions.is_object(logits), logits[..., :-1]
     mask_hw = images.input_hw // MASK_STRIDE
     return Outputs(found.mask_logits, logits, objectness, mask_hw)
 
