@@ -67,7 +67,7 @@ def test_photo_to_masks_and_logits(canvas):
   model = params.load_into(params.abstract_model('maskclip', config), flat)
   images = Images.from_arrays([g['in/eval/img_uint8']], canvas)
   padding = config.proposals.pixel_mean
-  pixels = regions.squash_photos(images, 32, padding, 'bicubic_antialiased')
+  pixels = regions.squash_photos(images, config.clip, padding, 'bicubic_antialiased')
   recorded = np.moveaxis(g['out/eval/images_clip'], 1, -1)
   golden.assert_close(pixels, recorded, name='what CLIP sees')
   crafted = TextBank.build(g['in/txt_embed_crafted'], [True] * 7, void_last=True)

@@ -139,7 +139,7 @@ def test_a_full_mask_with_clips_own_queries_is_the_class_token():
   model.new_q_proj = nnx.List([b.attn.query for b in visual.transformer.resblocks])
   model.mask_embeddings[...] = visual.positional_embedding[...][0]
   vectors = encode(model, images, jnp.full_like(masks[:, :1], 5.0), mask_hw)
-  pixels = regions.squash_photos(images, 64, (0.0, 0.0, 0.0))
+  pixels = regions.squash_photos(images, model.config.clip, (0.0, 0.0, 0.0))
   np.testing.assert_allclose(vectors[:, 0], visual(pixels), atol=1e-5)
 
 
