@@ -18,5 +18,8 @@ SYSTEM = System(
   parts={'clip': 'convnext_clip'},
   reads_scores=('seen_weight', 'unseen_weight', 'mask_threshold', 'skip_empty', 'coat'),
   names_by={'pool': Naming()},
-  proposes_without=('clip/text', 'clip/visual/head', 'clip/logit_scale'),
+  proposes_without=(
+    *('clip/text', 'clip/visual/head', 'clip/logit_scale'),
+    *('transfer', 'adapter'),
+  ),
 )
