@@ -8,7 +8,7 @@ asks here; nothing else knows their names. `docs/adding_a_system.md` walks throu
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_type_hints, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import jax.numpy as jnp
 from flax import nnx

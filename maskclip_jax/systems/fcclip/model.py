@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax import plain
-from maskclip_jax.nn.clip_resnet import AttentionPool, ResNetCLIP, ResNetCLIPConfig
+from maskclip_jax.nn.clip_resnet import ResNetCLIP, ResNetCLIPConfig
 from maskclip_jax.nn.convnext import STAGES, ConvNeXtCLIP, ConvNeXtCLIPConfig
 from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
