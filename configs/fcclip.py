@@ -8,7 +8,8 @@
 The one stage, `train`, reads COCO panoptic with FC-CLIP's words for its 133 classes,
 several each. CLIP is frozen; 21 M parameters learn. Arguments: `clip`, which CLIP it
 stands on, by open_clip's names (`convnext_base`, `convnext_base_w`, `convnext_large`,
-`convnext_large_d`, `convnext_xxlarge`); `runlocal` tries it out on generated pictures.
+`convnext_large_d`, `convnext_xxlarge`) or OpenAI's (`rn50` to `rn50x64`); `runlocal`
+tries it out on generated pictures.
 
 Expected with `convnext_large_d`, from the authors' logs: ADE20K-150 PQ 26.8, AP 16.8,
 mIoU 34.1; A-847 14.8, PC-59 58.4, PC-459 18.2, PAS-20 95.4; COCO PQ 54.4. Not yet
@@ -20,19 +21,25 @@ import dataclasses
 from configs import common
 from maskclip_jax.nn.convnext import CONVNEXT_CLIP_SIZES
 
+_RESNETS = ('rn50', 'rn101', 'rn50x4', 'rn50x16', 'rn50x64')
+
 
 def get_config(arg=None):
   """The only stage."""
   a = common.parse(arg, stage='train', clip='convnext_large_d', runlocal=False)
   common.choose('stage', a.stage, ('train',))
-  clip = common.choose('clip', a.clip, CONVNEXT_CLIP_SIZES)
+  common.choose('clip', a.clip, (*CONVNEXT_CLIP_SIZES, *_RESNETS))
+  model, preset = {}, f'fcclip_{a.clip}'
+  if a.clip not in _RESNETS:
+    preset = 'fcclip_convnext_large'
+    model['clip'] = dataclasses.asdict(CONVNEXT_CLIP_SIZES[a.clip])
   points = common.TINY_POINTS if a.runlocal else {}
   steps = 368_750
   config = {
     'task': 'fcclip',
     'profile': 'paper',
-    'preset': 'fcclip_convnext_large',
-    'model': {'clip': dataclasses.asdict(clip)},
+    'preset': preset,
+    'model': model,
     'settings': {'criterion': common.criterion(2, sampling=points)},
     'start': {
       'clip': {

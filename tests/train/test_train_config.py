@@ -220,6 +220,7 @@ def shipped() -> list[str]:
     *miniature,
     'mask2former.py:',
     'fcclip.py:clip=convnext_base',
+    'fcclip.py:clip=rn50',
   ]
 
 
