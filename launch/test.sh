@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 extras=dev fast=' and not slow'
 if [ "${1:-}" = --all ]; then
-  extras=dev,docs,torch,onnx fast=
+  extras=dev,docs,torch,onnx,siglip fast=
   shift
 fi
 arguments=("$@")

@@ -172,6 +172,13 @@ def in_turn(
   return x, outputs
 
 
+def prune(module: nnx.Module, unused: tuple[str, ...]) -> None:
+  """Takes parts, named by their paths, out of a module."""
+  for path in unused:
+    *parents, name = path.split('/')
+    delattr(functools.reduce(getattr, parents, module), name)
+
+
 class Statistic(nnx.Variable):
   """A constant that is converted and saved with the weights but never trained."""
 
@@ -214,7 +221,7 @@ def attend(
     drop: leaves out some of the weights [*b, h, t, s], in training.
   """
   plain = adjust is None and drop is None
-  if plain and fused_attention.applies(target_platform(), q, k, mask):
+  if plain and target_platform() == 'gpu' and fused_attention.applies(q, k, mask):
     return fused_attention.attend(q, k, v, mask)
   scores = jnp.einsum('...thd,...shd->...hts', q, k, preferred_element_type=jnp.float32)
   if adjust is not None:

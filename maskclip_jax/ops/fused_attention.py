@@ -59,13 +59,12 @@ def form_for(platform: str, dtype) -> str:
 
 
 def applies(
-  platform: str,
   q: Float[Array, '*b t h d'],
   k: Float[Array, '*b s h d'],
   mask: Bool[Array, '...'] | None,
 ) -> bool:
-  """Whether the kernel takes these arrays, in a program for a platform."""
-  if platform != 'gpu' or _never.get() or q.ndim != 4 or q.dtype != k.dtype:
+  """Whether the kernel takes these arrays, in a program for the GPU that is here."""
+  if _never.get() or q.ndim != 4 or q.dtype != k.dtype:
     return False
   if not suits(q.dtype, q.shape[-1], capability()):
     return False

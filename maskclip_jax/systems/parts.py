@@ -5,7 +5,6 @@ a bundle, a part that is not the usual one has its system beside its fields.
 """
 
 import dataclasses
-import functools
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from maskclip_jax.nn.clip import PIXEL_MEAN, CLIPConfig
 from maskclip_jax.nn.clip_resnet import ResNetCLIPConfig
 from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig
 from maskclip_jax.nn.eva import EvaCLIPConfig
+from maskclip_jax.nn.layers import prune
 from maskclip_jax.postprocess.partition import INSIDE, Partition
 from maskclip_jax.systems.system import build, system_of
 
@@ -46,13 +46,6 @@ def build_proposer(
   model = build_part(config, dtype=dtype, rngs=rngs)
   prune(model, system.proposes_without)
   return model
-
-
-def prune(module: nnx.Module, unused: tuple[str, ...]) -> None:
-  """Takes parts, named by their paths, out of a module."""
-  for path in unused:
-    *parents, name = path.split('/')
-    delattr(functools.reduce(getattr, parents, module), name)
 
 
 def sized(config: PartConfig, found: KnownSizes) -> PartConfig:

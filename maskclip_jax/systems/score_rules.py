@@ -101,6 +101,9 @@ def with_coat(
     text: says which columns are classes.
     coat: 0 leaves everything as it is.
   """
+  if isinstance(coat, float) and coat == 0:
+    # As in training: logarithms of 0 that nothing takes would still have gradients.
+    return outputs
   objectness = outputs.objectness
   if objectness is not None:
     surest = surest_class(outputs.class_logits, text)

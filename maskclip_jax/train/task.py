@@ -35,8 +35,8 @@ from maskclip_jax import plain
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.params import abstract_model
 from maskclip_jax.losses.criterion import Batched, whole_batch
+from maskclip_jax.nn.layers import prune
 from maskclip_jax.systems.contract import Images, Outputs, TextBank
-from maskclip_jax.systems.parts import prune
 from maskclip_jax.systems.system import Preset, with_recomputation
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.train import tasks

@@ -84,16 +84,17 @@ def test_the_kernel_is_taken_where_it_compiles(gpu, monkeypatch):
   q, k = random(1, 3, 2, 8, dtype=HALF), random(1, 5, 2, 8, dtype=HALF)
   gpu('8.0')
   monkeypatch.setattr(fused_attention, '_compiles', lambda *shapes: True)
-  assert fused_attention.applies('gpu', q, k, None)
-  assert not fused_attention.applies('cpu', q, k, None)
-  assert not fused_attention.applies('tpu', q, k, None)
-  assert not fused_attention.applies('gpu', q[0], k[0], None)
+  assert fused_attention.applies(q, k, None)
+  assert not fused_attention.applies(q[0], k[0], None)
   with fused_attention.never():
-    assert not fused_attention.applies('gpu', q, k, None)
+    assert not fused_attention.applies(q, k, None)
   monkeypatch.setattr(fused_attention, 'attend', lambda *arrays: 'fused')
   with compiling_for('gpu'):
     assert attend(q, k, k) == 'fused'
     assert attend(q, k, k, adjust=lambda scores: scores).shape == q.shape
+  for platform in ('cpu', 'tpu'):
+    with compiling_for(platform):
+      assert attend(q, k, k).shape == q.shape
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,7 @@ def test_template_sets_and_systems():
     'segclip_word',
     'fcclip',
     'fcclip_words',
+    'clip_pooling',
   )
 
 

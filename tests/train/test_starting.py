@@ -115,7 +115,7 @@ def test_missing_sources(masq, tmp_path):
   with pytest.raises(FileNotFoundError):
     starting_values(masq, [StartFrom(str(tmp_path / 'nothing'))], 0)
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(FileNotFoundError, match='not a bundle'):
+  with pytest.raises(ValueError, match='is a directory without weights'):
     starting_values(masq, [StartFrom(str(tmp_path / 'empty'))], 0)
 
 
