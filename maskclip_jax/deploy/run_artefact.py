@@ -9,6 +9,7 @@ python run_artefact.py PHOTO [--words WORDS.npz] [--out RESULT.npz]
 import argparse
 import contextlib
 import hashlib
+import importlib
 import json
 import pathlib
 
@@ -16,7 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = pathlib.Path(__file__).parent
-TYPES = {'F32': '<f4', 'I32': '<i4', 'I64': '<i8', 'BOOL': '?'}
+# NumPy knows bfloat16 once jax is there.
+TYPES = {'F32': '<f4', 'BF16': 'bfloat16', 'I32': '<i4', 'I64': '<i8', 'BOOL': '?'}
 
 
 @contextlib.contextmanager
@@ -27,6 +29,16 @@ def reading(path, advice='copy the artefact again'):
   except Exception as error:
     reason = ' '.join(str(error).split())
     raise SystemExit(f'{path} cannot be read: {advice} ({reason})') from error
+
+
+def library(name, package=None):
+  """A library that this artefact needs; ends with one line where it is missing."""
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise SystemExit(
+      f'this artefact needs {name}: pip install {package or name} ({error})'
+    ) from None
 
 
 def sha256(path):
@@ -66,8 +78,7 @@ def load_program(entry, place=HERE):
       if sha256(weights) != entry['weights_sha256']:
         raise ValueError('it holds other weights than manifest.json says')
   if path.is_dir():
-    import tensorflow as tf
-
+    tf = library('tensorflow')
     with reading(path):
       loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures['serving_default']
@@ -76,8 +87,7 @@ def load_program(entry, place=HERE):
       **{name: tf.constant(array) for name, array in inputs.items()}
     )
   if path.suffix == '.onnx':
-    import onnxruntime
-
+    onnxruntime = library('onnxruntime')
     with reading(path):
       session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     names = [output.name for output in session.get_outputs()]
@@ -87,8 +97,7 @@ def load_program(entry, place=HERE):
       return dict(zip(names, session.run(names, arrays), strict=True))
 
     return run
-  import jax
-
+  jax, _ = library('jax'), library('flatbuffers')
   advice = (
     f'copy it again, or install the jax of manifest.json: this is {jax.__version__}'
   )
@@ -115,8 +124,7 @@ def network_size(size, rule):
 def resize(photo, height, width, rule):
   """Bilinear on uint8, by the library that the model was tested with."""
   if rule['resample'] == 'opencv' and photo.size != (width, height):
-    import cv2
-
+    cv2 = library('cv2', 'opencv-python-headless')
     return cv2.resize(np.asarray(photo), (width, height))
   return np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
 
@@ -171,15 +179,37 @@ def check(words, inputs, entry, path):
 def read_photo(path):
   """A photo, upright, in RGB; what is transparent is white."""
   try:
-    photo = ImageOps.exif_transpose(Image.open(path))
-    if photo.mode[0] in 'IF':
+    photo = Image.open(path)
+    if is_deep(photo):
       raise SystemExit(f'{path} has more than 8 bits a channel: save it with 8')
+    photo = ImageOps.exif_transpose(photo)
     if photo.has_transparency_data:
       white = Image.new('RGBA', photo.size, 'white')
       photo = Image.alpha_composite(white, photo.convert('RGBA'))
     return photo.convert('RGB')
-  except (OSError, Image.DecompressionBombError) as error:
+  except Exception as error:
+    # Decoders raise errors of any type on damage.
     raise SystemExit(f'{path} is not a photo that can be read: {error}') from None
+
+
+def is_deep(photo):
+  """Whether an opened photo has more than 8 bits a channel."""
+  # Of colours with 16 Pillow keeps 8; 16 bits of a whole pixel are BGR;16.
+  stored = [str(part[3]) for part in photo.tile]
+  return photo.mode[0] in 'IF' or any(';16' in s and 'BGR' not in s for s in stored)
+
+
+def save(path, arrays):
+  """Writes a file of arrays, whole or not at all."""
+  part = path.with_name(f'.{path.name}.part')
+  try:
+    with part.open('wb') as file:
+      np.savez(file, **arrays)
+    part.replace(path)
+  except OSError as error:
+    raise SystemExit(f'{path} cannot be written: {error.strerror}') from None
+  finally:
+    part.unlink(missing_ok=True)
 
 
 def report(outputs, names):
@@ -211,7 +241,7 @@ def main():
   outputs = {name: np.asarray(array)[0] for name, array in outputs.items()}
   for name in {'semantic', 'panoptic'} & set(outputs):
     outputs[name] = outputs[name][:height, :width]
-  np.savez(arguments.out, names=names, things=things, **outputs)
+  save(arguments.out, {'names': names, 'things': things, **outputs})
   report(outputs, names)
 
 

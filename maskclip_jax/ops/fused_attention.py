@@ -27,7 +27,10 @@ _AMPERE, _HOPPER = (8, 0), (9, 0)
 
 @contextlib.contextmanager
 def never() -> Iterator[None]:
-  """What is traced inside attends in plain XLA: to store programs, or to compare."""
+  """What is traced inside attends in plain XLA: to store programs, or to compare.
+
+  JAX traces a function only once, so it has to be one that was not called before.
+  """
   token = _never.set(True)
   try:
     yield

@@ -1,11 +1,13 @@
 """Artefacts: programs that run where this package is not."""
 
+import errno
 import json
 import pathlib
 import re
 import subprocess
 import sys
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 from maskclip_jax import photos
 from maskclip_jax.__main__ import main
+from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.deploy import artefact, programs, run_artefact, stablehlo
 from maskclip_jax.deploy.words import Words
 from maskclip_jax.ops.deformable import portable, sample_pyramid
@@ -168,8 +171,53 @@ def test_the_script_reads_photos_as_the_library_does(tmp_path):
   Image.new('RGBA', (4, 3), (10, 20, 30, 0)).save(path)
   np.testing.assert_array_equal(run_artefact.read_photo(path), photos.read_photo(path))
   Image.fromarray(np.full((3, 4), 300, np.uint16)).save(path)
-  with pytest.raises(SystemExit, match='more than 8 bits a channel'):
-    run_artefact.read_photo(path)
+  for pixels in (np.full((3, 4), 300, np.uint16), np.full((3, 4, 3), 300, np.uint16)):
+    cv2.imwrite(str(path), pixels)
+    with pytest.raises(SystemExit, match='more than 8 bits a channel'):
+      run_artefact.read_photo(path)
+  Image.new('RGB', (64, 64)).save(path)
+  content = path.read_bytes()
+  for damaged in (content[:60], content[:40] + b'no' + content[42:], b''):
+    path.write_bytes(damaged)
+    with pytest.raises(SystemExit, match='is not a photo that can be read'):
+      run_artefact.read_photo(path)
+
+
+def test_the_script_reads_weights_of_every_type(tmp_path):
+  path = tmp_path / 'weights.safetensors'
+  arrays = {
+    name: np.arange(6).reshape(2, 3).astype(name)
+    for name in ('bfloat16', 'bool', 'float32', 'int32', 'int64')
+  }
+  write_tensors(path, arrays)
+  found = run_artefact.read_weights(path)
+  assert {name: array.dtype for name, array in found.items()} == {
+    name: np.dtype(name) for name in arrays
+  }
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(found[name], array)
+
+
+def test_the_script_writes_its_result_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / 'result.npz'
+  run_artefact.save(path, {'names': np.array(['cat'])})
+  before = path.read_bytes()
+
+  def full(file, **arrays):
+    file.write(b'half')
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(np, 'savez', full)
+  with pytest.raises(SystemExit, match=r'result.npz cannot be written: No space left'):
+    run_artefact.save(path, {})
+  assert [file.name for file in tmp_path.iterdir()] == ['result.npz']
+  assert path.read_bytes() == before
+
+
+def test_the_script_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+  with pytest.raises(SystemExit, match='needs onnxruntime: pip install onnxruntime'):
+    run_artefact.load_program({'file': 'photo.onnx', 'weights': None}, tmp_path)
 
 
 @pytest.mark.slow

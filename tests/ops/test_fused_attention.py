@@ -124,9 +124,9 @@ def test_odd_lengths_and_masks_give_the_same(mask):
     np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-@pytest.mark.parametrize('mask', [None, (2, 1, 3, 5)])
-def test_it_lowers_for_cuda_forward_and_backward(mask, monkeypatch):
-  """Lowering needs no GPU, but for the questions that JAX asks about it."""
+@pytest.fixture
+def cudnn(monkeypatch):
+  """Answers to what JAX asks about a GPU before it lowers for one."""
   jax_cudnn = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
   answers = {
     'check_cudnn_version': lambda: 91000,
@@ -135,6 +135,10 @@ def test_it_lowers_for_cuda_forward_and_backward(mask, monkeypatch):
   }
   for name, answer in answers.items():
     monkeypatch.setattr(jax_cudnn, name, answer)
+
+
+@pytest.mark.parametrize('mask', [None, (2, 1, 3, 5)])
+def test_it_lowers_for_cuda_forward_and_backward(mask, cudnn):
   q = jax.ShapeDtypeStruct((2, 3, 4, 64), HALF)
   k = jax.ShapeDtypeStruct((2, 5, 4, 64), HALF)
   masks = () if mask is None else (jax.ShapeDtypeStruct(mask, bool),)
@@ -148,3 +152,20 @@ def test_it_lowers_for_cuda_forward_and_backward(mask, monkeypatch):
 
   assert calls(fused_attention.attend) == 1
   assert calls(jax.grad(total, (0, 1, 2))) == 2
+
+
+def test_programs_that_are_stored_do_without(gpu, cudnn, monkeypatch):
+  gpu('9.0')
+  monkeypatch.setattr(fused_attention, '_compiles', lambda *shapes: True)
+  q = jax.ShapeDtypeStruct((2, 4, 4, 64), HALF)
+
+  def store():
+    # Another function each time: JAX traces the same one only once.
+    program = jax.jit(lambda *arrays: attend(*arrays))
+    with compiling_for('gpu'):
+      return jax.export.export(program, platforms=['cuda'])(q, q, q)
+
+  with pytest.raises(ValueError, match='__cudnn'):
+    store()
+  with fused_attention.never():
+    assert 'cudnn' not in store().mlir_module()
