@@ -77,7 +77,12 @@ def predictions(
     for group in by_canvas(
       items, lambda one: canvas_of(one.resized, model.canvas_step), batch_size
     ):
-      running.append((group, _start(model, group, plan, batch_size, clock)))
+      try:
+        running.append((group, _start(model, group, plan, batch_size, clock)))
+      except Exception as error:
+        # Such as no memory for so many: what runs already is not lost.
+        failed.append(error)
+        break
       if len(running) > ahead:
         yield from finished()
     while running:

@@ -134,6 +134,8 @@ def _run(arguments: argparse.Namespace) -> int:
     raise ValueError(
       f'--overlay_scale is 1, 2, ..., {_LARGEST_SCALE}, not {arguments.overlay_scale}'
     )
+  if arguments.batch_size < 1:
+    raise ValueError(f'--batch_size must be 1 or more, not {arguments.batch_size}')
   found = find_photos(arguments.photos)
   photos = found.photos
   for text in [*found.problems, *(f'note: {text}' for text in found.notes)]:

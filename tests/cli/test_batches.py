@@ -355,10 +355,12 @@ def test_links_in_a_circle_and_names_in_other_encodings(tmp_path, capsys):
   assert sorted(image['file_name'] for image in images) == ['caf\\xe9.jpg', 'good.jpg']
 
 
-def test_an_overlay_larger_than_memory_is_refused(tmp_path, capsys):
+def test_sizes_that_cannot_be_are_refused(tmp_path, capsys):
   path = photo(tmp_path / 'x.jpg')
   assert predict(path, out=tmp_path / 'out', flags=['--overlay_scale', '1000']) == 2
   assert '--overlay_scale is 1, 2, ..., 16' in capsys.readouterr().err
+  assert predict(path, out=tmp_path / 'out', flags=['--batch_size', '0']) == 2
+  assert '--batch_size must be 1 or more, not 0' in capsys.readouterr().err
 
 
 def test_an_empty_out_is_no_folder(tmp_path, capsys):
