@@ -243,7 +243,13 @@ def main(given: Sequence[str] | None = None) -> None:
   begin, rows = time.monotonic(), []
   print(head())
   while todo and time.monotonic() - begin < 60 * options.minutes:
-    rows.append(card.measure(todo.pop(0)))
+    case = todo.pop(0)
+    try:
+      rows.append(card.measure(case))
+    except RuntimeError as error:
+      # JAX and PyTorch say so where a device has too little memory.
+      print(f'not measured: {case}: {str(error).partition(chr(10))[0]}')
+      continue
     print(line(rows[-1]), flush=True)
   for case in todo:
     print(f'not measured, for lack of time: {case}')

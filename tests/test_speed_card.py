@@ -39,6 +39,25 @@ def test_time_that_is_over_leaves_rows_out(speed_card, capsys):
   assert text.count('| type | canvas |') == 1
 
 
+def test_a_row_that_a_device_cannot_hold_leaves_the_others(
+  speed_card, monkeypatch, capsys
+):
+  def measure(card, case):
+    if case.batch > 1:
+      raise RuntimeError('RESOURCE_EXHAUSTED: out of memory\nall that was asked for')
+    return {'batch': case.batch, 'network_ms': 5.0}
+
+  monkeypatch.setattr(speed_card.Card, 'measure', measure)
+  speed_card.main(['--no_peer', '--batches', '4,1', '--words', '3'])
+  lines = capsys.readouterr().out.splitlines()
+  told = [line for line in lines if line.startswith('not measured: Case(')]
+  assert len(told) == sum('| 5.0 |' in line for line in lines) == 4
+  assert all(
+    line.endswith('batch=4, words=3): RESOURCE_EXHAUSTED: out of memory')
+    for line in told
+  )
+
+
 @pytest.mark.slow
 def test_a_card_of_a_tiny_model(speed_card, tmp_path, capsys):
   flags = '--model masqclip_tiny --dtypes float32 --canvases 64 --batches 2 --words 3,9'
