@@ -59,8 +59,8 @@ class ArtefactConfig:
     format: of the programs, one of `FORMATS`.
 
   Raises:
-    ValueError: a number below 1, a canvas that is none, an unknown platform or format,
-      or a format that this installation cannot write.
+    ValueError: a number below 1, a canvas that cannot be, an unknown platform or
+      format, or a format that this installation cannot write.
   """
 
   canvases: tuple[tuple[int, int], ...] = ()
@@ -81,7 +81,9 @@ class ArtefactConfig:
     if self.format not in FORMATS:
       raise ValueError(f'format is {", ".join(FORMATS)}, not {self.format!r}')
     if self.batch is None and self.format != 'stablehlo':
-      raise ValueError(f'{self.format} is written for a number of photos: --batch 1')
+      raise ValueError(
+        f'--batch any is for stablehlo: {self.format} takes a number of photos'
+      )
     if self.format == 'onnx':
       onnx_file.check_installed()
       if self.platforms != PLATFORMS:

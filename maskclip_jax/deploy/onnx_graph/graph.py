@@ -163,7 +163,7 @@ def element_type(dtype: Any) -> int:
   """ONNX's number of a type.
 
   Raises:
-    ValueError: half of a float32, which runtimes compute with on some devices only.
+    ValueError: bfloat16, which runtimes compute in on some devices only.
   """
   if dtype == jnp.bfloat16:
     raise ValueError(
