@@ -1,9 +1,12 @@
 """The dependency direction between the packages, read from their imports."""
 
 import ast
+import builtins
+import dis
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -142,6 +145,28 @@ def test_imports_point_downwards(path):
     assert not any(n.split('.')[0] == 'jax' for n in modules(path))
   if part in ('ops', 'losses', 'postprocess'):
     assert not any(n.split('.')[0] in ('flax', 'pathlib') for n in modules(path))
+
+
+def codes(code: types.CodeType):
+  """A module's code and that of everything in it."""
+  yield code
+  for constant in code.co_consts:
+    if isinstance(constant, types.CodeType):
+      yield from codes(constant)
+
+
+def test_every_name_is_defined():
+  """The linter cannot tell an import that was forgotten from a shape's letters."""
+  for path in sorted(PACKAGE.rglob('*.py')):
+    found = [
+      (step.opname, step.argval)
+      for code in codes(compile(path.read_text(), str(path), 'exec'))
+      for step in dis.get_instructions(code)
+    ]
+    defined = {name for way, name in found if way in ('STORE_NAME', 'STORE_GLOBAL')}
+    read = {name for way, name in found if way in ('LOAD_NAME', 'LOAD_GLOBAL')}
+    unknown = read - defined - set(dir(builtins)) - {'__file__', '__name__'}
+    assert not unknown, path
 
 
 @pytest.mark.parametrize('module', [NAME, f'{NAME}.segmenter', f'{NAME}.data'])

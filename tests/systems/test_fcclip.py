@@ -421,6 +421,29 @@ def test_where_an_adapter_looks(canvas):
   golden.assert_close(jnp.moveaxis(maps, -1, 0), expected, name='maps')
 
 
+@pytest.mark.parametrize('canvas', [None, (128, 192)])
+def test_vectors_of_masks_by_an_adapter(canvas):
+  """CLIP's last map, summed with the weights of each map of a mask, through the head;
+  then the mean of the maps. Also on a larger canvas."""
+  plain_, g = fcclip_golden.model(), golden.load('fcclip')
+  config = dataclasses.replace(fcclip_golden.CONFIG, adapter=MaskAdapterConfig(24, 3))
+  model = params.abstract_model('fcclip', config)
+  model.adapter = MaskAdapter(32, config.adapter, rngs=nnx.Rngs(0))
+  model.clip = plain_.clip
+  masks = jnp.asarray(g['in/proposals/pred_masks'])
+  dense = jnp.moveaxis(jnp.asarray(g['out/backbone/res5']), 1, -1)
+  inside = resize((jax.nn.sigmoid(masks) > 0.4).astype(jnp.float32), (12, 16))
+  weights = model.adapter(plain_.clip.visual.head(dense), inside)
+  pooled = jnp.einsum('bqmhw,bhwc->bqmc', weights, dense)
+  expected = plain_.clip.visual.head(pooled).mean(2)
+  if canvas:
+    masks = jnp.pad(masks, ((0, 0), (0, 0), (0, 8), (0, 16)), constant_values=9.0)
+    dense = jnp.pad(dense, ((0, 0), (0, 1), (0, 2), (0, 0)), constant_values=9.0)
+  found = model.pool(fcclip_golden.images(canvas), dense, masks, MASK_HW, 0.4)
+  golden.assert_close(found.vectors, expected, name='vectors')
+  np.testing.assert_array_equal(found.empty, (inside == 0).all((-2, -1)))
+
+
 # Photo to result.
 
 

@@ -20,6 +20,7 @@ from maskclip_jax.nn.layers import Dtype, ValidHW, check_heads, inside
 from maskclip_jax.nn.mask_decoder import MASK_STRIDE, LayerPrediction
 from maskclip_jax.nn.pixel_decoder import PixelDecoder
 from maskclip_jax.nn.pooled_decoder import PooledDecoder
+from maskclip_jax.ops.resize import resize
 from maskclip_jax.systems import pooling, regions
 from maskclip_jax.systems.contract import (
   Images,
@@ -274,7 +275,12 @@ class FCCLIP(nnx.Module):
     )
 
   def _adapted_pool(
-    self, images: Images, dense, mask_logits, mask_hw, threshold
+    self,
+    images: Images,
+    dense: Float[Array, 'b h w c'],
+    mask_logits: Float[Array, 'b q h w'],
+    mask_hw: Int[Array, 'b 2'],
+    threshold: float | Float[Array, ''],
   ) -> RegionVectors:
     """The same by learned weights: the mean of the vectors of all maps [fcclip 9.3]."""
     hw = images.input_hw // STAGES['res5'] * MASK_SCALE
