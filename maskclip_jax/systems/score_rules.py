@@ -104,18 +104,27 @@ def with_coat(
   if isinstance(coat, float) and coat == 0:
     # As in training: logarithms of 0 that nothing takes would still have gradients.
     return outputs
-  objectness = outputs.objectness
-  if objectness is not None:
-    surest = surest_class(outputs.class_logits, text)
-    # At most 0, but for rounding.
-    void = jnp.log(-jnp.expm1(jnp.minimum(objectness, 0.0)))
-    _, higher = give_way(void, objectness, surest, coat)
-    objectness = jnp.where(jnp.isneginf(objectness) | (coat == 0), objectness, higher)
+  logits = outputs.class_logits
   return dataclasses.replace(
     outputs,
-    class_logits=lower_void(outputs.class_logits, text, coat),
-    objectness=objectness,
+    class_logits=lower_void(logits, text, coat),
+    objectness=_surer_objects(outputs.objectness, logits, text, coat),
   )
+
+
+def _surer_objects(
+  objectness: Float[Array, 'b q'] | None,
+  logits: Float[Array, 'b q k'],
+  text: TextBank,
+  coat: float | Float[Array, ''],
+) -> Float[Array, 'b q'] | None:
+  """Log-probabilities of objects, where CLIP's logits make 'no object' give way."""
+  if objectness is None:
+    return None
+  # At most 0, but for rounding.
+  void = jnp.log(-jnp.expm1(jnp.minimum(objectness, 0.0)))
+  _, higher = give_way(void, objectness, surest_class(logits, text), coat)
+  return jnp.where(jnp.isneginf(objectness) | (coat == 0), objectness, higher)
 
 
 def named(
@@ -134,14 +143,16 @@ def named(
     found: the proposals.
     logits: what CLIP says.
     text: says which columns are classes.
-    scores: how they are combined; None leaves CLIP's logits as they are.
+    scores: how they are combined; None for the defaults of `Scores` where both named
+      them, and for CLIP's logits as they are where it alone did.
     empty: masks without a pixel.
   """
   alone = dataclasses.replace(found, class_logits=logits)
   if found.class_logits is not None:
     scores = Scores() if scores is None else scores
     joint = geometric_ensemble(found.class_logits, logits, text, scores, empty=empty)
-    return dataclasses.replace(found, class_logits=joint)
+    objectness = _surer_objects(found.objectness, logits, text, scores.coat)
+    return dataclasses.replace(found, class_logits=joint, objectness=objectness)
   return alone if scores is None else with_coat(alone, text, scores.coat)
 
 

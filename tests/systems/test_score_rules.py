@@ -13,7 +13,7 @@ from maskclip_jax.postprocess.class_scores import class_probabilities
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Outputs, RegionVectors, Scores, TextBank
 from maskclip_jax.systems.ovseg.model import SCORES, OVSeg
-from maskclip_jax.systems.score_rules import with_coat
+from maskclip_jax.systems.score_rules import named, with_coat
 
 CLASSES = 5
 # (a void column, objectness): MaskCLIP, the CLIP baseline, and MasQCLIP.
@@ -67,6 +67,21 @@ def test_no_rule_changes_no_bit_and_nothing_stays_nothing():
   assert jnp.isneginf(fully.objectness[0, 3])
   assert fully.objectness[0, 4] == 0
   assert not jnp.isnan(fully.objectness).any()
+
+
+@pytest.mark.parametrize('void', [True, False])
+def test_objects_of_proposals_that_name_them_too_give_way(void):
+  """Where both opinions are joined, CLIP's is the one that is sure or not."""
+  found, text = outputs_of(void, True)
+  by_clip = found.class_logits[:, ::-1]
+  joined = named(found, by_clip, text, Scores(0.4, 0.8, coat=0.5))
+  alone = dataclasses.replace(found, class_logits=by_clip)
+  np.testing.assert_array_equal(
+    joined.objectness, with_coat(alone, text, 0.5).objectness
+  )
+  assert (joined.objectness > found.objectness).all()
+  without = named(found, by_clip, text, Scores(0.4, 0.8))
+  np.testing.assert_array_equal(without.objectness, found.objectness)
 
 
 def test_ovsegs_proposals_give_way_to_its_clip():
