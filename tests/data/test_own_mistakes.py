@@ -178,6 +178,14 @@ def test_files_of_the_same_photos_are_joined(tmp_path):
   assert 'in 3 photos several objects had one id: they were numbered anew' in data.notes
 
 
+def test_a_file_of_no_split_is_joined_with_that_of_training(tmp_path):
+  """Both number their photos from 0, and list the same ones."""
+  given = write_coco(tmp_path, files=('labels.json', 'more_train.json'))
+  photos = opened(given).splits
+  assert {split: len(rows) for split, rows in photos.items()} == {'train': 3}
+  assert len(photos['train'][0].read().objects) == 4
+
+
 def jpeg_mask(values: np.ndarray) -> bytes:
   buffer = io.BytesIO()
   Image.fromarray(own_labels.COLOURS[values]).save(buffer, 'JPEG')

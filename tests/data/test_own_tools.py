@@ -149,6 +149,16 @@ def test_yolo_without_its_files(tmp_path):
     open_own(OwnData('yolo', tmp_path))
 
 
+def test_photos_that_differ_in_their_ending_alone(tmp_path):
+  """One text would be the labels of both."""
+  given = write_yolo(tmp_path, yolo_line(0))
+  write(tmp_path / 'images' / 'train', {'a.png': png(np.zeros((*SIZE, 3), np.uint8))})
+  with pytest.raises(
+    ValueError, match=r'a\.jpg and .*a\.png are both called .* keep one'
+  ):
+    open_own(given)
+
+
 # --- labelme --------------------------------------------------------------------------
 
 

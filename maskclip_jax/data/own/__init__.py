@@ -41,10 +41,18 @@ def open_own(given: OwnData) -> Annotated:
 
 
 def _check_apart(data: Annotated) -> None:
-  """Fails where a file is in two splits: numbers on it would be too good."""
+  """Fails where a file is in two splits, as numbers on it would be too good, and where
+  two photos of a split cannot be told apart."""
   owners: dict[str, str] = {}
   for split, photos in data.splits.items():
+    named: dict[str, str] = {}
     for photo in photos:
+      first = named.setdefault(photo.key, photo.file.path)
+      if first != photo.file.path:
+        raise ValueError(
+          f'{first} and {photo.file.path} are both called {photo.key} in {split}: keep '
+          'one of them, or rename it'
+        )
       other = owners.setdefault(photo.file.path, split)
       if other != split:
         raise ValueError(

@@ -78,6 +78,9 @@ def read(given: OwnData) -> Annotated:
     raise FileNotFoundError(
       f'no JSON file in {places[0]}: give the files of the labels'
     )
+  if any(one.split == 'train' for one in opened):
+    # What is named after no split is for training, and joined with what says so.
+    opened = [dataclasses.replace(one, split=one.split or 'train') for one in opened]
   photos = files.FileIndex(given.images, SUFFIXES, 'photos')
   words, index, notes = _classes(opened, given)
   joiner = _Joiner(words, index, notes)
