@@ -51,6 +51,9 @@ def stage(world, tmp_path, monkeypatch):
     values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
     values |= {'total_steps': 2, 'log': {'every': 1}}
     values['data'] |= {'batch_size': 8, 'data_dir': str(world)}
+    if not values['data'].get('caption_tokens'):
+      # Networks of scenes take any size; the towers of CLIPs have theirs.
+      values['data'] |= {'batch_size': 2, 'canvas': 64}
     for part, source in sources.items():
       values['start'][part]['source'] = str(tmp_path / source)
     result = train(read(values), tmp_path / to)
