@@ -78,7 +78,10 @@ def give_way(
     Both logarithms anew.
   """
   share = coat * surest
-  return void + jnp.log1p(-share), jnp.logaddexp(other, jnp.log(share) + void)
+  # The logarithm of no share has no gradient, and training is at 0.
+  given = jnp.log(jnp.where(share > 0, share, 1.0)) + void
+  given = jnp.where(share > 0, given, -jnp.inf)
+  return void + jnp.log1p(-share), jnp.logaddexp(other, given)
 
 
 def surest_class(logits: Float[Array, '*b k'], text: TextBank) -> Float[Array, '*b']:

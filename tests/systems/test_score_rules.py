@@ -70,6 +70,22 @@ def test_no_rule_changes_no_bit_and_nothing_stays_nothing():
 
 
 @pytest.mark.parametrize('void', [True, False])
+def test_training_without_the_rule_has_the_gradients_of_the_logits(void):
+  outputs, text = outputs_of(void, True)
+
+  @jax.grad
+  def gradient(logits, coat):
+    found = with_coat(dataclasses.replace(outputs, class_logits=logits), text, coat)
+    return found.class_logits[..., : CLASSES + void].sum() + found.objectness.sum()
+
+  logits = outputs.class_logits
+  for coat in (0.0, jnp.zeros(())):
+    expected = np.where(text.valid, 1.0, 0.0) * np.ones_like(logits)
+    np.testing.assert_array_equal(gradient(logits, coat), expected)
+  assert jnp.isfinite(gradient(logits, 0.5)).all()
+
+
+@pytest.mark.parametrize('void', [True, False])
 def test_objects_of_proposals_that_name_them_too_give_way(void):
   """Where both opinions are joined, CLIP's is the one that is sure or not."""
   found, text = outputs_of(void, True)
