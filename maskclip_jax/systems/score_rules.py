@@ -78,7 +78,7 @@ def give_way(
     Both logarithms anew.
   """
   share = coat * surest
-  # The logarithm of no share has no gradient, and training is at 0.
+  # The logarithm of no share, which nothing takes, would still have a gradient.
   given = jnp.log(jnp.where(share > 0, share, 1.0)) + void
   given = jnp.where(share > 0, given, -jnp.inf)
   return void + jnp.log1p(-share), jnp.logaddexp(other, given)
@@ -105,7 +105,7 @@ def with_coat(
     coat: 0 leaves everything as it is.
   """
   if isinstance(coat, float) and coat == 0:
-    # As in training: logarithms of 0 that nothing takes would still have gradients.
+    # As in training, which pays nothing for the rule.
     return outputs
   logits = outputs.class_logits
   return dataclasses.replace(

@@ -228,6 +228,7 @@ def test_labelme_files_of_early_versions(tmp_path):
     (labelme([shape('', SQUARE)]), 'empty label'),
     (labelme([shape('cat', SQUARE, 'circle')]), 'circle of 4 points'),
     (labelme([shape('cat', [[1, 1], [2, 2]], 'mask', mask='x')]), 'not base64|picture'),
+    (labelme([shape('cat', [[1, 1], [2, 2]], 'mask', mask='AAAA')]), 'picture: save'),
     (labelme([shape('cat', [[1, 1], [2, 2]], 'mask', mask=None)]), 'not base64'),
     (labelme([shape('cat', SQUARE)], 'nowhere.jpg'), r'nowhere\.jpg'),
     (
@@ -324,6 +325,10 @@ def test_cvat_shapes_become_objects(tmp_path):
     (cvat('<polygon points="1,2;3,4"/>'), "has no 'label'"),
     (cvat(MASK.replace('2,3,3,2', '2,2,1')), 'cover 5 pixels, and its box is 5 x 2'),
     (cvat(MASK.replace('2,3,3,2', '')), 'not run lengths'),
+    (
+      cvat(MASK.replace('2,3,3,2', ','.join([str(2**62)] * 4))),
+      f'cover {2**64} pixels',
+    ),
     (cvat(BOX.replace('xtl="40"', '')), "'xtl' is"),
     (cvat(polygon(), names=('nowhere.jpg',)), r'nowhere\.jpg'),
     (cvat(polygon(), size=(0, 5)), '5 x 0 pixels'),

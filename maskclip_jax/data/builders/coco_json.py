@@ -31,7 +31,7 @@ def load(
   Args:
     file: the file.
     *keys: names of the lists.
-    remedy: what to do where it is not JSON.
+    remedy: what to do where it is not JSON, or has something else in a list.
 
   Raises:
     ValueError: it is not JSON, or of another kind; or one of the rows is not an object.
@@ -49,7 +49,7 @@ def load(
       if not isinstance(row, dict):
         raise ValueError(
           f"{file.path}: row {position} of '{key}' is {shown(row)} and not an object: "
-          "the file was changed, use the owners' one"
+          f'{remedy}'
         )
   return data
 

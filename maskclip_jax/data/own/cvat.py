@@ -236,10 +236,12 @@ def _painted(element: ET.Element, size: shapes.Size, where: str) -> Mask:
   except (ValueError, OverflowError):
     raise ValueError(f"{where}: 'rle' is not run lengths: {shown(text)}") from None
   inside = 0 < width <= size[1] and 0 < height <= size[0]
-  rest = width * height - runs.sum()
+  # Python's sum, as large runs wrap around in 64 bits.
+  covered = sum(runs.tolist())
+  rest = width * height - covered
   if not inside or runs.min() < 0 or rest < 0 or (rest and len(runs) % 2):
     raise ValueError(
-      f'{where}: the runs of its mask cover {int(runs.sum())} pixels, and its box is '
+      f'{where}: the runs of its mask cover {covered} pixels, and its box is '
       f'{width} x {height} in a photo of {size[1]} x {size[0]}: export the file again'
     )
   values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)

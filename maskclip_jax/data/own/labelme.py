@@ -281,8 +281,12 @@ def _painted(
   try:
     with Image.open(io.BytesIO(_base64(text, f'{where}: mask'))) as image:
       pixels = np.asarray(image.convert('L')) > 0
-  except (UnidentifiedImageError, OSError, SyntaxError) as error:
-    raise ValueError(f'{where}: its mask is not a picture ({error})') from None
+  except UnidentifiedImageError:
+    raise ValueError(
+      f'{where}: its mask is not a picture: save the file again in labelme'
+    ) from None
+  except (OSError, SyntaxError) as error:
+    raise ValueError(f'{where}: its mask is damaged ({error})') from None
   (left, top), (right, bottom) = ((round(x), round(y)) for x, y in points)
   box = bottom - top + 1, right - left + 1
   # Other programs round the corners as they like.
