@@ -79,12 +79,14 @@ class Program:
 
 
 @contextlib.contextmanager
-def lowering(platforms: Sequence[str]) -> Iterator[None]:
+def lowering(platforms: Sequence[str], *, any_number: bool = False) -> Iterator[None]:
   """Within it, programs are traced so that they lower for all of these platforms.
 
-  Kernels of the GPU that is here are not in them.
+  Kernels of the GPU that is here are not in them, nor is that of TPUs where there are
+  several platforms, or any number of photos is a call.
   """
-  sampling = portable() if len(platforms) > 1 else contextlib.nullcontext()
+  alone = len(platforms) == 1 and not any_number
+  sampling = contextlib.nullcontext() if alone else portable()
   with fused_attention.never(), sampling:
     yield
 

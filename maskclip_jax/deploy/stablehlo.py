@@ -19,7 +19,7 @@ def check_platforms(platforms: Sequence[str]) -> None:
   Raises:
     ValueError: which it is, or that there is none.
   """
-  if unknown := [name for name in platforms if name not in PLATFORMS]:
+  if unknown := [name or "''" for name in platforms if name not in PLATFORMS]:
     raise ValueError(
       f'platforms are {", ".join(PLATFORMS)}: there is no {", ".join(unknown)}'
     )
@@ -47,7 +47,7 @@ def write(
   for name in program.free:
     _, *sides = inputs[name].shape
     inputs[name] = jax.ShapeDtypeStruct((count, *sides), inputs[name].dtype)
-  with lowering(platforms):
+  with lowering(platforms, any_number=bool(program.free)):
     if weights is None:
       function = jax.jit(program.without_weights())
       exported = export.export(function, platforms=platforms)(inputs)

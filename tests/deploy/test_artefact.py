@@ -94,6 +94,7 @@ def test_words_are_a_file_of_arrays(miniature, tmp_path):
     (['--canvas', '100x128'], 'multiples of 32: not 100x128'),
     (['--canvas', 'big'], "given as 640x960, height first, not as 'big'"),
     (['--platforms', 'cpu,gpu'], 'there is no gpu'),
+    (['--platforms', 'cpu,'], "there is no ''"),
     (['--batch', '0'], 'batch must be at least 1'),
     (['--batch', 'many'], "a number or 'any', not 'many'"),
     (['--result_canvas', '64x64,9x9'], "not as '64x64,9x9'"),
@@ -235,6 +236,17 @@ def test_every_system_is_one_program_for_three_platforms(preset, tmp_path):
   assert read.platforms == EVERYWHERE
   # Any number of photos is a call.
   assert sum('[n,' in str(a) for a in read.in_avals) == len(program.free) == 3
+
+
+def test_one_platform_takes_any_number_of_photos_too(tmp_path):
+  """The kernel that TPUs sample by alone does not."""
+  segmenter = Segmenter.from_preset('proposals_tiny')
+  words = Words.of(segmenter, None, 64)
+  program = programs.photo_program(segmenter, words.arrays, (64, 96), (64, 96), None)
+  stablehlo.write(program, tmp_path / 'photo', ('tpu',), None)
+  read = jax.export.deserialize((tmp_path / 'photo').read_bytes())
+  assert read.platforms == ('tpu',)
+  assert sum('[n,' in str(a) for a in read.in_avals) == 3
 
 
 @pytest.mark.slow
