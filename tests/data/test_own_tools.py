@@ -236,6 +236,7 @@ def test_labelme_files_of_early_versions(tmp_path):
       'none of 1 .*three points, left out: 1, ',
     ),
     (labelme([shape('cat', SQUARE)], size=(0, 5)), "'imageHeight' and 'imageWidth'"),
+    (labelme([shape('cat', SQUARE)], size=(10**6, 10**6)), "'imageWidth' are 1000000"),
   ],
 )
 def test_mistakes_in_labelme_files(tmp_path, content, part):
@@ -332,6 +333,7 @@ def test_cvat_shapes_become_objects(tmp_path):
     (cvat(BOX.replace('xtl="40"', '')), "'xtl' is"),
     (cvat(polygon(), names=('nowhere.jpg',)), r'nowhere\.jpg'),
     (cvat(polygon(), size=(0, 5)), '5 x 0 pixels'),
+    (cvat(MASK, size=(10**6, 10**6)), '1000000 x 1000000 pixels: export'),
   ],
 )
 def test_mistakes_in_cvat_files(tmp_path, content, part):

@@ -147,7 +147,7 @@ def _image(
   if not name:
     raise ValueError(f"{where} has no 'name': export the file again")
   size = tuple(int(_number(element, side, where)) for side in ('height', 'width'))
-  if min(size) < 1:
+  if not shapes.possible(size):
     raise ValueError(f'{where} is {size[1]} x {size[0]} pixels: export the file again')
   found = []
   for number, child in enumerate(element, 1):

@@ -177,7 +177,7 @@ def _open(raw: RawFile) -> _File:
   size = data.get('imageHeight'), data.get('imageWidth')
   if size == (None, None):
     size = None
-  elif not all(isinstance(side, int) and 0 < side < 2**31 for side in size):
+  elif not (all(isinstance(side, int) for side in size) and shapes.possible(size)):
     raise ValueError(
       f"{raw.path}: 'imageHeight' and 'imageWidth' are {shown(size[0])} and "
       f'{shown(size[1])}: save it again in labelme'

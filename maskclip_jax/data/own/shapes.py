@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from maskclip_jax.data.builders.raw import RawFile
@@ -87,6 +88,11 @@ OUTSIDE = 'outlines that leave their photo, cut off at its border'
 RECTANGLES = 'rectangles, taken as outlines of their objects'
 PAINTED = 'panoptic maps are painted from objects, small over large'
 NO_OBJECT = 'photos without an object, kept as such'
+
+
+def possible(size: Size) -> bool:
+  """Whether a photo that can be read has this height and width."""
+  return min(size) > 0 and size[0] * size[1] <= 2 * Image.MAX_IMAGE_PIXELS
 
 
 def outline(points: Sequence[Point]) -> list[float] | None:
