@@ -97,7 +97,6 @@ class CLIPBaseline(nnx.Module):
     self, images: Images, text: TextBank, scores: Scores | None = None
   ) -> Outputs:
     """The proposals' masks; class logits by crops; empty masks get probability 0."""
-    scores = Scores() if scores is None else scores
     check_inputs(images, text)
     found = self.proposals.propose_masks(images, text if self.config.joint else None)
     encoded = self.encode_masks(
