@@ -46,6 +46,14 @@ def conv_norm(official: str, ours: str) -> Rules:
   )
 
 
+def conv_norm_sequence(official: str, ours: str) -> Rules:
+  """The same as transformers has it, in a sequence."""
+  return (
+    Rule(f'{official}.0.weight', f'{ours}/kernel', CONV),
+    *norm(f'{official}.1', f'{ours}/norm'),
+  )
+
+
 def packed_attention(
   official: str, ours: str, *, packed: str = 'in_proj_', out: str = 'out_proj'
 ) -> Rules:

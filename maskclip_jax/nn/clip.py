@@ -448,21 +448,31 @@ class TextTower(nnx.Module):
     return self.text_projection(self.ln_final(x)).astype(jnp.float32)
 
 
-class CLIP(nnx.Module):
-  """Both towers and the logit scale (stored as its logarithm)."""
+class TwoTowers(nnx.Module):
+  """An image tower, CLIP's text tower and the logit scale (stored as its logarithm)."""
 
-  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.visual = VisionTower(config, dtype=dtype, rngs=rngs)
+  def __init__(
+    self, visual: nnx.Module, config: TextSizes, *, dtype=jnp.float32, rngs: nnx.Rngs
+  ):
+    self.visual = visual
     self.text = TextTower(config, dtype=dtype, rngs=rngs)
     self.logit_scale = nnx.Param(jnp.asarray(np.log(1 / 0.07), jnp.float32))
     self.config = config
 
   def __call__(
-    self, pixels: Float[Array, 'b r r 3'], tokens: Int[Array, 'n t']
+    self, pixels: Float[Array, 'b h w 3'], tokens: Int[Array, 'n t']
   ) -> Float[Array, 'b n']:
     """Similarity of images and prompts, times the logit scale."""
     image, text = unit(self.visual(pixels)), unit(self.text(tokens))
     return jnp.exp(self.logit_scale[...]) * image @ text.T
+
+
+class CLIP(TwoTowers):
+  """CLIP with a ViT."""
+
+  def __init__(self, config: CLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    common = {'dtype': dtype, 'rngs': rngs}
+    super().__init__(VisionTower(config, **common), config, **common)
 
 
 def unit(x: Float[Array, '*b d']) -> Float[Array, '*b d']:

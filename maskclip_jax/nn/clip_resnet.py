@@ -10,7 +10,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -21,7 +20,7 @@ from maskclip_jax.nn.clip import (
   PIXEL_STD,
   RGB,
   Activation,
-  TextTower,
+  TwoTowers,
 )
 from maskclip_jax.nn.layers import (
   NORM_EPS,
@@ -353,8 +352,8 @@ class ResNetTower(nnx.Module):
     return self.head(self.trunk(pixels)['res5'])
 
 
-class ResNetCLIP(nnx.Module):
-  """Both towers and the logit scale (stored as its logarithm)."""
+class ResNetCLIP(TwoTowers):
+  """CLIP with a ResNet."""
 
   def __init__(
     self,
@@ -364,7 +363,5 @@ class ResNetCLIP(nnx.Module):
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
-    self.visual = ResNetTower(config, remat=remat, dtype=dtype, rngs=rngs)
-    self.text = TextTower(config, dtype=dtype, rngs=rngs)
-    self.logit_scale = nnx.Param(jnp.asarray(np.log(1 / 0.07), jnp.float32))
-    self.config = config
+    common = {'dtype': dtype, 'rngs': rngs}
+    super().__init__(ResNetTower(config, remat=remat, **common), config, **common)

@@ -10,7 +10,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -21,7 +20,7 @@ from maskclip_jax.nn.clip import (
   PIXEL_STD,
   RGB,
   Activation,
-  TextTower,
+  TwoTowers,
 )
 from maskclip_jax.nn.layers import (
   NORM_EPS,
@@ -395,8 +394,8 @@ class ConvNeXtTower(nnx.Module):
     return self.head(features.mean((1, 2)))
 
 
-class ConvNeXtCLIP(nnx.Module):
-  """Both towers and the logit scale (stored as its logarithm)."""
+class ConvNeXtCLIP(TwoTowers):
+  """CLIP with a ConvNeXt."""
 
   def __init__(
     self,
@@ -406,7 +405,5 @@ class ConvNeXtCLIP(nnx.Module):
     dtype=jnp.float32,
     rngs: nnx.Rngs,
   ):
-    self.visual = ConvNeXtTower(config, remat=remat, dtype=dtype, rngs=rngs)
-    self.text = TextTower(config, dtype=dtype, rngs=rngs)
-    self.logit_scale = nnx.Param(jnp.asarray(np.log(1 / 0.07), jnp.float32))
-    self.config = config
+    common = {'dtype': dtype, 'rngs': rngs}
+    super().__init__(ConvNeXtTower(config, remat=remat, **common), config, **common)

@@ -22,8 +22,8 @@ from maskclip_jax.nn.clip import (
   RGB,
   Activation,
   Block,
-  TextTower,
   Transformer,
+  TwoTowers,
   VisionTower,
 )
 from maskclip_jax.nn.layers import NORM_EPS, LayerNorm, check_heads
@@ -254,11 +254,9 @@ class EvaTower(VisionTower):
     return tokens
 
 
-class EvaCLIP(nnx.Module):
-  """Both towers and the logit scale (stored as its logarithm)."""
+class EvaCLIP(TwoTowers):
+  """CLIP with an EVA02."""
 
   def __init__(self, config: EvaCLIPConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-    self.visual = EvaTower(config, dtype=dtype, rngs=rngs)
-    self.text = TextTower(config, dtype=dtype, rngs=rngs)
-    self.logit_scale = nnx.Param(jnp.asarray(np.log(1 / 0.07), jnp.float32))
-    self.config = config
+    common = {'dtype': dtype, 'rngs': rngs}
+    super().__init__(EvaTower(config, **common), config, **common)

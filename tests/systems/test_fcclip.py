@@ -26,7 +26,7 @@ from maskclip_jax.postprocess.panoptic import panoptic
 from maskclip_jax.postprocess.semantic import semantic_scores
 from maskclip_jax.postprocess.tiles import Geometry
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems import regions
+from maskclip_jax.systems import pooling, regions
 from maskclip_jax.systems.contract import Images, Scores, TextBank
 from maskclip_jax.systems.fcclip.adapter import MaskAdapter, MaskAdapterConfig
 from maskclip_jax.systems.fcclip.checkpoint import rules
@@ -165,9 +165,8 @@ def test_clips_vectors_of_recorded_masks():
 
 
 def test_masks_that_clips_map_covers():
-  model = fcclip_golden.model()
   masks = jnp.asarray(recorded('out/decoder/layer4/pred_masks'))
-  covered = model.pooling_masks(masks, MASK_HW, jnp.array([[96, 128]] * 2), (3, 4))
+  covered = pooling.covered(masks, MASK_HW, jnp.array([[96, 128]] * 2), (3, 4))
   np.testing.assert_array_equal(covered, recorded('out/pool_mask'))
 
 

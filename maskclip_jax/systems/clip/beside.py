@@ -161,12 +161,7 @@ def statistics_beside(
   return fields | statistics if layout == 'hugging_face' else statistics | fields
 
 
-def convnext_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
-  """The same of a CLIP with a ConvNeXt image tower, in open_clip's file."""
-  return _open_clip(path.parent, layout, _TIMM)
-
-
-def eva_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
+def timm_beside(path: pathlib.Path, layout: str) -> dict[str, Any]:
   """The same of a CLIP whose image tower is timm's, in open_clip's file."""
   return _open_clip(path.parent, layout, _TIMM)
 

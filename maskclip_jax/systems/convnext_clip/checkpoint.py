@@ -51,5 +51,5 @@ FORMAT = Format(
   write=lambda config, layout, classes: RULES,
   licence="MIT by the model cards of LAION's weights",
   includes=('clip',),
-  beside=beside.convnext_beside,
+  beside=beside.timm_beside,
 )

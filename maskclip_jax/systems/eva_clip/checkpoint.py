@@ -99,5 +99,5 @@ FORMAT = Format(
   write=lambda config, layout, classes: RULES,
   licence="MIT by the model cards of BAAI's weights",
   includes=('clip',),
-  beside=beside.eva_beside,
+  beside=beside.timm_beside,
 )

@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from maskclip_jax import plain
 from maskclip_jax.nn.clip_resnet import ResNetCLIP, ResNetCLIPConfig
@@ -239,17 +239,6 @@ class FCCLIP(nnx.Module):
     """The masks; by words also their classes. The void vector says what is no object,
     in the void column of words that have one."""
     return self.propose(images, self.features(images), text)
-
-  def pooling_masks(
-    self,
-    mask_logits: Float[Array, 'b q h w'],
-    mask_hw: Int[Array, 'b 2'],
-    padded_hw: Int[Array, 'b 2'],
-    shape: tuple[int, int],
-    threshold: float | Float[Array, ''] = SCORES.mask_threshold,
-  ) -> Bool[Array, 'b q h w']:
-    """Which positions of CLIP's last map, of a given shape, each mask covers."""
-    return pooling.covered(mask_logits, mask_hw, padded_hw, shape, threshold)
 
   def pool(
     self,

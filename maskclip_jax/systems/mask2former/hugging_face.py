@@ -8,13 +8,13 @@ from collections.abc import Collection
 from maskclip_jax.mapping import resnet, swin
 from maskclip_jax.mapping.layers import (
   conv,
+  conv_norm_sequence,
   dense,
   norm,
   packed_attention,
   separate_attention,
 )
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
-from maskclip_jax.mapping.transforms import CONV
 from maskclip_jax.systems.transformers_files import Described
 
 SIGNATURE = 'model.transformer_module.queries_features.weight'
@@ -22,14 +22,6 @@ SIGNATURE = 'model.transformer_module.queries_features.weight'
 _PIXELS = 'model.pixel_level_module.'
 _TIMM = f'{_PIXELS}encoder._backbone.'
 _IN_MEMORY = f'{_PIXELS}encoder.swin.encoder.'
-
-
-def _group_norm(official: str, ours: str) -> Rules:
-  """A convolution without bias, and its group norm, in a sequence."""
-  return (
-    Rule(f'{official}.0.weight', f'{ours}/kernel', CONV),
-    *norm(f'{official}.1', f'{ours}/norm'),
-  )
 
 
 def _encoder_layer(official: str, ours: str) -> Rules:
@@ -52,8 +44,8 @@ _PIXEL_DECODER = (
   *norm('input_projections.{i}.1', 'input_proj/{i}/norm'),
   Rule('level_embed', 'transformer/level_embed'),
   *_encoder_layer('encoder.layers.{i}', 'transformer/encoder/layers/{i}'),
-  *_group_norm('adapter_1', 'adapter_1'),
-  *_group_norm('layer_1', 'layer_1'),
+  *conv_norm_sequence('adapter_1', 'adapter_1'),
+  *conv_norm_sequence('layer_1', 'layer_1'),
   *conv('mask_projection', 'mask_features'),
 )
 

@@ -9,10 +9,15 @@ from collections.abc import Collection
 
 from maskclip_jax.mapping import resnet, swin
 from maskclip_jax.mapping.formats import Format
-from maskclip_jax.mapping.layers import conv, dense, norm, separate_attention
+from maskclip_jax.mapping.layers import (
+  conv,
+  conv_norm_sequence,
+  dense,
+  norm,
+  separate_attention,
+)
 from maskclip_jax.mapping.rules import Rule, Rules, prefixed
 from maskclip_jax.mapping.sizes import KnownSizes, resized
-from maskclip_jax.mapping.transforms import CONV
 from maskclip_jax.systems.mask2former.checkpoint import criterion, swin_constants
 from maskclip_jax.systems.maskformer.model import ClosedMaskFormerConfig
 from maskclip_jax.systems.ovseg import checkpoint as ovseg
@@ -35,23 +40,15 @@ _DETECTRON2 = prefixed(
 )
 
 
-def _group_norm(official: str, ours: str) -> Rules:
-  """A convolution without bias, and its group norm, in a sequence."""
-  return (
-    Rule(f'{official}.0.weight', f'{ours}/kernel', CONV),
-    *norm(f'{official}.1', f'{ours}/norm'),
-  )
-
-
 # From coarse to fine there, from fine to coarse here.
 _PIXEL_DECODER = (
-  *_group_norm('fpn.stem', 'layer_4'),
+  *conv_norm_sequence('fpn.stem', 'layer_4'),
   *(
     rule
     for i in range(3)
     for rule in (
-      *_group_norm(f'fpn.layers.{i}.proj', f'adapter_{3 - i}'),
-      *_group_norm(f'fpn.layers.{i}.block', f'layer_{3 - i}'),
+      *conv_norm_sequence(f'fpn.layers.{i}.proj', f'adapter_{3 - i}'),
+      *conv_norm_sequence(f'fpn.layers.{i}.block', f'layer_{3 - i}'),
     )
   ),
   *conv('mask_projection', 'mask_features'),
