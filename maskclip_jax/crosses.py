@@ -7,14 +7,13 @@ prediction = segmenter('photo.jpg', 'cat; sofa, couch; stuff:floor')
 """
 
 import os
-import pathlib
 from collections.abc import Mapping
 
 from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.cross import cross_models
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.text.bank import TextCache
+from maskclip_jax.text.bank import text_cache
 from maskclip_jax.text.word_pieces import word_pieces
 
 
@@ -46,20 +45,20 @@ def compose(
 
   Raises:
     FileNotFoundError, ValueError: there is no such model; or the two do not go
-      together, and why.
+      together, and why; or `to` is one of them.
   """
+  compute = restore.as_dtype(dtype)
   made = cross_models(
     proposals, classifier, rule, score=score, to=to, cache_dir=cache_dir
   )
   with jax_settings.own():
     network = params.abstract_model(
-      made.preset.system, made.preset.config, dtype=restore.as_dtype(dtype)
+      made.preset.system, made.preset.config, dtype=compute
     )
     network = params.load_into(network, made.parameters, source=made.name)
-  cache = None
-  if cache_dir is not None and made.text_fingerprint:
-    cache = TextCache(pathlib.Path(cache_dir) / 'text', made.text_fingerprint)
+  clip = made.preset.config.clip
+  cache = text_cache(cache_dir, made.text_fingerprint, clip, dtype)
   pieces = None
   if made.tokenizer is not None:
-    pieces = word_pieces(made.tokenizer.parent, made.preset.config.clip)
+    pieces = word_pieces(made.tokenizer.parent, clip)
   return Segmenter(network, made.preset, cache=cache, pieces=pieces)

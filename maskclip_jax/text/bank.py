@@ -5,12 +5,14 @@ The text tower is a function of the model layer; here are the averaging [masqcli
 read.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -28,6 +30,8 @@ Tower = Callable[[Int[np.ndarray, 'n t']], ArrayLike]
 _FORMAT = 'text vectors 1'
 # Prompts that go through a text tower at a time: any vocabulary runs the same programs.
 _PROMPTS = 16
+# Fields of a CLIP's config, besides 'text_...', that vectors of prompts depend on.
+_OF_TEXT = 'activation', 'cleaning', 'pad_token'
 
 
 def encode_prompts(
@@ -202,6 +206,32 @@ class TextCache:
         stacklevel=3,
       )
       self._path = None
+
+
+def text_cache(
+  cache_dir: str | os.PathLike | None,
+  fingerprint: str | None,
+  clip: Any,
+  dtype: str,
+) -> TextCache | None:
+  """The vectors of prompts that are kept on disk; None where none are.
+
+  Args:
+    cache_dir: where they are, in the folder 'text'.
+    fingerprint: that of the weights of the text tower; None without one.
+    clip: the config of its CLIP, which tells what else its vectors depend on; None
+      without one.
+    dtype: compute type.
+  """
+  if cache_dir is None or clip is None or not fingerprint:
+    return None
+  told = [
+    f'{field.name}={getattr(clip, field.name)}'
+    for field in dataclasses.fields(clip)
+    if field.name.startswith('text_') or field.name in _OF_TEXT
+  ]
+  key = ' '.join([fingerprint, dtype, *told])
+  return TextCache(pathlib.Path(cache_dir) / 'text', key)
 
 
 def _lengths(vectors: dict[str, Float[np.ndarray, ' d']]) -> set[int]:

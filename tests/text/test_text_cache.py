@@ -1,5 +1,6 @@
 """Prompt vectors are computed once, and a bad cache file is never trusted."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -8,8 +9,14 @@ import warnings
 import numpy as np
 import pytest
 
+from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.text import tokenizer
-from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
+from maskclip_jax.text.bank import (
+  TextCache,
+  class_vectors,
+  encode_prompts,
+  text_cache,
+)
 from maskclip_jax.text.vocabulary import Vocabulary
 
 
@@ -235,3 +242,16 @@ def test_long_prompts_make_no_others_long():
 def test_no_prompt_is_told():
   with pytest.raises(ValueError, match='there is no text to encode'):
     encode_prompts([], lambda tokens: tokens, 77)
+
+
+def test_vectors_on_disk_are_those_of_one_text_tower_in_one_type(tmp_path):
+  """The same weights with another activation, or in another type, are another tower."""
+  config = CLIP_SIZES['vit_tiny']
+  gelu = dataclasses.replace(config, activation='gelu')
+  for number, (clip, dtype) in enumerate(
+    [(config, 'float32'), (gelu, 'float32'), (config, 'bfloat16')]
+  ):
+    cache = text_cache(tmp_path, 'weights', clip, dtype)
+    (vector,) = cache.vectors(['cat'], lambda prompts, n=number: np.full((1, 2), n))
+    assert vector.tolist() == [number] * 2
+  assert text_cache(None, 'weights', config, 'float32') is None
