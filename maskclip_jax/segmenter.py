@@ -12,7 +12,6 @@ import collections
 import copy
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -32,7 +31,12 @@ from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, Text
 from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import with_coat
 from maskclip_jax.systems.system import Preset, find_system
-from maskclip_jax.text.bank import TextCache, class_vectors, encode_prompts
+from maskclip_jax.text.bank import (
+  TextCache,
+  class_vectors,
+  encode_prompts,
+  text_cache,
+)
 from maskclip_jax.text.category import Category
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.text.word_pieces import (
@@ -152,10 +156,9 @@ class Segmenter:
       narrow=not float32_weights,
       pixel_dtype=pixel_dtype,
     )
-    cache = None
-    if cache_dir is not None and opened.text_fingerprint:
-      cache = TextCache(pathlib.Path(cache_dir) / 'text', opened.text_fingerprint)
-    pieces = word_pieces(opened.directory, getattr(preset.config, 'clip', None))
+    clip = getattr(preset.config, 'clip', None)
+    cache = text_cache(cache_dir, opened.text_fingerprint, clip, dtype)
+    pieces = word_pieces(opened.directory, clip)
     return cls(network, preset, cache=cache, pieces=pieces)
 
   @classmethod
@@ -248,6 +251,12 @@ class Segmenter:
     other.model, other._weights = whole(weights), weights
     if not same_text:
       other._banks, other._cache = collections.OrderedDict(), None
+    return other
+
+  def uncached(self) -> 'Segmenter':
+    """The same, which keeps no vectors of prompts on disk."""
+    other = copy.copy(self)
+    other._banks, other._cache = collections.OrderedDict(), None
     return other
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:

@@ -69,8 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
     ) from None
   import jax
 
-  from maskclip_jax.segmenter import Segmenter
-
   with obeyed_at_once():
     settings = _settings(arguments)
     bound = running.bind(arguments.host, arguments.port)
@@ -81,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     loaded = load_segmenter(arguments)
     app = create_app(
       # Without the cache on disk: clients' words are nobody else's business.
-      Segmenter(loaded.model, loaded.preset),
+      loaded.uncached(),
       arguments.name or pathlib.Path(arguments.model).resolve().name,
       settings,
       words=arguments.words,

@@ -227,7 +227,8 @@ def text_program(segmenter: Segmenter) -> Program | None:
   """The text tower; None for a model that knows one vocabulary only.
 
   Its input is `tokens` int32 [n, length] of CLIP's tokenizer: start token, the text,
-  end token, zeros. Its result is `vectors` [n, d], not normalised.
+  end token, zeros; of a SigLIP what `text.word_pieces` gives. Its result is `vectors`
+  [n, d], not normalised.
   """
   if segmenter.preset.vocabulary is not None:
     return None

@@ -38,6 +38,7 @@ def word_pieces(folder: str | os.PathLike, clip: Any) -> 'WordPieces | None':
   return WordPieces(
     pathlib.Path(folder) / FILE,
     context_length=clip.context_length,
+    vocab_size=clip.vocab_size,
     pad_token=clip.pad_token,
     cleaning=clip.cleaning,
   )
@@ -54,6 +55,7 @@ class WordPieces:
   Args:
     path: the file.
     context_length: tokens of a text, which is padded to as many.
+    vocab_size: number of token ids that the text tower knows.
     pad_token: what it is padded with.
     cleaning: 'lower' lowers the case, 'canonical' takes the punctuation out as well.
   """
@@ -63,11 +65,13 @@ class WordPieces:
     path: str | os.PathLike,
     *,
     context_length: int,
+    vocab_size: int,
     pad_token: int,
     cleaning: Literal['canonical', 'lower'],
   ):
     self.path = pathlib.Path(path)
     self.context_length, self.pad_token = context_length, pad_token
+    self.vocab_size = vocab_size
     self.cleaning = cleaning
 
   def __call__(
@@ -84,8 +88,8 @@ class WordPieces:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a tokenizer's, the library is not installed, or a text is
-        too long.
+      ValueError: it is not a tokenizer's or another model's, the library is not
+        installed, or a text is too long.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     library, end = self._library
@@ -98,6 +102,12 @@ class WordPieces:
           f'reads {len(row)}: shorten it or pass truncate=True'
         )
       ids = [*ids[: len(row) - 1], end]
+      if max(ids) >= self.vocab_size:
+        raise ValueError(
+          f'{self.path} is the tokenizer of another model: it gives token '
+          f'{max(ids)}, and the text tower knows {self.vocab_size}; take that of the '
+          "weights' repository"
+        )
       row[: len(ids)] = ids
     return rows
 

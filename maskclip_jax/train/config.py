@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from maskclip_jax import plain, zoo
-from maskclip_jax.checkpoints import restore
+from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.names import unknown
 from maskclip_jax.systems.system import Preset
@@ -207,6 +207,13 @@ class TrainConfig:
           f'start.{name}.source is empty: set --config.start.{name}.source to '
           f'{start.hint or "a bundle"}'
         )
+
+  @functools.cached_property
+  def tokenizer(self) -> pathlib.Path | None:
+    """The tokenizer's file of the bundle that the model is like, if it has one."""
+    if not pathlib.Path(self.preset).is_dir():
+      return None
+    return bundle.load(restore.find_bundle(self.preset)).tokenizer
 
   @functools.cached_property
   def chosen_preset(self) -> Preset:

@@ -28,6 +28,7 @@ from maskclip_jax.eval.protocols import ProtocolRun, find_protocols
 from maskclip_jax.eval.runner import evaluate
 from maskclip_jax.names import unknown
 from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.text.word_pieces import word_pieces
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.records.log import RunLog, evaluations
 from maskclip_jax.train.starting import StartingValues
@@ -82,7 +83,9 @@ def plan(config: TrainConfig) -> tuple[Planned, ...]:
   network = params.abstract_model(
     preset.system, preset.config, dtype=jnp.dtype(config.dtype)
   )
-  segmenter = Segmenter(network, preset)
+  own, clip = config.tokenizer, getattr(preset.config, 'clip', None)
+  pieces = None if own is None else word_pieces(own.parent, clip)
+  segmenter = Segmenter(network, preset, pieces=pieces)
   planned = []
   for protocol in find_protocols(settings.evals, data_dir):
     run = protocol.for_system(preset.system)

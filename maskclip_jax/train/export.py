@@ -74,6 +74,7 @@ def save_bundle(
     _Trained(shapes, trained, starting),
     source=source,
     card=_card(config, int(state.step), starting, count(shapes), best),
+    tokenizer=config.tokenizer,
   )
 
 

@@ -1,44 +1,24 @@
 """Tokenizers that come as a file with their model."""
 
-import json
-
 import numpy as np
 import pytest
+import tiny_tokenizer
 
 from maskclip_jax.nn.siglip import SIGLIP_SIZES
 from maskclip_jax.text.word_pieces import FILE, WordPieces, word_pieces
 
 pytest.importorskip('tokenizers')
 
-WORDS = {'<pad>': 0, '</s>': 1, '<unk>': 2, 'a': 3, 'cat': 4, 'dog': 5, '.': 6}
-
 
 @pytest.fixture
 def folder(tmp_path):
-  """A repository whose tokenizer knows few words, and adds ends of its own."""
-  content = {
-    'version': '1.0',
-    'truncation': {
-      'direction': 'Right',
-      'max_length': 2,
-      'strategy': 'LongestFirst',
-      'stride': 0,
-    },
-    'padding': None,
-    'added_tokens': [],
-    'normalizer': None,
-    'pre_tokenizer': {'type': 'Whitespace'},
-    'post_processor': None,
-    'decoder': None,
-    'model': {'type': 'WordLevel', 'vocab': WORDS, 'unk_token': '<unk>'},
-  }
-  (tmp_path / FILE).write_text(json.dumps(content))
-  return tmp_path
+  """A repository with its tokenizer."""
+  return tiny_tokenizer.write(tmp_path).parent
 
 
 def pieces(folder, **changes) -> WordPieces:
-  sizes = {'context_length': 6, 'pad_token': 1, 'cleaning': 'canonical'} | changes
-  return WordPieces(folder / FILE, **sizes)
+  sizes = {'context_length': 6, 'vocab_size': 7, 'pad_token': 1}
+  return WordPieces(folder / FILE, **sizes | {'cleaning': 'canonical'} | changes)
 
 
 def test_words_an_end_and_padding(folder):
@@ -66,6 +46,11 @@ def test_what_is_no_tokenizer(tmp_path):
   with pytest.raises(ValueError, match='is not a file of a tokenizer') as error:
     pieces(tmp_path)('a')
   assert '\n' not in str(error.value)
+
+
+def test_the_tokenizer_of_another_model_is_refused(folder):
+  with pytest.raises(ValueError, match='gives token 5, and the text tower knows 5'):
+    pieces(folder, vocab_size=5)('a dog')
 
 
 def test_a_clip_with_the_tokenizer_of_clip_needs_no_file(tmp_path):
