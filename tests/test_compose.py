@@ -4,11 +4,13 @@ import dataclasses
 import functools
 import pathlib
 
+import golden
 import jax.numpy as jnp
 import numpy as np
 import official
 import pytest
 import tiny_stages
+import tiny_tokenizer
 
 import maskclip_jax
 from maskclip_jax import zoo
@@ -16,6 +18,7 @@ from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.cross import cross, open_ingredient, rules
 from maskclip_jax.checkpoints.restore import load_model, read_preset
+from maskclip_jax.checkpoints.tensor_file import write_tensors
 from maskclip_jax.systems.contract import Images, Scores, TextBank
 from maskclip_jax.systems.parts import logits_of
 from maskclip_jax.systems.regions import LOGIT_SCALE, class_similarity
@@ -171,6 +174,8 @@ def test_both_opinions_of_fcclip_joined_are_fcclip(models):
   theirs = official.run(own, photo(), bank, preset.scores)
   assert_same(ours.mask_logits, theirs.mask_logits)
   assert_same(ours.class_logits, theirs.class_logits)
+  # A mask too small for CLIP's map is what the proposals say, as there.
+  assert ours.objectness is None
 
 
 def test_weights_need_two_opinions_in_one_space(models):
@@ -246,6 +251,64 @@ def test_scores_are_those_that_are_asked_for(models):
 def test_what_does_not_go_together(models, masks, clip, rule, message):
   with pytest.raises(ValueError, match=message):
     cross(open_ingredient(models(masks)), open_ingredient(models(clip)), rule)
+
+
+def test_a_classifier_of_two_opinions_gives_its_own_alone(models, tmp_path):
+  fcclip = open_ingredient(models('fcclip'))
+  cross(fcclip, fcclip, None, 'unseen_weight=0.6').save(tmp_path / 'joint')
+  preset = cross(
+    open_ingredient(models('proposals')), open_ingredient(tmp_path / 'joint')
+  ).preset
+  usual = zoo.find_preset('clip_pooling_tiny')
+  assert not preset.config.joint
+  assert (preset.words, preset.training) == (usual.words, None)
+  assert preset.postprocessing == usual.postprocessing
+
+
+def test_a_cross_does_not_replace_what_it_is_made_of(models):
+  with pytest.raises(ValueError, match='is one of the two models: write to another'):
+    maskclip_jax.compose(models('proposals'), models('clip'), 'masq', to=models('clip'))
+  assert read_preset(bundle.load(models('clip'))).system == 'clip'
+
+
+def test_an_unknown_type_writes_nothing(models, tmp_path):
+  with pytest.raises(ValueError, match="not 'float16'"):
+    maskclip_jax.compose(
+      models('proposals'), models('clip'), 'masq', dtype='float16', to=tmp_path / 'to'
+    )
+  assert not (tmp_path / 'to').exists()
+
+
+def test_an_official_file_goes_with_a_bundle(tmp_path, capsys):
+  file = tmp_path / 'clip.safetensors'
+  write_tensors(file, golden.weights('clip'))
+  flags = ['--proposals', SHIPPED, '--classifier', str(file), '--rule', 'crop']
+  assert main(['convert', *flags, '--to', str(tmp_path / 'cross')]) == 0
+  assert f'{file}: activation quick_gelu' in capsys.readouterr().out
+  files = bundle.load(tmp_path / 'cross').source['files']
+  assert 'clip.safetensors' in [one['name'] for one in files]
+
+
+def test_the_tokenizer_goes_with_the_cross_and_with_its_training(models, tmp_path):
+  pytest.importorskip('tokenizers')
+  siglip = dataclasses.replace(
+    open_ingredient(models('siglip')), tokenizer=tiny_tokenizer.write(tmp_path / 'own')
+  )
+  made = tmp_path / 'cross'
+  cross(open_ingredient(models('proposals')), siglip, 'crop').save(made)
+  segmenter = maskclip_jax.load(made).uncached()
+  vectors = segmenter.encode_text(['a cat', 'a dog'])
+  assert not np.allclose(vectors[0], vectors[1])
+  config = read(tiny_stages.values('masq', preset=str(made), model={}))
+  assert config.tokenizer == made / bundle.TOKENIZER
+
+
+def test_an_official_file_that_lacks_its_clip_is_told(tmp_path):
+  weights = golden.weights('fcclip')
+  own = {key: weights[key] for key in weights if 'clip_model' not in key}
+  write_tensors(tmp_path / 'x.safetensors', own)
+  with pytest.raises(ValueError, match='lacks some of its CLIP: make a bundle of it'):
+    open_ingredient(tmp_path / 'x.safetensors')
 
 
 def test_the_command_writes_a_bundle(tmp_path, capsys):

@@ -15,11 +15,13 @@ import numpy as np
 
 from maskclip_jax import plain
 from maskclip_jax.checkpoints import bundle, convert, restore
-from maskclip_jax.checkpoints.detect import CLIP, open_checkpoint
+from maskclip_jax.checkpoints.choice import Sources
+from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.checkpoints.tensor_file import Tensors, shapes_of
 from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.names import unknown
+from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores, parse_scores
 from maskclip_jax.systems.system import (
   Naming,
@@ -47,6 +49,7 @@ class Ingredient:
     files: what they come from, as in a bundle's `source`.
     text_fingerprint: that of its text tower, where a bundle tells it.
     tokenizer: the file of its tokenizer, if that is not CLIP's.
+    notes: what neither its weights nor a file beside them told.
   """
 
   name: str
@@ -55,6 +58,7 @@ class Ingredient:
   files: tuple[Mapping[str, str], ...]
   text_fingerprint: str | None = None
   tokenizer: pathlib.Path | None = None
+  notes: tuple[str, ...] = ()
 
   @property
   def system(self) -> System:
@@ -88,6 +92,7 @@ class Cross:
     files: what they come from.
     text_fingerprint: that of the text tower, where a bundle tells it.
     tokenizer: the file of its tokenizer, if that is not CLIP's.
+    notes: what neither the weights nor files beside them told.
   """
 
   name: str
@@ -96,6 +101,7 @@ class Cross:
   files: tuple[Mapping[str, str], ...]
   text_fingerprint: str | None
   tokenizer: pathlib.Path | None
+  notes: tuple[str, ...]
 
   def save(self, to: str | os.PathLike) -> None:
     """Writes the cross as a bundle; errors as for `bundle.save`."""
@@ -134,10 +140,9 @@ def open_ingredient(
   path = pathlib.Path(model)
   if path.exists() and not bundle.is_bundle(bundle.locate(path)):
     main = open_checkpoint(path)
-    form = find_system(main.kind).format if main.kind in _systems() else None
-    if form is not None and form.left_out:
+    if _lacks_clip(main):
       raise ValueError(
-        f"{path} is a {main.title} checkpoint, which lacks CLIP's text tower: make a "
+        f'{path} is a {main.title} checkpoint, which lacks some of its CLIP: make a '
         'bundle of it first, `convert FILE --clip CLIP --to DIR`, and give that'
       )
     read = convert.read_official(main)
@@ -148,6 +153,7 @@ def open_ingredient(
       read.parameters,
       tuple(files),
       tokenizer=convert.tokenizer_of(main, read.preset),
+      notes=tuple(f'{path}: {note}' for note in read.notes),
     )
   opened, preset = restore.open_bundle(restore.find_bundle(model, cache_dir))
   own = {
@@ -167,8 +173,13 @@ def open_ingredient(
   )
 
 
-def _systems() -> set[str]:
-  return {system.name for system in all_systems()}
+def _lacks_clip(main: Checkpoint) -> bool:
+  """Whether a file leaves some of its CLIP to another one."""
+  if main.kind not in system_names():
+    return False
+  system = find_system(main.kind)
+  left_out = system.format.left_out if system.format else ()
+  return bool(left_out or Sources.of(main, None, system).lacking())
 
 
 def cross(
@@ -198,14 +209,17 @@ def cross(
   if joint:
     _check_joint(proposals, classifier)
   own, clip = classifier.preset, _clip(classifier)
+  usual = dataclasses.replace(next(iter(system.presets.values())), training=None)
   if reason := system.rule.suits(clip):
     raise ValueError(
       f'the rule {system.rule.name} is not for {classifier.name}: {reason}'
     )
   if own.system == system.name:
-    base, config = own, dataclasses.replace(own.config, proposals=masks, joint=joint)
+    # Words and thresholds of two opinions joined are those of other proposals.
+    base = usual if own.config.joint else own
+    config = dataclasses.replace(own.config, proposals=masks, joint=joint)
   else:
-    base = dataclasses.replace(next(iter(system.presets.values())), training=None)
+    base = usual
     fields = {**system.rule.untuned, **(naming or Naming()).fields}
     config = system.config(proposals=masks, clip=clip, joint=joint, **fields)
   if naming is not None:
@@ -228,6 +242,7 @@ def cross(
     tuple(files.values()),
     classifier.text_fingerprint,
     classifier.tokenizer,
+    tuple(dict.fromkeys(proposals.notes + classifier.notes)),
   )
 
 
@@ -244,6 +259,9 @@ def cross_models(
   `maskclip_jax.compose`."""
   if to is not None:
     bundle.check_target(to)
+    taken = pathlib.Path(to).resolve()
+    if taken in [bundle.locate(m).resolve() for m in (proposals, classifier)]:
+      raise ValueError(f'{to} is one of the two models: write to another directory')
   models = (open_ingredient(model, cache_dir) for model in (proposals, classifier))
   made = cross(*models, rule, score)
   if to is not None:

@@ -82,7 +82,7 @@ def _cross(arguments: argparse.Namespace) -> int:
     score=arguments.scores,
     to=arguments.to,
   )
-  print(f'{arguments.to}: {made}')
+  print(*made.notes, f'{arguments.to}: {made}', sep='\n')
   return 0
 
 

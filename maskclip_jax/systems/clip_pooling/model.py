@@ -85,12 +85,12 @@ class CLIPPooling(nnx.Module):
   def __call__(
     self, images: Images, text: TextBank, scores: Scores | None = None
   ) -> Outputs:
-    """The proposals' masks; class logits by pooling; masks that cover no position of
-    CLIP's map get probability 0."""
+    """The proposals' masks; class logits by pooling. Masks that cover no position of
+    CLIP's map get probability 0, unless the proposals name them too."""
     check_inputs(images, text)
     found = self.proposals.propose_masks(images, text if self.config.joint else None)
     encoded = self.encode_masks(images, logits_of(found.mask_logits), found.mask_hw)
     scale = capped_scale(self.clip.logit_scale[...], regions.LOGIT_SCALE)
     logits = regions.class_similarity(encoded.vectors, text, scale)
     outputs = named(found, logits, text, scores, empty=encoded.empty)
-    return without(outputs, encoded.empty)
+    return outputs if self.config.joint else without(outputs, encoded.empty)
