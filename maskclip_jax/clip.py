@@ -51,7 +51,7 @@ def load_clip(
       `list_models()`, as for `load`.
     dtype: compute type, 'float32' or 'bfloat16'.
     activation: 'quick_gelu' or 'gelu', where no file beside the weights tells it; by
-      default OpenAI's, 'quick_gelu'.
+      default OpenAI's, 'quick_gelu'. Not for a SigLIP.
     image_size: side of the square photos, in pixels; a ViT's is fixed, a ConvNeXt
       takes any multiple of 32 (what it was trained with by default).
 
@@ -74,6 +74,11 @@ def load_clip(
     source, notes = restore.misfit(opened), ()
     folder = opened.directory
   if activation is not None:
+    if not hasattr(config, 'activation'):
+      raise ValueError(
+        f'activation is not for a {find_system(system).title}, whose towers have one '
+        'each: leave it out'
+      )
     config = dataclasses.replace(config, activation=activation)
   network = params.abstract_model(system, config, dtype=restore.as_dtype(dtype))
   network = params.load_into(network, flat, source=source)

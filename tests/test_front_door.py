@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_stages
 from PIL import Image
 
 import maskclip_jax
@@ -126,6 +127,9 @@ def test_what_is_no_clip_is_told(tmp_path, clip):
     load_clip(SHIPPED, image_size=224)
   with pytest.raises(ValueError, match='float32'):
     load_clip(SHIPPED, dtype='float16')
+  tiny_stages.random_bundle(tmp_path / 'siglip', 'clip_siglip_tiny')
+  with pytest.raises(ValueError, match='activation is not for a SigLIP'):
+    load_clip(tmp_path / 'siglip', activation='gelu')
 
 
 @pytest.mark.parametrize(

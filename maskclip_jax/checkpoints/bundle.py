@@ -40,6 +40,8 @@ _FIELDS = {
 _OPTIONAL = {'text_fingerprint': str | None, 'source': dict}
 
 _TEXT_TOWER = 'text/'
+# In the header of the tensors: ties them to their config.
+_SUM = 'fingerprint'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,11 @@ def is_bundle(directory: str | os.PathLike) -> bool:
   return isinstance(content, dict) and set(_FIELDS) <= set(content)
 
 
+def holds(tensors: Mapping[str, np.ndarray]) -> bool:
+  """Whether tensors of a file are those of a bundle."""
+  return isinstance(tensors, TensorFile) and _SUM in tensors.metadata
+
+
 def locate(directory: str | os.PathLike) -> pathlib.Path:
   """The bundle that a directory is, or that the training run in it ended with."""
   path = pathlib.Path(directory)
@@ -157,8 +164,7 @@ def save(
     'source': dict(source or {}),
   }
   with atomic.directory(path) as partial:
-    # The sum in the header ties the tensors to their config.
-    write_tensors(partial / TENSORS, parameters, {'fingerprint': whole})
+    write_tensors(partial / TENSORS, parameters, {_SUM: whole})
     (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
     (partial / CARD).write_text(card)
     if tokenizer is not None:
@@ -183,7 +189,7 @@ def load(directory: str | os.PathLike) -> Bundle:
       raise FileNotFoundError(f'{path} is not a bundle: it has no {name}')
   content = _read_config(path / CONFIG)
   parameters = TensorFile(path / TENSORS)
-  if parameters.metadata.get('fingerprint') != content['fingerprint']:
+  if parameters.metadata.get(_SUM) != content['fingerprint']:
     raise ValueError(
       f'{path}: {CONFIG} and {TENSORS} do not belong together; convert the model again'
     )

@@ -110,9 +110,13 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
       head that no preset has names for.
   """
   system, found, path = sources.system, sources.found(), sources.main.path
+  files = path if sources.clip is None else f'{path} and {sources.clip.path}'
 
   def sized(base: Preset) -> Preset:
-    config = system.sized(base.config, found)
+    try:
+      config = system.sized(base.config, found)
+    except ValueError as error:
+      raise ValueError(f'{files}: {error}') from None
     told = _told(sources, config) if base.vocabulary is not None else {}
     return dataclasses.replace(base, config=config, **told)
 
@@ -139,17 +143,23 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
     # The first of those with the same parts, where there is one.
     _, name, chosen = max(fitting, key=lambda one: one[0])
     return f'{system.name} of its own sizes, otherwise {name}', chosen
-  made = [
-    s.name for s in all_systems() if s.from_parts and system.name in s.parts.values()
-  ]
   advice = 'put a config.json beside it whose id2label names its classes'
-  if made:
+  if made := made_of(system.name):
     advice += (
       ', or take its proposals alone, for any words, by --system '
       f'{" or ".join(made)} with --clip FILE'
     )
   raise ValueError(
     f'{path} has a class head of its own, which no preset has names for: {advice}'
+  )
+
+
+def made_of(proposals: str) -> tuple[str, ...]:
+  """The systems that proposals of a system, and a CLIP, make without more."""
+  return tuple(
+    system.name
+    for system in all_systems()
+    if system.from_parts and next(iter(system.parts.values())) == proposals
   )
 
 

@@ -17,7 +17,12 @@ import numpy as np
 
 from maskclip_jax import plain
 from maskclip_jax.checkpoints import bundle, params
-from maskclip_jax.checkpoints.choice import Sources, choose_preset, find_preset
+from maskclip_jax.checkpoints.choice import (
+  Sources,
+  choose_preset,
+  find_preset,
+  made_of,
+)
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import shards
 from maskclip_jax.checkpoints.model_card import model_card
@@ -25,6 +30,7 @@ from maskclip_jax.mapping import rules
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.clip.beside import CLIP_VOCABULARY
 from maskclip_jax.systems.system import Preset, System, all_systems, find_system
+from maskclip_jax.text.word_pieces import has_own_tokenizer
 
 # Two files hold the same CLIP if a matrix agrees to rounding in half precision;
 # different CLIPs differ by about as much as their values.
@@ -151,11 +157,7 @@ def _possible(kind: str) -> tuple[str, ...]:
     for part, system in parts.items()
     if part == CLIP and not any(prefix.startswith(f'{CLIP}/') for prefix in lacking)
   ]
-  made = (
-    system.name
-    for system in all_systems()
-    if system.from_parts and set(proposals) & set(system.parts.values())
-  )
+  made = (name for part in proposals for name in made_of(part))
   return tuple(dict.fromkeys((kind, *proposals, *clips, *made)))
 
 
@@ -167,6 +169,12 @@ def _choose_system(
     raise ValueError(
       f'{main.path} is a {main.title}, which is a part of a model: it initialises the '
       'training of a proposal network'
+    )
+  form = find_system(main.kind).format
+  if form is not None and main.layout in form.only:
+    raise ValueError(
+      f'{main.path} holds the {main.layout.replace("_", " ")} of a {main.title} alone: '
+      'give it by --clip beside the file of a whole model'
     )
   if system is None and preset is not None:
     system = find_preset(preset)[1].system
@@ -224,7 +232,7 @@ def tokenizer_of(clip: Checkpoint, preset: Preset) -> pathlib.Path | None:
   Raises:
     ValueError: it is not where the weights are.
   """
-  if not hasattr(getattr(preset.config, CLIP, preset.config), 'pad_token'):
+  if not has_own_tokenizer(getattr(preset.config, CLIP, preset.config)):
     return None
   folder = clip.path if clip.path.is_dir() else clip.path.parent
   path = folder / bundle.TOKENIZER

@@ -28,9 +28,6 @@ CLIP = 'clip'
 # What the shapes of a CLIP in an official layout leave open.
 _UNTOLD = (*WITHOUT_SHAPE, 'vision_heads', 'text_heads')
 
-_CONVERTED = (
-  'a file of a bundle, converted already: give the bundle directory to --model'
-)
 # Checkpoints people try that cannot be converted: a key they have, one they lack, and
 # what to do instead.
 _FOREIGN = (
@@ -67,9 +64,6 @@ _FOREIGN = (
     None,
     'CoCa, which is not supported: take a CLIP',
   ),
-  ('proposals/backbone/stem/conv1/kernel', None, _CONVERTED),
-  ('backbone/stem/conv1/kernel', None, _CONVERTED),
-  ('visual/transformer/resblocks/0/ln_1/scale', None, _CONVERTED),
 )
 
 
@@ -148,6 +142,11 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     return opened
   path = find_weights(path)
   tensors = read_checkpoint(path)
+  if bundle.holds(tensors):
+    raise ValueError(
+      f'{path} is a file of a bundle, converted already: give the bundle directory to '
+      '--model'
+    )
   if prefix := _wrapper(tensors):
     tensors = without_prefix(tensors, prefix)
   kind, layout = detect(tensors, path)
@@ -184,7 +183,8 @@ def open_clip(path: str | os.PathLike, kinds: Sequence[str]) -> Checkpoint:
   path = bundle.locate(path)
   if not bundle.is_bundle(path):
     checkpoint = open_checkpoint(path)
-    if checkpoint.kind not in kinds and find_system(checkpoint.kind).segments:
+    segmenters = {system.name for system in all_systems() if system.segments}
+    if checkpoint.kind in segmenters.difference(kinds):
       raise ValueError(
         f'{path} is a {checkpoint.title} checkpoint and holds no text tower: '
         '--clip takes a whole CLIP'
@@ -212,7 +212,8 @@ def _check_kind(path: pathlib.Path, found: str, wanted: Sequence[str]) -> None:
     titles = ' or a '.join(map(title_of, wanted))
     raise ValueError(
       f'{path} holds a {title_of(found)} and a {titles} is needed: take the '
-      'CLIP that the checkpoint was trained with'
+      'CLIP that the checkpoint was trained with, or put any two models together by '
+      '--proposals and --classifier'
     )
 
 

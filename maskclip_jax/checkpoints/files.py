@@ -29,6 +29,11 @@ OPENAI_CLIP_REPOSITORIES = {
   'ViT-B/16': 'timm/vit_base_patch16_clip_224.openai',
   'ViT-L/14': 'timm/vit_large_patch14_clip_224.openai',
   'ViT-L/14@336px': 'timm/vit_large_patch14_clip_336.openai',
+  'RN50': 'timm/resnet50_clip.openai',
+  'RN101': 'timm/resnet101_clip.openai',
+  'RN50x4': 'timm/resnet50x4_clip.openai',
+  'RN50x16': 'timm/resnet50x16_clip.openai',
+  'RN50x64': 'timm/resnet50x64_clip.openai',
 }
 OPENAI_CLIP_FILE = 'open_clip_model.safetensors'
 

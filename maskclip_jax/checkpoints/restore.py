@@ -132,8 +132,8 @@ def find_bundle(
         return kept
     if str(model) not in zoo.cards():
       raise FileNotFoundError(
-        f'{model} is made by training (configs/): give the directory of its run or '
-        'bundle'
+        f'{model} is made by training (configs/) or of two models (convert): give the '
+        'directory of its run or bundle'
       )
     card = zoo.cards()[str(model)]
     raise FileNotFoundError(

@@ -183,15 +183,19 @@ FORMAT = Format(
 
 
 def sizes(found: KnownSizes) -> dict[str, Any]:
-  """The fields of a `SwinConfig`; empty where there is no Swin."""
+  """The fields of a `SwinConfig`; empty where there is no Swin.
+
+  What missing tensors would tell is 1, so that reading the file names them.
+  """
   width = found.size('patch_embed/proj/kernel', -1)
   if width is None:
     return {}
-  table = 'res{level}/0/attn/relative_position_bias_table'
   levels = (2, 3, 4, 5)
+  tables = [f'res{n}/0/attn/relative_position_bias_table' for n in levels]
+  offsets = max(found.size(table, 0) or 1 for table in tables)
   return {
     'width': width,
-    'depths': tuple(found.layers(f'res{n}/{{i}}/norm1/scale') for n in levels),
-    'heads': tuple(found.size(table.format(level=n), 1) for n in levels),
-    'window': (math.isqrt(found.size(table.format(level=2), 0)) + 1) // 2,
+    'depths': tuple(found.layers(f'res{n}/{{i}}/norm1/scale') or 1 for n in levels),
+    'heads': tuple(found.size(table, 1) or 1 for table in tables),
+    'window': (math.isqrt(offsets) + 1) // 2,
   }

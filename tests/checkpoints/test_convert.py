@@ -435,6 +435,30 @@ def test_a_trained_proposal_network_goes_beside_a_clip(tmp_path):
       np.testing.assert_array_equal(joined[f'{part}/{path}'], array)
 
 
+def test_a_clip_has_no_proposals_to_make_a_model_of(files, tmp_path):
+  message = 'looks like a CLIP checkpoint and cannot become clip_baseline: use --system'
+  with pytest.raises(ValueError, match=message):
+    convert_checkpoint(
+      files['clip'], tmp_path / 'b', system='clip_baseline', clip=files['clip']
+    )
+
+
+def test_mask_prompts_alone_are_no_model(tmp_path):
+  state = {'mask_embedding': np.zeros((1, 16, 128), np.float32)}
+  write_tensors(tmp_path / 'x.safetensors', state)
+  with pytest.raises(ValueError, match='the mask prompts of a CLIP alone: give it by'):
+    convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
+
+
+def test_a_backbone_is_no_clip(files, tmp_path):
+  state = {'layer1.0.conv1.weight': np.zeros(1, np.float32)}
+  write_tensors(tmp_path / 'x.safetensors', state)
+  with pytest.raises(ValueError, match=r'holds a ResNet and a CLIP .*is needed'):
+    convert_checkpoint(
+      files['masqclip'], tmp_path / 'b', clip=tmp_path / 'x.safetensors'
+    )
+
+
 def test_a_backbone_alone_is_no_model(tmp_path):
   state = {'layer1.0.conv1.weight': np.zeros(1, np.float32)}
   write_tensors(tmp_path / 'x.safetensors', state)

@@ -94,6 +94,16 @@ def test_other_networks_do_too(tmp_path, name):
     np.testing.assert_array_equal(flat[path], array)
 
 
+def test_tensors_that_a_swin_lacks_are_named(tmp_path):
+  folder, state = hugging_face.write(tmp_path / 'x', SWIN), hugging_face.weights(SWIN)
+  table = '0.attention.self.relative_position_bias_table'
+  (lost,) = (key for key in state if key.endswith(f'layers.0.blocks.{table}'))
+  del state[lost]
+  write_tensors(folder / 'model.safetensors', state)
+  with pytest.raises(ValueError, match=f'1 missing: {lost}'):
+    convert_checkpoint(folder, tmp_path / 'b')
+
+
 def test_classes_are_called_as_the_config_says(converted):
   _, preset, _ = restore.load_model(converted.directory)
   assert preset.vocabulary == 'own-5'
