@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import pathlib
+import zipfile
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -139,7 +140,10 @@ def prepare(photo, manifest):
   entry = next((one for one in entries if fits(size, one['canvas'])), None)
   if entry is None:
     canvases = ', '.join('{}x{}'.format(*one['canvas']) for one in entries)
-    raise SystemExit(f'a photo of {size[0]}x{size[1]} fits no canvas of {canvases}')
+    raise SystemExit(
+      f'the network sees this photo as {size[0]}x{size[1]}, which fits no canvas of '
+      f'{canvases}: export with a --canvas that holds it'
+    )
   # Ids have the photo's size where their canvas holds it, else the network's.
   result = original if fits(original, entry['result_canvas']) else size
   # Where the manifest says no number, any will do.
@@ -158,6 +162,10 @@ def prepare(photo, manifest):
 def read_words(path):
   """The names of a file of words, which are things, and its arrays as inputs."""
   with reading(path, 'write it by export --format words'):
+    with open(path, 'rb') as file:
+      # NumPy would take it for a pickle, and advise to trust it.
+      if not zipfile.is_zipfile(file):
+        raise ValueError('it is not a file of words')
     words = dict(np.load(path))
     return words.pop('names'), words.pop('things'), words
 
@@ -233,6 +241,8 @@ def main():
   arguments = parser.parse_args()
   if not arguments.out.absolute().parent.is_dir():
     raise SystemExit(f'{arguments.out}: there is no folder {arguments.out.parent}')
+  if arguments.out.is_dir():
+    raise SystemExit(f'{arguments.out} is a folder: name a file, such as result.npz')
   photo = read_photo(arguments.photo)
   entry, inputs, (height, width) = prepare(photo, read_manifest())
   names, things, words = read_words(arguments.words)

@@ -140,7 +140,7 @@ def test_the_script_says_what_does_not_fit(miniature, tmp_path):
     run_artefact.read_photo(tmp_path / 'words.npz')
   rule = {'short_edge': 64, 'long_edge': 128, 'resample': 'pillow'}
   manifest = {'preprocessing': rule, 'numbers': {}, 'programs': {'photo': [entry]}}
-  with pytest.raises(SystemExit, match='of 64x128 fits no canvas of 64x64'):
+  with pytest.raises(SystemExit, match='as 64x128, which fits no canvas of 64x64'):
     run_artefact.prepare(Image.new('RGB', (200, 100)), manifest)
   # Ids of the photo's own size where their canvas holds it, else of the network's.
   for side, expected in ((32, (32, 32)), (100, (64, 64))):
