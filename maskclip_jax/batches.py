@@ -47,17 +47,28 @@ def read_ahead(
   """Maps a function over items by threads, in order, some results ahead of their use.
 
   Raises:
-    Exception: what the function or the items raise.
+    Exception: what the function raises; what the items raise, after the results of
+      those before.
   """
   pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+  failed: list[Exception] = []
+
+  def given() -> Iterator[S]:
+    try:
+      yield from items
+    except Exception as error:
+      failed.append(error)
+
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     try:
-      for item in items:
+      for item in given():
         pending.append(pool.submit(function, item))
         if len(pending) > ahead:
           yield pending.popleft().result()
       while pending:
         yield pending.popleft().result()
+      if failed:
+        raise failed[0]
     finally:
       for future in pending:
         future.cancel()

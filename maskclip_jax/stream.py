@@ -1,7 +1,6 @@
 """Photos one after another or in batches: read ahead, computed, post-processed."""
 
 import collections
-import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from maskclip_jax import photos
-from maskclip_jax.batches import DeviceClock, Photo, by_canvas, canvas_of
+from maskclip_jax.batches import DeviceClock, Photo, by_canvas, canvas_of, read_ahead
 from maskclip_jax.plan import Plan
 from maskclip_jax.results.prediction import Prediction
 from maskclip_jax.systems.contract import STRIDE
@@ -72,21 +71,20 @@ def predictions(
           raise
         on_error(one.given, error)
 
-  with concurrent.futures.ThreadPoolExecutor(1) as reader:
-    items = _readable(reader, photo_list, plan, on_error, failed)
-    for group in by_canvas(
-      items, lambda one: canvas_of(one.resized, model.canvas_step), batch_size
-    ):
-      try:
-        running.append((group, _start(model, group, plan, batch_size, clock)))
-      except Exception as error:
-        # Such as no memory for so many: what runs already is not lost.
-        failed.append(error)
-        break
-      if len(running) > ahead:
-        yield from finished()
-    while running:
+  items = _readable(photo_list, plan, on_error, failed)
+  for group in by_canvas(
+    items, lambda one: canvas_of(one.resized, model.canvas_step), batch_size
+  ):
+    try:
+      running.append((group, _start(model, group, plan, batch_size, clock)))
+    except Exception as error:
+      # Such as no memory for so many: what runs already is not lost.
+      failed.append(error)
+      break
+    if len(running) > ahead:
       yield from finished()
+  while running:
+    yield from finished()
   if failed:
     raise failed[0]
 
@@ -107,7 +105,6 @@ def _start(
 
 
 def _readable(
-  reader: concurrent.futures.Executor,
   photo_list: Iterable[photos.Photo],
   plan: Plan,
   on_error: OnError | None,
@@ -115,32 +112,21 @@ def _readable(
 ) -> Iterator[_Read]:
   """The photos that can be read. The first error that nobody is told of ends them: what
   came before goes its way first."""
+
+  def read(photo: photos.Photo) -> tuple[photos.Photo, _Read | Exception]:
+    try:
+      return photo, _Read(photo, *plan.read(photo))
+    except (OSError, ValueError) as error:
+      return photo, error
+
   try:
-    for photo, reading in _ahead(reader, photo_list, plan.read):
-      try:
-        yield _Read(photo, *reading.result())
-      except (OSError, ValueError) as error:
-        if on_error is None:
-          raise
-        on_error(photo, error)
+    for photo, one in read_ahead(read, photo_list, threads=1, ahead=1):
+      if isinstance(one, _Read):
+        yield one
+      elif on_error is None:
+        raise one
+      else:
+        on_error(photo, one)
   except Exception as error:
     # Of any type: the source of the photos is somebody else's.
     failed.append(error)
-
-
-def _ahead(reader, photo_list, read):
-  """Each photo and the reading of it, which begins one photo ahead."""
-  pending = None
-  try:
-    for photo in photo_list:
-      following = photo, reader.submit(read, photo)
-      if pending is not None:
-        yield pending
-      pending = following
-  except Exception:
-    # The source of the photos failed: what it gave before is not lost.
-    if pending is not None:
-      yield pending
-    raise
-  if pending is not None:
-    yield pending

@@ -344,3 +344,14 @@ def test_reading_ahead_keeps_the_order_and_raises_what_reading_raises():
   assert [next(values) for _ in range(3)] == [0, 1, 2]
   with pytest.raises(ValueError, match='number 3'):
     next(values)
+
+
+def test_what_was_given_before_the_source_failed_is_read():
+  def source():
+    yield from range(3)
+    raise OSError('no more')
+
+  values = read_ahead(lambda i: i, source(), 2, 8)
+  assert [next(values) for _ in range(3)] == [0, 1, 2]
+  with pytest.raises(OSError, match='no more'):
+    next(values)
