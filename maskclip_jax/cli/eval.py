@@ -113,7 +113,8 @@ def _evaluate(arguments: argparse.Namespace, request) -> None:
   if arguments.distributed:
     jax.distributed.initialize()
   compiled = watch_compilation(arguments.cache_dir)
-  segmenter = load_segmenter(arguments)
+  # By which the ledger knows a model, whatever type it computes in.
+  segmenter = load_segmenter(arguments, float32_weights=True)
   subject = Subject(
     arguments.model,
     preset=None if arguments.random_weights is None else arguments.model,

@@ -47,15 +47,23 @@ def default_cache() -> pathlib.Path | None:
   return None if home.startswith('~') else pathlib.Path(home) / PROGRAM
 
 
-def load_segmenter(arguments: argparse.Namespace):
+def load_segmenter(arguments: argparse.Namespace, *, float32_weights: bool = False):
   """The model that the flags name.
+
+  Args:
+    arguments: the flags.
+    float32_weights: keep them so, whatever type computes.
 
   Raises:
     FileNotFoundError, ValueError: there is none, or it is damaged.
   """
   from maskclip_jax.segmenter import Segmenter, load
 
-  types = {'dtype': arguments.dtype, 'pixel_dtype': arguments.pixel_dtype}
+  types = {
+    'dtype': arguments.dtype,
+    'pixel_dtype': arguments.pixel_dtype,
+    'float32_weights': float32_weights,
+  }
   if arguments.random_weights is None:
     return load(arguments.model, cache_dir=arguments.cache_dir, **types)
   note(

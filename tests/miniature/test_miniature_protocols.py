@@ -101,6 +101,21 @@ def test_a_model_has_all_the_numbers_on_the_command_line(data_dir, tmp_path, cap
   assert re.search(r'miniature_shifted\+2 of \d+/PQ\[novel\]', capsys.readouterr().out)
 
 
+@pytest.mark.slow
+def test_a_model_is_the_same_in_the_ledger_whatever_it_computes_in(data_dir, tmp_path):
+  arguments = ['eval', '--evals', 'miniature', '--model', 'masqclip_tiny']
+  arguments += ['--random_weights', '0', '--no_cache', '--limit', '1', '--quiet']
+  arguments += ['--tasks', 'semantic', '--data_dir', str(data_dir)]
+  models = []
+  for dtype in ('float32', 'bfloat16'):
+    out = tmp_path / dtype
+    assert main([*arguments, '--dtype', dtype, '--out', str(out)]) == 0
+    (path,) = out.glob('*/results.json')
+    models.append(json.loads(path.read_text())['model'])
+  assert [model['dtype'] for model in models] == ['float32', 'bfloat16']
+  assert models[0]['fingerprint'] == models[1]['fingerprint']
+
+
 def test_tables_of_groups_are_checked():
   protocol = dataclasses.replace(
     PROTOCOLS['miniature'], groups={'few': 'miniature-116:animals'}
