@@ -37,6 +37,7 @@ import jax
 import numpy as np
 import torch_peer
 from machine import machine
+from turns import in_turns
 
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import BUCKETS, Images, TextBank
@@ -81,12 +82,7 @@ def alternate(
   programs: dict[str, Callable[[], object]], repeats: int
 ) -> dict[str, tuple[float, float]]:
   """Seconds of the first call and the median of later ones, of programs in turns."""
-  seconds: dict[str, list[float]] = {name: [] for name in programs}
-  for _ in range(1 + repeats):
-    for name, program in programs.items():
-      begin = time.perf_counter()
-      jax.block_until_ready(program())
-      seconds[name].append(time.perf_counter() - begin)
+  seconds = in_turns(programs, repeats)
   return {
     name: (first, statistics.median(later)) for name, (first, *later) in seconds.items()
   }

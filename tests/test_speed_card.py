@@ -16,7 +16,7 @@ def speed_card():
     patch.syspath_prepend(str(BENCHMARKS))
     patch.setenv('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
     yield importlib.import_module('speed_card')
-  for name in ('speed_card', 'torch_peer', 'machine'):
+  for name in ('speed_card', 'torch_peer', 'machine', 'turns'):
     sys.modules.pop(name, None)
 
 

@@ -31,7 +31,8 @@ FAMILIES = (clip, mask2former, maskformer, backbones)
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'formats.md'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'formats.json'
-START, END = '<!-- table of benchmarks/formats -->', '<!-- end of the table -->'
+# Has what all benchmarks share.
+sys.path.append(str(ROOT / 'benchmarks'))
 
 
 def table(rows: Sequence[Row], results: Mapping[str, dict]) -> str:
@@ -49,16 +50,10 @@ def table(rows: Sequence[Row], results: Mapping[str, dict]) -> str:
   return '\n'.join(lines)
 
 
-def write(text: str) -> None:
-  """Puts the table between the marks of the page."""
-  page = PAGE.read_text()
-  before, rest = page.split(START)
-  _, after = rest.split(END)
-  PAGE.write_text(f'{before}{START}\n\n{text}\n\n{END}{after}')
-
-
 def main() -> int:
   """Measures every row asked for."""
+  from pages import fill
+
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--only', default='', help='rows whose title has this text')
   arguments = parser.parse_args()
@@ -76,7 +71,7 @@ def main() -> int:
   kept = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
   kept = {r.title: kept[r.title] for r in rows if r.title in kept} | measured
   RESULTS.write_text(json.dumps(kept, indent=2) + '\n')
-  write(table(rows, kept))
+  fill(PAGE, 'benchmarks/formats', table(rows, kept))
   print(table(rows, measured))
   print(*bad, sep='\n', end='\n' if bad else '', file=sys.stderr)
   return int(bool(bad))
