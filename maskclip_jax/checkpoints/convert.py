@@ -247,7 +247,7 @@ def tokenizer_of(clip: Checkpoint, preset: Preset) -> pathlib.Path | None:
 def _files(read: OfficialModel) -> list[str]:
   """What the files of a conversion are, and what was taken of them."""
   main, second = read.sources.main, read.sources.clip
-  notes = [str(main)]
+  notes = [str(main), *rules.left_out(main.rules, main.tensors)]
   if main.kind != read.preset.system:
     masks = find_system(read.preset.system).segments
     taken = 'proposal network' if masks else 'CLIP'

@@ -19,6 +19,7 @@ model expects decides; nothing is guessed from a file.
 Layouts: [masqclip 1.6, 2.6, 4.5, 5.7].
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -101,11 +102,13 @@ class Ignore:
     why: what it is, for readers of the table.
     restore: written on export where the official code insists on the key (constant
       buffers), as an array or as float32 values; None leaves it out.
+    told: whether people are told that a file holds it: more than a constant.
   """
 
   pattern: str
   why: str
   restore: tuple[float, ...] | np.ndarray | None = None
+  told: bool = False
 
 
 Rules = Sequence[Rule | Ignore]
@@ -308,6 +311,25 @@ def _renamed(name: str, aliases: Iterable[tuple[re.Pattern, str]]) -> str:
     if match := regex.fullmatch(name):
       return pattern.format(**match.groupdict())
   return name
+
+
+def left_out(rules: Rules, official: Iterable[str]) -> list[str]:
+  """What a file holds that is left out and told: lines for people, one a part."""
+  templates = [
+    (_regex(rule.pattern), rule.why)
+    for rule in rules
+    if isinstance(rule, Ignore) and rule.told
+  ]
+  if not templates:
+    return []
+  parts = collections.Counter(
+    (name.partition('.')[0], why)
+    for name in official
+    for why in {why for regex, why in templates if regex.fullmatch(name)}
+  )
+  return [
+    f'left out {count} tensors of {part}: {why}' for (part, why), count in parts.items()
+  ]
 
 
 def known_paths(rules: Rules, official: Iterable[str]) -> set[str]:

@@ -104,7 +104,7 @@ def test_another_kind_of_clip_is_refused(files, tmp_path):
 
 
 def test_maft_files_with_their_teacher(files, tmp_path):
-  """The frozen teacher is read over; the transfer goes there and back."""
+  """The frozen teacher is left out and told; the transfer goes there and back."""
   state = dict(TensorFile(files['whole']).items())
   config = dataclasses.replace(
     fcclip_golden.CONFIG, transfer='panoptic', transfer_heads=4
@@ -120,11 +120,26 @@ def test_maft_files_with_their_teacher(files, tmp_path):
   preset = dataclasses.replace(
     zoo.find_preset('maftp_convnext_large_panoptic'), config=config
   )
-  convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b', preset=preset)
+  report = convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b', preset=preset)
+  told = f'left out {len(teacher)} tensors of backbone_t: a copy of CLIP'
+  assert told in str(report)
   _, chosen, _ = restore.load_model(tmp_path / 'b')
   assert chosen == preset
   export_official(tmp_path / 'b', tmp_path / 'back.safetensors')
   same_tensors(tmp_path / 'back.safetensors', tmp_path / 'student.safetensors')
+
+
+def test_ovrcoat_files_with_their_frozen_copy(files, tmp_path):
+  """The CLIP that was trained wins over its copy, which is left out and told."""
+  state = dict(TensorFile(files['whole']).items())
+  copy = {f'frozen_{k}': a + 1 for k, a in state.items() if k.startswith(_CLIP)}
+  write_tensors(tmp_path / 'x.safetensors', state | copy)
+  report = convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
+  told = f'left out {len(copy)} tensors of frozen_backbone: a copy of CLIP'
+  assert told in str(report)
+  convert_checkpoint(files['whole'], tmp_path / 'one')
+  one, two = (bundle.load(tmp_path / name) for name in ('one', 'b'))
+  assert one.fingerprint == two.fingerprint
 
 
 def test_an_adapter_goes_there_and_back(files, tmp_path):
@@ -183,8 +198,9 @@ def test_missing_and_unknown_tensors_are_listed(files, tmp_path):
   state = dict(TensorFile(files['whole']).items())
   del state['void_embedding.weight']
   state['backbone_t.extra'] = np.zeros(1, np.float32)
+  state['frozen_backbone.clip_model.visual.extra'] = np.zeros(1, np.float32)
   write_tensors(tmp_path / 'x.safetensors', state)
-  with pytest.raises(ValueError, match='1 unknown: backbone_t') as error:
+  with pytest.raises(ValueError, match='2 unknown: backbone_t') as error:
     convert_checkpoint(tmp_path / 'x.safetensors', tmp_path / 'b')
   assert '1 missing: void_embedding.weight' in str(error.value)
 

@@ -76,7 +76,12 @@ def rules(classes: int = 133) -> Rules:
     *prefixed(_ADAPTER, 'mask_adapter.', 'adapter/'),
     *mask2former.criterion(classes),
     *(
-      Ignore(f'{copy}.clip_model.{rule.pattern}', 'CLIP before it was trained further')
+      Ignore(
+        f'{copy}.clip_model.{rule.pattern}',
+        'a copy of CLIP as it was before training, for training alone',
+        told=True,
+      )
+      # OVRCOAT's and MAFT+'s names of it [fcclip 9.1, 9.2].
       for copy in ('frozen_backbone', 'backbone_t')
       for rule in _CLIP
     ),
