@@ -580,7 +580,9 @@ def test_full_size():
   outputs = record['outputs']['256x320']
   words = {key: toy_of(outputs[f'{key}_names']) for key in ('test', 'train')}
   prompts, _ = words['test'].prompts()
-  raw = official.run(model.clip.text, jnp.asarray(tokenizer.tokenize(prompts)))
+  preset = zoo.find_preset('fcclip_convnext_large')
+  # Of the length that they need, and not of 77 tokens.
+  raw = Segmenter(model, preset).encode_text(prompts)
   vectors = words['test'].pool(raw)
   golden.assert_matches_samples(vectors, outputs['text_bank'], name='words')
   columns = words['test'].columns() | {

@@ -303,12 +303,12 @@ def test_published_size_matches_the_official_outputs():
   images = Images(jnp.asarray(pixels), jnp.array([[256, 320]]))
 
   @jax.jit
-  def run(images):
+  def run(model, images):
     features = model.features(images)
     decoded = model.pixel_decoder(features)
     return features, decoded, model.predictor(decoded, aux=True)
 
-  features, decoded, predictions = run(images)
+  features, decoded, predictions = run(model, images)
   maps = {f'backbone/{name}': x for name, x in features.items()}
   maps['pixel_decoder/mask_features'] = decoded.mask_features
   for i, x in enumerate(decoded.multi_scale):
