@@ -53,7 +53,8 @@ def load_clip(
     activation: 'quick_gelu' or 'gelu', where no file beside the weights tells it; by
       default OpenAI's, 'quick_gelu'. Not for a SigLIP.
     image_size: side of the square photos, in pixels; a ViT's is fixed, a ConvNeXt
-      takes any multiple of 32 (what it was trained with by default).
+      takes any multiple of 32 and a SigLIP 2 NaFlex of its patches (by default, what it
+      was trained with).
 
   Raises:
     FileNotFoundError: there is no such file or model.

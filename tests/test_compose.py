@@ -37,16 +37,19 @@ PRESETS = {
   'resnet': 'clip_rn_tiny',
   'eva': 'clip_eva02_tiny',
   'siglip': 'clip_siglip_tiny',
+  'naflex': 'clip_siglip_tiny',
 }
 CLIPS = (*PRESETS, 'ovseg', 'fcclip', 'segclip', 'maskclip', 'masqclip')
 _CONVOLUTIONS = {'convnext', 'resnet', 'fcclip'}
+_SIGLIPS = {'siglip', 'naflex'}
 # What a rule is not for.
 UNSUITED = {
-  'masq': _CONVOLUTIONS | {'siglip'},
-  'rma': _CONVOLUTIONS | {'siglip', 'eva'},
-  'pool': {'siglip'},
+  'masq': _CONVOLUTIONS | _SIGLIPS,
+  'rma': _CONVOLUTIONS | _SIGLIPS | {'eva'},
+  'pool': _SIGLIPS,
 }
 SMALL = {
+  'naflex': {'position_grid': 3},
   'proposals': tiny_stages.SMALL,
   'maskclip': {'proposals': tiny_stages.SMALL},
   'masqclip': {'proposals': tiny_stages.SMALL},

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Network:
     images, texts: its vectors of pixels (b, 3, r, r) and of token ids.
     save: puts the files of a repository into a folder; its last argument is a format.
     tokens: what `texts` is given.
+    sizes: height and width of each photo, if they differ: what is cut of `pixels`.
   """
 
   build: Callable[[], Any]
@@ -62,6 +63,7 @@ class Network:
   texts: Callable[[Any, Any], Any]
   save: Callable[[Any, pathlib.Path, str], None]
   tokens: np.ndarray = dataclasses.field(default_factory=lambda: TOKENS)
+  sizes: Sequence[tuple[int, int]] = ()
 
 
 def pixels() -> np.ndarray:
@@ -89,7 +91,12 @@ def _make(network: Network, files: str, folder: pathlib.Path) -> Made:
 
   def difference(bundle: pathlib.Path) -> float:
     ours = maskclip_jax.load_clip(bundle).model
-    image = ours.visual(np.moveaxis(pixels(), 1, -1))
+    photos = np.moveaxis(pixels(), 1, -1)
+    if network.sizes:
+      cut = zip(photos, network.sizes, strict=True)
+      image = np.concatenate([ours.visual(x[None, :h, :w]) for x, (h, w) in cut])
+    else:
+      image = ours.visual(photos)
     text = ours.text(network.tokens.astype(np.int32))
     return max(relative(image, theirs['image']), relative(text, theirs['text']))
 
@@ -139,14 +146,19 @@ def save_hugging_face(model: Any, folder: pathlib.Path, files: str) -> None:
   else:
     parts = {'max_shard_size': '4MB'} if 'parts' in files else {}
     model.save_pretrained(folder, **parts)
-  if model.config.model_type == 'siglip':
+  if model.config.model_type.startswith('siglip'):
     (folder / 'tokenizer.json').write_text(json.dumps(TOKENIZER))
+
+
+def siglip_towers() -> dict[str, int]:
+  """What both towers of a small SigLIP have."""
+  sizes = {'num_hidden_layers': 2, 'hidden_size': 128, 'num_attention_heads': 2}
+  return sizes | {'intermediate_size': 512}
 
 
 def siglip(**text: int) -> Network:
   """A small `SiglipModel`."""
-  sizes = {'num_hidden_layers': 2, 'hidden_size': 128, 'num_attention_heads': 2}
-  sizes['intermediate_size'] = 512
+  sizes = siglip_towers()
   vision = {'image_size': _SIDE, 'patch_size': 16}
 
   def build():
@@ -163,6 +175,51 @@ def siglip(**text: int) -> Network:
     lambda model, x: _pooled(model.get_text_features(input_ids=x)),
     save_hugging_face,
     PADDED,
+  )
+
+
+def naflex(sizes: Sequence[tuple[int, int]], grid: int) -> Network:
+  """A small `Siglip2Model`, for photos of any shape.
+
+  Args:
+    sizes: height and width of each photo; the library is given all of them at once, the
+      patches of each in a row that is filled up to the longest.
+    grid: side of its table of positions.
+  """
+  patch, towers = 16, siglip_towers()
+
+  def build():
+    import transformers
+
+    config = transformers.Siglip2Config(
+      text_config=towers | {'vocab_size': 512},
+      vision_config=towers | {'patch_size': patch, 'num_patches': grid**2},
+    )
+    return transformers.Siglip2Model(config)
+
+  def images(model, x):
+    import torch
+
+    shapes = torch.tensor(sizes) // patch
+    counts = shapes.prod(1)
+    rows = torch.zeros(len(x), counts.max(), 3 * patch**2)
+    for row, photo, (height, width), count in zip(rows, x, sizes, counts, strict=True):
+      cells = photo[:, :height, :width].unflatten(2, (-1, patch))
+      cells = cells.unflatten(1, (-1, patch)).permute(1, 3, 2, 4, 0)
+      row[:count] = cells.reshape(count, -1)
+    mask = torch.arange(len(rows[0])) < counts[:, None]
+    features = model.get_image_features(
+      pixel_values=rows, pixel_attention_mask=mask.int(), spatial_shapes=shapes
+    )
+    return _pooled(features)
+
+  return Network(
+    build,
+    images,
+    lambda model, x: _pooled(model.get_text_features(input_ids=x)),
+    save_hugging_face,
+    PADDED,
+    sizes,
   )
 
 
@@ -323,6 +380,8 @@ NETWORKS = {
     SIGLIP, SIGLIP_TEXT | {'act_kwargs': {'approximate': 'tanh'}}, **_SIGLIP
   ),
   'SiglipModel': siglip(),
+  'Siglip2Model (NaFlex)': naflex([(_SIDE, _SIDE)] * 2, 4),
+  'Siglip2Model (NaFlex), photos of other shapes': naflex([(48, 64), (64, 32)], 3),
 }
 
 _SAFETENSORS = 'open_clip_model.safetensors'
@@ -348,4 +407,10 @@ ROWS = (
   _row('open_clip_torch', 'SigLIP', _SAFETENSORS),
   _row('open_clip_torch', 'SigLIP 2', _SAFETENSORS),
   _row('transformers', 'SiglipModel', 'model.safetensors'),
+  _row('transformers', 'Siglip2Model (NaFlex)', 'model.safetensors'),
+  _row(
+    'transformers',
+    'Siglip2Model (NaFlex), photos of other shapes',
+    'model.safetensors',
+  ),
 )

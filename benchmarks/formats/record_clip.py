@@ -10,6 +10,7 @@ sizes a hash of all keys and shapes. The networks are those of `clip.py`.
 import json
 import pathlib
 import tempfile
+from collections.abc import Mapping
 
 import seeded
 from clip import NETWORKS, Network, outputs
@@ -22,8 +23,9 @@ SMALL = (
   'EVA02',
   'SigLIP 2',
   'SiglipModel',
+  'Siglip2Model (NaFlex), photos of other shapes',
 )
-# Names of open_clip.
+# Names of open_clip, and of the Hugging Face hub.
 PUBLISHED = (
   'ViT-H-14',
   'ViT-g-14',
@@ -42,6 +44,16 @@ PUBLISHED = (
   'ViT-B-16-SigLIP2',
   'ViT-SO400M-16-SigLIP2-384',
 )
+_SO400M = {
+  'hidden_size': 1152,
+  'intermediate_size': 4304,
+  'num_hidden_layers': 27,
+  'num_attention_heads': 16,
+}
+NAFLEX = {
+  'siglip2-base-patch16-naflex': {},
+  'siglip2-so400m-patch16-naflex': _SO400M,
+}
 
 
 def small(network: Network) -> dict:
@@ -59,8 +71,8 @@ def small(network: Network) -> dict:
       for path in pathlib.Path(folder).glob('*.json')
     }
   found = {name: array.tolist() for name, array in outputs(network, model).items()}
-  tokens = network.tokens.tolist()
-  return {'shapes': shapes, 'files': beside, 'tokens': tokens} | found
+  row = {'shapes': shapes, 'files': beside, 'tokens': network.tokens.tolist()}
+  return row | ({'sizes': network.sizes} if network.sizes else {}) | found
 
 
 def published(name: str) -> str:
@@ -76,10 +88,24 @@ def published(name: str) -> str:
   return seeded.digest({key: tuple(value.shape) for key, value in state.items()})
 
 
+def published_naflex(towers: Mapping[str, int]) -> str:
+  """The same of a SigLIP 2 of transformers for photos of any shape."""
+  import torch
+  import transformers
+
+  config = transformers.Siglip2Config(
+    text_config={**towers, 'vocab_size': 256000}, vision_config=dict(towers)
+  )
+  with torch.device('meta'):
+    state = transformers.Siglip2Model(config).state_dict()
+  return seeded.digest({key: tuple(value.shape) for key, value in state.items()})
+
+
 def main() -> None:
   record = {
     'small': {name: small(NETWORKS[name]) for name in SMALL},
-    'published': {name: published(name) for name in PUBLISHED},
+    'published': {name: published(name) for name in PUBLISHED}
+    | {name: published_naflex(towers) for name, towers in NAFLEX.items()},
   }
   PAGE.write_text(json.dumps(record, separators=(',', ':')) + '\n')
 

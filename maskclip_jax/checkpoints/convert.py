@@ -22,6 +22,7 @@ from maskclip_jax.checkpoints.choice import (
   choose_preset,
   find_preset,
   made_of,
+  with_image_size,
 )
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import shards
@@ -59,6 +60,7 @@ def convert_checkpoint(
   system: str | None = None,
   preset: str | Preset | None = None,
   clip: str | os.PathLike | None = None,
+  image_size: int | None = None,
 ) -> Conversion:
   """Makes a bundle of an official checkpoint.
 
@@ -71,12 +73,20 @@ def convert_checkpoint(
       these sizes.
     clip: the CLIP (an official file or a bundle) a system was trained with, where its
       file lacks some of it; or what replaces the CLIP inside, or its mask prompts.
+    image_size: side of the squares that its CLIP is shown, in pixels, where that takes
+      photos of any size; what its file says by default.
 
   Raises:
     FileNotFoundError, ValueError: what is wrong with which file, and what to do.
   """
   bundle.check_target(to)
-  read = read_official(open_checkpoint(source), system=system, preset=preset, clip=clip)
+  read = read_official(
+    open_checkpoint(source),
+    system=system,
+    preset=preset,
+    clip=clip,
+    image_size=image_size,
+  )
   origin, count = provenance(read.sources), params.count(read.parameters)
   card = model_card(read.name, read.preset, origin, count)
   config = read.preset.to_dict()
@@ -117,12 +127,15 @@ def read_official(
   system: str | None = None,
   preset: str | Preset | None = None,
   clip: str | os.PathLike | None = None,
+  image_size: int | None = None,
 ) -> OfficialModel:
   """A model of official files, in memory; see `convert_checkpoint`."""
   chosen_system = _choose_system(main, system, preset)
   second = _choose_clip(main, chosen_system, clip)
   sources = Sources.of(main, second, chosen_system)
   name, chosen = choose_preset(sources, preset)
+  if image_size is not None:
+    chosen = with_image_size(chosen, image_size)
   return OfficialModel(
     sources, name, chosen, _gather(sources, chosen), _untold(sources, chosen)
   )

@@ -151,7 +151,7 @@ def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
     tensors = without_prefix(tensors, prefix)
   kind, layout = detect(tensors, path)
   form = formats()[kind]
-  table = form.read(layout, frozenset(tensors))
+  table = form.read(layout, shapes_of(tensors))
   return Checkpoint(
     path,
     tensors,

@@ -9,7 +9,7 @@ from maskclip_jax.systems import system_names
 
 NAME, HELP = 'convert', 'Turn an official checkpoint, or two models, into a bundle.'
 
-_OF_FILE = ('source', 'system', 'preset', 'clip')
+_OF_FILE = ('source', 'system', 'preset', 'clip', 'image_size')
 _OF_CROSS = ('proposals', 'classifier', 'rule', 'scores')
 
 
@@ -29,6 +29,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     '--clip',
     help='CLIP checkpoint, or the folder of its repository: for what system files '
     'leave out of it, or to replace the CLIP of an OVSeg',
+  )
+  parser.add_argument(
+    '--image_size',
+    type=int,
+    help='side of the squares that the CLIP is shown, where that takes photos of any '
+    'size: a ConvNeXt, or a SigLIP 2 NaFlex',
   )
   cross = parser.add_argument_group(
     'one model of two',
@@ -95,6 +101,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     system=arguments.system,
     preset=arguments.preset,
     clip=arguments.clip,
+    image_size=arguments.image_size,
   )
   print(report)
   return 0

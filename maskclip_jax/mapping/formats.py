@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from maskclip_jax.mapping.rules import Rules
+from maskclip_jax.mapping.transforms import Shape
 
 
 def _nothing_beside(path: pathlib.Path, layout: str) -> Mapping[str, Any]:
@@ -20,7 +21,8 @@ class Format:
     title: what messages call such a file: 'MasQCLIP'.
     signatures: by layout, official keys that only files of this layout have; one of
       them is enough.
-    read: the rules of a layout, given the official keys, to the paths of the network.
+    read: the rules of a layout, given the official keys with their shapes, to the paths
+      of the network.
     write: the rules of a layout for a config and a number of training classes (the
       length of a buffer that official code insists on); None if no file is written.
     licence: the terms of the published weights, for model cards.
@@ -44,7 +46,7 @@ class Format:
 
   title: str
   signatures: Mapping[str, tuple[str, ...]]
-  read: Callable[[str, Collection[str]], Rules]
+  read: Callable[[str, Mapping[str, Shape]], Rules]
   write: Callable[[Any, str, int], Rules] | None = None
   licence: str = ''
   left_out: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ from maskclip_jax.mapping.problems import Problems, dims
 from maskclip_jax.mapping.transforms import (
   IDENTITY,
   Identity,
+  Patches,
   Permute,
   Shape,
   Transform,
@@ -360,7 +361,7 @@ def known_shapes(
     (_regex(pattern), rule)
     for rule in rules
     if isinstance(rule, Rule)
-    and isinstance(rule.transform, Identity | Permute | Widened)
+    and isinstance(rule.transform, Identity | Permute | Widened | Patches)
     for pattern in (rule.pattern, *rule.aliases)
   ]
   known = {}

@@ -93,6 +93,29 @@ class Widened:
 
 
 @dataclasses.dataclass(frozen=True)
+class Patches:
+  """Linear weight (out, side * side * 3) on the pixels of a patch, row by row, <->
+  convolution (side, side, 3, out)."""
+
+  def shape(self, shapes):
+    *patch, width = shapes[0]
+    return (width, math.prod(patch))
+
+  def ours(self, shape: Shape) -> Shape:
+    """The inverse of `shape`, for square patches of RGB; others stay as they are."""
+    if len(shape) != 2:
+      return shape
+    side = math.isqrt(shape[1] // 3)
+    return (side, side, 3, shape[0])
+
+  def forward(self, array, shapes):
+    return (array.T.reshape(shapes[0]),)
+
+  def inverse(self, arrays):
+    return arrays[0].reshape(-1, arrays[0].shape[-1]).T
+
+
+@dataclasses.dataclass(frozen=True)
 class KernelToHeads:
   """Linear weight (heads * d, in) <-> kernel (in, heads, d)."""
 
@@ -181,6 +204,7 @@ TWO_BEFORE = Widened(2)
 LINEAR = Permute((1, 0))
 # (out, in, height, width) -> (height, width, in, out)
 CONV = Permute((2, 3, 1, 0))
+PATCHES = Patches()
 HEADS_KERNEL = KernelToHeads()
 HEADS_BIAS = Reshape()
 HEADS_OUT = KernelFromHeads()

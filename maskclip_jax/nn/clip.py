@@ -328,13 +328,17 @@ class VisionTower(nnx.Module):
       width, config.embed_dim, use_bias=False, dtype=dtype, rngs=rngs
     )
 
-  def patch_tokens(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
-    """The patches row by row, without positions.
+  def check(self, pixels: Float[Array, 'b h w 3']) -> None:
+    """Refuses photos that the tower does not read.
 
     Raises:
       ValueError: photos of another size than the tower's, or channels first.
     """
     check_square(pixels, self.image_size)
+
+  def patch_tokens(self, pixels: Float[Array, 'b h w 3']) -> Float[Array, 'b n w']:
+    """The patches row by row, without positions; errors as for `check`."""
+    self.check(pixels)
     patches = self.conv1(pixels)
     return patches.reshape(patches.shape[0], -1, patches.shape[-1])
 

@@ -1,8 +1,11 @@
-"""SigLIP and SigLIP 2 of fixed resolution (Zhai et al., 2023; Tschannen et al., 2025).
+"""SigLIP and SigLIP 2 (Zhai et al., 2023; Tschannen et al., 2025).
 
 Two pre-norm transformers without a class token: an attention pool with a learned query
 reads the patches, and the last token of a padded prompt reads the words. Pairs are
 judged one by one, by a sigmoid with a learned scale and bias.
+
+SigLIP 2 for photos of any shape (NaFlex) has a table of positions that is resized to
+the patches of a photo; in all else it is the same network.
 """
 
 import dataclasses
@@ -23,7 +26,13 @@ from maskclip_jax.nn.clip import (
   VisionTower,
   unit,
 )
-from maskclip_jax.nn.layers import LayerNorm, MultiHeadAttention, check_heads
+from maskclip_jax.nn.layers import (
+  LayerNorm,
+  MultiHeadAttention,
+  check_heads,
+  check_pixels,
+)
+from maskclip_jax.ops.resize import resize
 
 _GREY = (0.5, 0.5, 0.5)
 
@@ -36,6 +45,9 @@ class SigLIPConfig:
     embed_dim: width of the joint space, which is that of the image tower.
     image_size: side of the square input, in pixels.
     patch_size: side of a patch, in pixels.
+    position_grid: positions along a side of the table of a network that takes photos of
+      any shape in whole patches (NaFlex); None for one that takes squares of
+      `image_size` alone.
     vision_width, vision_layers, vision_heads: the image tower.
     text_width, text_layers, text_heads: the text tower.
     context_length: tokens of a prompt, which is padded to as many.
@@ -76,6 +88,7 @@ class SigLIPConfig:
   text_norm_eps: float = 1e-6
   pixel_mean: RGB = _GREY
   pixel_std: RGB = _GREY
+  position_grid: int | None = None
 
   def __post_init__(self):
     for tower in ('vision', 'text'):
@@ -88,7 +101,7 @@ class SigLIPConfig:
           f'{act} must be one of {sorted(ACTIVATIONS)}, not {getattr(self, act)!r}'
         )
     sizes = 'embed_dim', 'image_size', 'patch_size', 'context_length', 'vocab_size'
-    plain.at_least(self, 1, *sizes)
+    plain.at_least(self, 1, *sizes, 'position_grid')
     plain.at_least(self, 0, 'pad_token')
     plain.above(self, 0, 'pixel_std')
     if self.embed_dim != self.vision_width:
@@ -100,6 +113,16 @@ class SigLIPConfig:
       raise ValueError(
         f'image_size {self.image_size} is smaller than patch_size {self.patch_size}'
       )
+    if self.any_size and self.image_size % self.patch_size:
+      raise ValueError(
+        f'image_size {self.image_size} is not a multiple of patch_size '
+        f'{self.patch_size}'
+      )
+
+  @property
+  def any_size(self) -> bool:
+    """Whether photos may have another size than `image_size`."""
+    return self.position_grid is not None
 
   @property
   def squashes(self) -> bool:
@@ -127,6 +150,7 @@ _SO400M = {
   'text_mlp_width': 4304,
 }
 _GEMMA = {'vocab_size': 256000, 'pad_token': 0, 'cleaning': 'lower'}
+_NAFLEX = {'position_grid': 16}
 
 # The published sizes, and a small one.
 SIGLIP_SIZES = {
@@ -137,6 +161,10 @@ SIGLIP_SIZES = {
   'siglip2_l16_256': _square(256, 16, 1024, 24, **_GEMMA),
   'siglip2_so400m_14': _square(224, 14, 1152, 27, **_SO400M, **_GEMMA),
   'siglip2_so400m_16_384': _square(384, 16, 1152, 27, **_SO400M, **_GEMMA),
+  'siglip2_b16_naflex': _square(256, 16, 768, 12, **_GEMMA, **_NAFLEX),
+  'siglip2_so400m_16_naflex': _square(
+    256, 16, 1152, 27, **_SO400M, **_GEMMA, **_NAFLEX
+  ),
   'siglip_tiny': _square(64, 16, 128, 2, vocab_size=512),
 }
 
@@ -168,6 +196,8 @@ class SigLIPTower(VisionTower):
     width, patch = config.vision_width, config.patch_size
     norm = {'epsilon': config.vision_norm_eps, 'dtype': dtype, 'rngs': rngs}
     self.image_size = config.image_size
+    self.patch_size = config.patch_size
+    self.position_grid = config.position_grid
     self.conv1 = nnx.Conv(
       3,
       width,
@@ -178,9 +208,12 @@ class SigLIPTower(VisionTower):
       rngs=rngs,
     )
     normal = nnx.initializers.normal(width**-0.5)
-    self.positional_embedding = nnx.Param(
-      normal(rngs.params(), (config.grid**2, width))
-    )
+    side = config.position_grid or config.grid
+    table = nnx.Param(normal(rngs.params(), (side**2, width)))
+    if config.any_size:
+      self.position_table = table
+    else:
+      self.positional_embedding = table
     self.transformer = Transformer(
       width,
       config.vision_layers,
@@ -192,16 +225,41 @@ class SigLIPTower(VisionTower):
     self.ln_post = LayerNorm(width, **norm)
     self.pool = AttentionPool(config, dtype=dtype, rngs=rngs)
 
-  def embed(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b n w']:
-    """The patches of pixels plus positions."""
-    patches = self.patch_tokens(pixels)
-    return patches + self.positional_embedding[...].astype(patches.dtype)
-
-  def __call__(self, pixels: Float[Array, 'b r r 3']) -> Float[Array, 'b d']:
-    """Image vectors (not normalised) of normalised square pixels, float32.
+  def check(self, pixels: Float[Array, 'b h w 3']) -> None:
+    """Refuses photos that the tower does not read.
 
     Raises:
-      ValueError: photos of another size than the tower's, or channels first.
+      ValueError: photos of another size than the tower's, or that are not whole patches
+        of one that takes any; or channels first.
+    """
+    if self.position_grid is None:
+      super().check(pixels)
+    else:
+      check_pixels(pixels, self.patch_size)
+
+  def positions(self, shape: tuple[int, int]) -> Float[Array, 'n w']:
+    """The positions of patches, row by row.
+
+    Args:
+      shape: rows and columns of patches.
+    """
+    if self.position_grid is None:
+      return self.positional_embedding[...]
+    table = self.position_table[...]
+    maps = table.T.reshape(-1, self.position_grid, self.position_grid)
+    return resize(maps, shape, 'bilinear_antialiased').reshape(len(maps), -1).T
+
+  def embed(self, pixels: Float[Array, 'b h w 3']) -> Float[Array, 'b n w']:
+    """The patches of pixels plus positions."""
+    patches = self.patch_tokens(pixels)
+    rows, columns = (side // self.patch_size for side in pixels.shape[1:3])
+    return patches + self.positions((rows, columns)).astype(patches.dtype)
+
+  def __call__(self, pixels: Float[Array, 'b h w 3']) -> Float[Array, 'b d']:
+    """Image vectors (not normalised) of normalised pixels, float32.
+
+    Raises:
+      ValueError: see `check`.
     """
     tokens = self.ln_post(self.transformer(self.embed(pixels)))
     return self.pool(tokens).astype(jnp.float32)

@@ -2,7 +2,8 @@
 
 Bilinear and bicubic use half-pixel centres and no antialiasing; bicubic is the Keys
 kernel with a = -0.75, border-clamped and not clipped; nearest is floor(i * in / out).
-The antialiased bicubic of Pillow and newer torchvision (a = -0.5) is there as well.
+The antialiased kernels of Pillow and newer PyTorch (bicubic with a = -0.5, and
+bilinear) are there as well.
 A separable resize is two small matrix products: exact, and what TPUs are best at.
 
 Sizes may be traced values, so that an image of any size on a fixed canvas is resized by
@@ -10,16 +11,18 @@ one compiled program: `in_size` and `out_size` say how much of each axis is real
 Source: [masqclip 0] (PyTorch `interpolate`, `align_corners=False`).
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-Method = Literal['bilinear', 'bicubic', 'bicubic_antialiased', 'nearest']
+Antialiased = Literal['bicubic_antialiased', 'bilinear_antialiased']
+Method = Literal['bilinear', 'bicubic', 'nearest', Antialiased]
 Size = int | Int[Array, '']
 
 _A = -0.75
+_ANTIALIASED = get_args(Antialiased)
 
 
 def _cubic_weights(t: Float[Array, '*n']) -> Float[Array, '*n 4']:
@@ -93,9 +96,11 @@ def resize_matrix(
   """
   in_size = in_length if in_size is None else in_size
   out_size = out_length if out_size is None else out_size
-  if method == 'bicubic_antialiased':
+  if method in _ANTIALIASED:
     whole = jnp.asarray(in_size, jnp.int32)
-    return antialiased_matrix(out_length, in_length, 0, whole, out_size=out_size)
+    return antialiased_matrix(
+      out_length, in_length, 0, whole, method, out_size=out_size
+    )
   taps, weights = resize_taps(jnp.arange(out_length), in_size, out_size, method)
   return taps_matrix(taps, weights, in_length)
 
@@ -152,8 +157,8 @@ def crop_matrix(
       zero.
     method: one of `Method`.
   """
-  if method == 'bicubic_antialiased':
-    return antialiased_matrix(out_length, in_length, start, size)
+  if method in _ANTIALIASED:
+    return antialiased_matrix(out_length, in_length, start, size, method)
   taps, weights = resize_taps(jnp.arange(out_length), size, out_length, method)
   return taps_matrix(start + taps, weights, in_length)
 
@@ -163,19 +168,22 @@ def antialiased_matrix(
   in_length: int,
   start: Size,
   size: Int[Array, ''],
+  method: Antialiased = 'bicubic_antialiased',
   *,
   out_size: Size | None = None,
 ) -> Float[Array, 'out in']:
-  """Matrix that crops [start, start + size) and resizes it by Pillow's bicubic.
+  """Matrix that crops [start, start + size) and resizes it as Pillow does.
 
-  Pillow's kernel has a = -0.5 and is widened when shrinking. The crop may reach up to
-  `in_length` beyond either end of the axis: what lies there counts as zero.
+  Pillow's kernels, of which the bicubic has a = -0.5, are widened when shrinking. The
+  crop may reach up to `in_length` beyond either end of the axis: what lies there counts
+  as zero.
 
   Args:
     out_length: samples of the result.
     in_length: samples of the source axis.
     start: first sample of the crop; may be traced and negative.
     size: samples in the crop; may be traced.
+    method: which kernel.
     out_size: rows of the result that are real; all by default.
   """
   out_size = out_length if out_size is None else out_size
@@ -185,9 +193,12 @@ def antialiased_matrix(
   centre = (jnp.arange(out_length, dtype=jnp.float32) + 0.5) * scale
   position = (source - start).astype(jnp.float32) + 0.5
   x = jnp.abs(position[None] - centre[:, None]) / widened
-  near = (1.5 * x - 2.5) * x * x + 1
-  far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-  weights = jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
+  if method == 'bilinear_antialiased':
+    weights = jnp.maximum(1 - x, 0.0)
+  else:
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
   weights = jnp.where((source >= start) & (source < start + size), weights, 0.0)
   weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-6)
   return weights[:, in_length : 2 * in_length]

@@ -58,14 +58,16 @@ def test_a_part_of_a_canvas_resizes_as_if_it_were_alone(method, hw):
   np.testing.assert_allclose(dynamic[:, :7, :11], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize('method', get_args(r.Antialiased))
 @pytest.mark.parametrize(
   ('start', 'size', 'out'), [(3, 20, 8), (0, 30, 45), (12, 1, 6), (5, 25, 25)]
 )
-def test_antialiased_crop_is_pillows(start, size, out):
+def test_antialiased_crop_is_pillows(start, size, out, method):
   row = np.random.default_rng(0).random(30).astype(np.float32)
   image = Image.fromarray(row[None], mode='F').crop((start, 0, start + size, 1))
-  expected = np.asarray(image.resize((out, 1), Image.Resampling.BICUBIC))[0]
-  matrix = r.antialiased_matrix(out, 30, jnp.array(start), jnp.array(size))
+  kernel = Image.Resampling[method.removesuffix('_antialiased').upper()]
+  expected = np.asarray(image.resize((out, 1), kernel))[0]
+  matrix = r.antialiased_matrix(out, 30, jnp.array(start), jnp.array(size), method)
   np.testing.assert_allclose(matrix @ row, expected, atol=1e-5)
 
 

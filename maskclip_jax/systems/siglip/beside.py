@@ -1,5 +1,6 @@
 """What the config file beside the weights of a SigLIP tells."""
 
+import math
 import pathlib
 import re
 from typing import Any
@@ -67,18 +68,17 @@ def _hugging_face(folder: pathlib.Path) -> dict[str, Any]:
     return {}
   whole = Table(plain.read_json(file), str(file))
   kind = whole.content.get('model_type')
-  if kind == 'siglip2':
+  if kind not in ('siglip', 'siglip2'):
     raise ValueError(
-      f'{file}: a SigLIP 2 for photos of any shape (naflex) is not supported: take one '
-      'of fixed resolution, such as google/siglip2-base-patch16-256'
-    )
-  if kind != 'siglip':
-    raise ValueError(
-      f'{file}: a model of type {shown(kind)} is not supported, only siglip'
+      f'{file}: a model of type {shown(kind)} is not supported, only siglip and siglip2'
     )
   vision, text = whole.table('vision_config'), whole.table('text_config')
-  return told(
-    image_size=vision.size('image_size', 224),
+  if kind == 'siglip':
+    size = {'image_size': vision.size('image_size', 224)}
+  else:
+    # Of photos of any shape (NaFlex).
+    size = {'position_grid': math.isqrt(vision.size('num_patches', 256))}
+  return size | told(
     patch_size=vision.size('patch_size', 16),
     vision_heads=vision.size('num_attention_heads', 12),
     text_heads=text.size('num_attention_heads', 12),

@@ -16,6 +16,11 @@ _PUBLISHED = {
   'siglip2_l16_256': ('SigLIP 2 L/16@256', 'siglip2-large-patch16-256'),
   'siglip2_so400m_14': ('SigLIP 2 SO400M/14', 'siglip2-so400m-patch14-224'),
   'siglip2_so400m_16_384': ('SigLIP 2 SO400M/16@384', 'siglip2-so400m-patch16-384'),
+  'siglip2_b16_naflex': ('SigLIP 2 B/16 NaFlex', 'siglip2-base-patch16-naflex'),
+  'siglip2_so400m_16_naflex': (
+    'SigLIP 2 SO400M/16 NaFlex',
+    'siglip2-so400m-patch16-naflex',
+  ),
 }
 
 CARDS = {
