@@ -206,8 +206,8 @@ def table(content: Mapping[str, Any]) -> str:
   """The results in Markdown."""
   used = content['machine']
   told = (
-    f'{used["processor"]}, {used["cores_used"]} cores, load {used["load"]} before; jax '
-    f'{used["jax"]}, torch {used["torch"]}.'
+    f'{used["processor"]}, {used["cores_used"]} cores, load {used["load"]} before;\n'
+    f'jax {used["jax"]}, torch {used["torch"]}.'
   )
   return '\n'.join([HEAD, *map(line, content['rows']), '', told])
 

@@ -49,7 +49,7 @@ def test_a_table_is_filled_between_its_marks_again_and_again(modules, tmp_path):
     pages.fill(page, 'X', script.table(CONTENT))
   text = page.read_text()
   assert '| trunk; open_clip_torch 3.0 | 640 | 1.50 | 3.00 | 2.0 | 2e-06 |' in text
-  assert 'a CPU, 2 cores, load 0.1 before; jax 1.0, torch 2.0.' in text
+  assert 'a CPU, 2 cores, load 0.1 before;\njax 1.0, torch 2.0.' in text
   assert text.startswith('before\n')
   assert text.endswith(f'after\n{other}')
   assert 'old' not in text

@@ -153,6 +153,10 @@ def test_photos_of_any_shape_are_told_by_the_weights(naflex, tmp_path):
   fixed = write_repository(tmp_path / 'fixed', 'SiglipModel')
   with pytest.raises(ValueError, match='not for this SigLIP: leave it out'):
     convert.convert_checkpoint(fixed, tmp_path / 'x', image_size=96)
+  shutil.copytree(naflex, tmp_path / 'other')
+  shutil.copy(fixed / 'config.json', tmp_path / 'other')
+  with pytest.raises(ValueError, match='says image_size 64, and they have 48'):
+    maskclip_jax.load_clip(tmp_path / 'other')
   shutil.copy(naflex / 'config.json', fixed)
   with pytest.raises(ValueError, match='says siglip2, for photos of any shape'):
     maskclip_jax.load_clip(fixed)

@@ -180,11 +180,12 @@ def _side(config: SigLIPConfig, found: KnownSizes, places: int | None) -> int | 
   patch = found.size('visual/conv1/kernel', 0)
   if not patch or not places:
     return None
-  told, side = found.clip.get('image_size', 0), patch * math.isqrt(places)
+  side = patch * math.isqrt(places)
   if 'visual/position_table' in found.shapes:
     # Photos of any size: the weights do not tell what was chosen.
     chosen = config.position_grid == math.isqrt(places) and config.patch_size == patch
-    return told or (config.image_size if chosen else side)
+    return config.image_size if chosen else side
+  told = found.clip.get('image_size', 0)
   if side <= told < side + patch:
     # Photos of 384 have 27 patches of 14 along a side, and a rest.
     return told
