@@ -349,10 +349,10 @@ def test_a_command_that_cannot_be_done_is_one_line(flags, message, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_a_cross_is_trained_by_a_line(models, tmp_path):
-  made = cross(
-    open_ingredient(models('ovseg')), open_ingredient(models('clip')), 'masq'
-  )
+@pytest.mark.parametrize('clip', ['clip', 'eva'])
+def test_a_cross_is_trained_by_a_line(models, tmp_path, clip):
+  """A Swin's masks, and queries tuned in a ViT or in EVA02."""
+  made = cross(open_ingredient(models('ovseg')), open_ingredient(models(clip)), 'masq')
   made.save(tmp_path / 'cross')
   config = f'masqclip:stage=masq,from={tmp_path / "cross"},runlocal'
   flags = ['--workdir', str(tmp_path / 'run'), '--config.total_steps=1']
