@@ -7,12 +7,20 @@ import numpy as np
 
 from maskclip_jax.checkpoints import params
 from maskclip_jax.mapping.rules import convert
+from maskclip_jax.nn.convnext import CONVNEXT_CLIP_SIZES
 from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.systems.fcclip.checkpoint import rules
 from maskclip_jax.systems.fcclip.model import FCCLIP, FCCLIPConfig
-from maskclip_jax.systems.fcclip.presets import PRESETS
 
-CONFIG = PRESETS['fcclip_tiny'].config
+CONFIG = FCCLIPConfig(
+  CONVNEXT_CLIP_SIZES['convnext_tiny'],
+  hidden=64,
+  heads=4,
+  encoder_layers=2,
+  decoder_layers=4,
+  decoder_ffn=128,
+  queries=10,
+)
 
 
 def load(config: FCCLIPConfig, weights) -> FCCLIP:

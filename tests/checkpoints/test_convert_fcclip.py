@@ -22,6 +22,10 @@ from maskclip_jax.systems.fcclip.model import FCCLIPConfig
 from maskclip_jax.systems.system import find_system
 
 _CLIP = 'backbone.clip_model.'
+# Shapes do not tell how large the photos of a CLIP are, nor its heads.
+PRESET = dataclasses.replace(
+  zoo.find_preset('fcclip_convnext_large'), config=fcclip_golden.CONFIG
+)
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +51,7 @@ def same_tensors(path, official):
 
 
 def test_one_file_goes_there_and_back_byte_for_byte(files, tmp_path):
-  report = convert_checkpoint(files['whole'], tmp_path / 'b')
+  report = convert_checkpoint(files['whole'], tmp_path / 'b', preset=PRESET)
   assert 'whole.safetensors: FC-CLIP, ' in str(report)
   model, preset, _ = restore.load_model(tmp_path / 'b')
   assert preset.config == fcclip_golden.CONFIG
@@ -189,7 +193,7 @@ def test_a_clip_alone(files, tmp_path):
   export_official(tmp_path / 'clip', tmp_path / 'x.safetensors')
   same_tensors(tmp_path / 'x.safetensors', files['clip'])
   convert_checkpoint(files['head'], tmp_path / 'b', clip=tmp_path / 'clip')
-  convert_checkpoint(files['whole'], tmp_path / 'one')
+  convert_checkpoint(files['whole'], tmp_path / 'one', preset=PRESET)
   one, two = (bundle.load(tmp_path / name) for name in ('one', 'b'))
   assert one.fingerprint == two.fingerprint
 

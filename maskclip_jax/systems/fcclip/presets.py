@@ -59,8 +59,9 @@ _TINY = FCCLIPConfig(
   CONVNEXT_CLIP_SIZES['convnext_tiny'],
   hidden=64,
   heads=4,
-  encoder_layers=2,
-  decoder_layers=4,
+  encoder_layers=1,
+  encoder_ffn=64,
+  decoder_layers=1,
   decoder_ffn=128,
   queries=10,
 )

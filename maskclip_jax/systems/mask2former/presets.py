@@ -22,13 +22,15 @@ def swin(size: str, num_classes: int | None) -> Mask2FormerConfig:
 
 # Small enough for tests and for `:runlocal` configurations; not listed.
 TINY = Mask2FormerConfig(
+  depth=26,
   stem=8,
   width=16,
   hidden=64,
   mask_dim=48,
   heads=4,
-  encoder_layers=2,
-  decoder_layers=4,
+  encoder_layers=1,
+  encoder_ffn=64,
+  decoder_layers=1,
   decoder_ffn=128,
   queries=10,
 )

@@ -23,11 +23,11 @@ def _preset(network: MaskFormerConfig, **photos) -> Preset:
 
 # Small enough for tests; not listed.
 _TINY = MaskFormerConfig(
-  SwinConfig(16, (2, 2, 2, 2), (1, 2, 4, 8), 5),
+  SwinConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), 5),
   hidden=64,
   mask_dim=48,
   heads=4,
-  decoder_layers=2,
+  decoder_layers=1,
   decoder_ffn=128,
   queries=10,
 )

@@ -18,11 +18,11 @@ _RESULTS = PostprocessConfig(
 
 # Small enough for tests and for `:runlocal` configurations; not listed.
 TINY = MaskFormerConfig(
-  SwinConfig(16, (2, 2, 2, 2), (1, 2, 4, 8), 5),
+  SwinConfig(16, (1, 1, 2, 1), (1, 2, 4, 8), 5),
   hidden=64,
   mask_dim=48,
   heads=4,
-  decoder_layers=3,
+  decoder_layers=1,
   decoder_ffn=128,
   class_hidden=64,
   queries=10,
