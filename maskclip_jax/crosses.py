@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.cross import cross_models
-from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.segmenter import Segmenter, proposal_cache
 from maskclip_jax.text.bank import text_cache
 from maskclip_jax.text.word_pieces import word_pieces
 
@@ -35,8 +35,9 @@ def compose(
     rule: how the CLIP names a mask: 'masq' and 'rma' by mask tokens in its ViT, as
       MasQCLIP and MaskCLIP do (trained ones where the classifier is one of them,
       otherwise copies of CLIP's own token), 'crop' by cutting it out, as the CLIP
-      baseline and OVSeg do, 'pool' by its features inside the mask, as FC-CLIP does. By
-      default as the classifier does itself.
+      baseline and OVSeg do, 'pool' by its features inside the mask, as FC-CLIP does,
+      'bias' by a token that joins the last blocks, as MaskCLIP++ does. By default as
+      the classifier does itself.
     score: fields of `Scores` to change: {'coat': 0.5}, or 'coat=0.5'. They are run-time
       data: every call may choose others.
     to: where the model is written as a bundle; nowhere by default.
@@ -61,4 +62,7 @@ def compose(
   pieces = None
   if made.tokenizer is not None:
     pieces = word_pieces(made.tokenizer.parent, clip)
-  return Segmenter(network, made.preset, cache=cache, pieces=pieces)
+  others = proposal_cache(cache_dir, made.proposal_fingerprint, made.preset, dtype)
+  return Segmenter(
+    network, made.preset, cache=cache, pieces=pieces, proposal_cache=others
+  )

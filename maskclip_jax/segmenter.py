@@ -38,6 +38,7 @@ from maskclip_jax.text.bank import (
   text_cache,
 )
 from maskclip_jax.text.category import Category
+from maskclip_jax.text.treatment import Treatment
 from maskclip_jax.text.vocabulary import Vocabulary
 from maskclip_jax.text.word_pieces import (
   WordPieces,
@@ -81,6 +82,20 @@ def load(
   )
 
 
+def proposal_cache(
+  cache_dir: str | os.PathLike | None,
+  fingerprint: str | None,
+  preset: Preset,
+  dtype: str,
+) -> TextCache | None:
+  """`text_cache` of the text tower of a model's proposals; None where they have none
+  that is asked. The fingerprint is one that tells which proposals they are."""
+  if not fingerprint or not getattr(preset.config, 'proposal_words', ''):
+    return None
+  clip = preset.config.proposals.clip
+  return text_cache(cache_dir, f'proposals {fingerprint}', clip, dtype)
+
+
 class Segmenter:
   """A model, ready to segment photos by words.
 
@@ -105,6 +120,7 @@ class Segmenter:
     *,
     cache: TextCache | None = None,
     pieces: WordPieces | None = None,
+    proposal_cache: TextCache | None = None,
   ):
     """Wraps a model; see `load`.
 
@@ -113,12 +129,15 @@ class Segmenter:
       preset: everything but the weights.
       cache: keeps the vectors of prompts.
       pieces: the tokenizer of its CLIP, where that is not CLIP's own.
+      proposal_cache: as `cache`, of the text tower of the proposals, where they name
+        masks too.
 
     Raises:
       ValueError: a CLIP alone, or masks without scores.
     """
     self.preset, self.model = preset, model
     self._cache, self._pieces = cache, pieces
+    self._proposal_cache = proposal_cache
     if not find_system(preset.system).segments:
       raise ValueError(
         'a CLIP alone has no masks: convert it into a system, or use its towers by '
@@ -135,7 +154,11 @@ class Segmenter:
     def encode(weights, tokens):
       return whole(weights).clip.text(tokens)
 
+    def encode_for_proposals(weights, tokens):
+      return whole(weights).proposals.clip.text(tokens)
+
     self._forward, self._encode = jax.jit(forward), jax.jit(encode)
+    self._encode_for_proposals = jax.jit(encode_for_proposals)
     self._banks: collections.OrderedDict[tuple, TextBank] = collections.OrderedDict()
 
   @classmethod
@@ -159,7 +182,8 @@ class Segmenter:
     clip = getattr(preset.config, 'clip', None)
     cache = text_cache(cache_dir, opened.text_fingerprint, clip, dtype)
     pieces = word_pieces(opened.directory, clip)
-    return cls(network, preset, cache=cache, pieces=pieces)
+    others = proposal_cache(cache_dir, opened.text_fingerprint, preset, dtype)
+    return cls(network, preset, cache=cache, pieces=pieces, proposal_cache=others)
 
   @classmethod
   def from_preset(
@@ -250,13 +274,14 @@ class Segmenter:
     whole, _ = params.split(self.model)
     other.model, other._weights = whole(weights), weights
     if not same_text:
-      other._banks, other._cache = collections.OrderedDict(), None
+      other = other.uncached()
     return other
 
   def uncached(self) -> 'Segmenter':
     """The same, which keeps no vectors of prompts on disk."""
     other = copy.copy(self)
-    other._banks, other._cache = collections.OrderedDict(), None
+    other._banks = collections.OrderedDict()
+    other._cache = other._proposal_cache = None
     return other
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
@@ -320,7 +345,30 @@ class Segmenter:
       training = Vocabulary.named(training)
     seen = None if training is None else vocabulary.seen_in(training)
     columns = vocabulary.columns()
-    return TextBank.build(vectors, **columns, seen=seen, buckets=buckets)
+    others = self._proposal_vectors(vocabulary)
+    return TextBank.build(
+      vectors, **columns, seen=seen, proposal_embeddings=others, buckets=buckets
+    )
+
+  def _proposal_vectors(
+    self, vocabulary: Vocabulary
+  ) -> Float[np.ndarray, 'n e'] | None:
+    """The same by the text tower of the proposals, in templates of their own; None
+    where that is not asked."""
+    words = getattr(self.preset.config, 'proposal_words', '')
+    if not words:
+      return None
+    own = Treatment.of(words)
+    vocabulary = vocabulary.treated(
+      None, templates=own.templates, normalise_first=own.normalise_first
+    )
+    tower = functools.partial(self._encode_for_proposals, self._weights)
+    longest = self.preset.config.proposals.clip.context_length
+
+    def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n e']:
+      return encode_prompts(prompts, tower, longest)
+
+    return class_vectors(vocabulary, encode, self._proposal_cache)
 
   @jax_settings.own()
   def class_vectors(
@@ -358,7 +406,8 @@ class Segmenter:
     """How many programs each part has needed so far."""
     return {
       'forward': self._forward._cache_size(),
-      'encode_text': self._encode._cache_size(),
+      'encode_text': self._encode._cache_size()
+      + self._encode_for_proposals._cache_size(),
     }
 
   def __call__(

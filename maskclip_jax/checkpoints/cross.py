@@ -23,12 +23,14 @@ from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.names import unknown
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores, parse_scores
+from maskclip_jax.systems.parts import has_own_text, idle_parts
 from maskclip_jax.systems.system import (
   Naming,
   Preset,
   System,
   all_systems,
   find_system,
+  system_of,
 )
 
 _PROPOSALS = 'proposals'
@@ -93,6 +95,7 @@ class Cross:
     text_fingerprint: that of the text tower, where a bundle tells it.
     tokenizer: the file of its tokenizer, if that is not CLIP's.
     notes: what neither the weights nor files beside them told.
+    proposal_fingerprint: as `text_fingerprint`, of the proposals' model.
   """
 
   name: str
@@ -102,6 +105,7 @@ class Cross:
   text_fingerprint: str | None
   tokenizer: pathlib.Path | None
   notes: tuple[str, ...]
+  proposal_fingerprint: str | None = None
 
   def save(self, to: str | os.PathLike) -> None:
     """Writes the cross as a bundle; errors as for `bundle.save`."""
@@ -202,12 +206,11 @@ def cross(
     ValueError: no masks, no CLIP, no such rule, or a CLIP that the rule does not suit;
       a score that the rule does not read.
   """
-  masks, places = _proposals(proposals)
   system, naming = _rule(classifier, rule)
   changes = parse_scores(score) if isinstance(score, str) else dict(score or {})
-  joint = bool(_WEIGHTS.intersection(changes))
-  if joint:
-    _check_joint(proposals, classifier)
+  opinion = _opinion(system, proposals, classifier, changes)
+  joint = opinion.get('joint', False)
+  masks, places = _proposals(proposals, bool(opinion.get('proposal_words')))
   own, clip = classifier.preset, _clip(classifier)
   usual = dataclasses.replace(next(iter(system.presets.values())), training=None)
   if reason := system.rule.suits(clip):
@@ -217,16 +220,18 @@ def cross(
   if own.system == system.name:
     # Words and thresholds of two opinions joined are those of other proposals.
     base = usual if own.config.joint else own
-    config = dataclasses.replace(own.config, proposals=masks, joint=joint)
+    config = dataclasses.replace(own.config, proposals=masks, **opinion)
   else:
     base = usual
     fields = {**system.rule.untuned, **(naming or Naming()).fields}
-    config = system.config(proposals=masks, clip=clip, joint=joint, **fields)
+    config = system.config(proposals=masks, clip=clip, **opinion, **fields)
   if naming is not None:
     words = naming.words or base.words
     base = dataclasses.replace(base, words=words, scores=own.scores)
   if joint:
     base = _joint(base, proposals.preset)
+  if opinion.get('proposal_words') == '':
+    base = dataclasses.replace(base, **system.rule.alone)
   base = dataclasses.replace(
     base,
     config=config,
@@ -243,6 +248,7 @@ def cross(
     classifier.text_fingerprint,
     classifier.tokenizer,
     tuple(dict.fromkeys(proposals.notes + classifier.notes)),
+    proposals.text_fingerprint,
   )
 
 
@@ -269,14 +275,57 @@ def cross_models(
   return made
 
 
-def _proposals(model: Ingredient) -> tuple[Any, _Places]:
-  """The config of what proposes a model's masks, and its parameters."""
+def _opinion(
+  system: System,
+  proposals: Ingredient,
+  classifier: Ingredient,
+  changes: Mapping[str, Any],
+) -> dict[str, Any]:
+  """The field of a rule's config that says what the proposals are asked of words.
+
+  Args:
+    system: that of the rule.
+    proposals, classifier: the two models.
+    changes: scores asked for; a weight asks the proposals too, if they read words as
+      the classifier does.
+  """
+  weights = _WEIGHTS.intersection(changes)
+  if system.rule.alone is None:
+    if weights:
+      _check_joint(proposals, classifier)
+    return {'joint': bool(weights)}
+  words = _own_words(proposals)
+  if weights and not words:
+    raise ValueError(
+      f'{proposals.name} is a {proposals.system.title}, whose proposals have no text '
+      f'tower of their own to name masks by: leave {" and ".join(sorted(weights))} out'
+    )
+  return {'proposal_words': words}
+
+
+def _own_words(model: Ingredient) -> str:
+  """How a model's proposals read words by their own text tower; '' if they cannot."""
+  if _PROPOSALS in model.system.parts:
+    return getattr(model.preset.config, 'proposal_words', '')
+  return model.preset.words if has_own_text(model.system) else ''
+
+
+def _proposals(model: Ingredient, reads_words: bool) -> tuple[Any, _Places]:
+  """The config of what proposes a model's masks, and its parameters.
+
+  Args:
+    model: proposes masks, or has a part that does.
+    reads_words: the proposals name masks by their own text tower.
+  """
   system, to = model.system, f'{_PROPOSALS}/'
   if _PROPOSALS in system.parts:
-    return getattr(model.preset.config, _PROPOSALS), model.below(to, to)
+    config = getattr(model.preset.config, _PROPOSALS)
+    idle = tuple(f'{to}{part}/' for part in idle_parts(system_of(config), reads_words))
+    places = model.below(to, to).items()
+    return config, {path: x for path, x in places if not path.startswith(idle)}
   if system.proposes_without is None:
     raise ValueError(f'{model.name} is a {system.title}, which proposes no masks')
-  idle = tuple(f'{part}/' for part in system.proposes_without)
+  idle = tuple(f'{part}/' for part in idle_parts(system, reads_words))
   shapes = {
     path: shape
     for path, shape in shapes_of(model.parameters).items()

@@ -1,6 +1,7 @@
 """Formats: which official files a network has, and how to tell and read them."""
 
 import dataclasses
+import fnmatch
 import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ class Format:
   Attributes:
     title: what messages call such a file: 'MasQCLIP'.
     signatures: by layout, official keys that only files of this layout have; one of
-      them is enough.
+      them is enough. A '*' stands for any text.
     read: the rules of a layout, given the official keys with their shapes, to the paths
       of the network.
     write: the rules of a layout for a config and a number of training classes (the
@@ -63,6 +64,13 @@ class Format:
   def layout_of(self, keys: Collection[str]) -> str | None:
     """The layout that keys belong to; None if they belong to another network."""
     for layout, signature in self.signatures.items():
-      if any(key in keys for key in signature):
+      if any(_holds(keys, key) for key in signature):
         return layout
     return None
+
+
+def _holds(keys: Collection[str], signature: str) -> bool:
+  """Whether one of the keys is a signature."""
+  if '*' in signature:
+    return bool(fnmatch.filter(keys, signature))
+  return signature in keys

@@ -3,7 +3,7 @@
 Bilinear and bicubic use half-pixel centres and no antialiasing; bicubic is the Keys
 kernel with a = -0.75, border-clamped and not clipped; nearest is floor(i * in / out).
 The antialiased kernels of Pillow and newer PyTorch (bicubic with a = -0.5, and
-bilinear) are there as well.
+bilinear) are there as well, and bicubic with `align_corners=True`.
 A separable resize is two small matrix products: exact, and what TPUs are best at.
 
 Sizes may be traced values, so that an image of any size on a fixed canvas is resized by
@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 Antialiased = Literal['bicubic_antialiased', 'bilinear_antialiased']
-Method = Literal['bilinear', 'bicubic', 'nearest', Antialiased]
+Method = Literal['bilinear', 'bicubic', 'bicubic_aligned', 'nearest', Antialiased]
 Size = int | Int[Array, '']
+# An axis whose end need not fall on that of a sample.
+Span = Size | Float[Array, '']
 
 _A = -0.75
 _ANTIALIASED = get_args(Antialiased)
@@ -38,7 +40,7 @@ def _cubic_weights(t: Float[Array, '*n']) -> Float[Array, '*n 4']:
 
 
 def resize_taps(
-  index: Int[Array, '*n'], in_size: Size, out_size: Size, method: Method
+  index: Int[Array, '*n'], in_size: Size, out_size: Span, method: Method
 ) -> tuple[Int[Array, '*n taps'], Float[Array, '*n taps']]:
   """Which source samples make output sample `index`, and their weights.
 
@@ -46,7 +48,7 @@ def resize_taps(
     index: output positions along one axis.
     in_size: samples of the source axis; may be traced.
     out_size: samples of the whole output axis; may be traced.
-    method: 'bilinear' (2 taps), 'bicubic' (4) or 'nearest' (1).
+    method: 'bilinear' (2 taps), 'bicubic' or 'bicubic_aligned' (4) or 'nearest' (1).
 
   Returns:
     Indices in [0, in_size) and float32 weights that sum to 1.
@@ -64,13 +66,20 @@ def resize_taps(
     t = centre - low
     low = low.astype(jnp.int32)
     offsets, weights = jnp.arange(2), jnp.stack([1 - t, t], axis=-1)
-  elif method == 'bicubic':
+  elif method in ('bicubic', 'bicubic_aligned'):
+    if method == 'bicubic_aligned':
+      # A single sample is the first one.
+      gaps = jnp.asarray(out_size, jnp.float32) - 1
+      step = (in_size.astype(jnp.float32) - 1) / jnp.maximum(gaps, 1.0)
+      centre = index.astype(jnp.float32) * jnp.where(gaps > 0, step, 0.0)
     low = jnp.floor(centre)
     weights = _cubic_weights(centre - low)
     low = low.astype(jnp.int32)
     offsets = jnp.arange(-1, 3)
   else:
-    raise ValueError(f'method must be bilinear, bicubic or nearest, not {method!r}')
+    raise ValueError(
+      f'method must be bilinear, bicubic, bicubic_aligned or nearest, not {method!r}'
+    )
   return jnp.clip(low[..., None] + offsets, 0, in_size - 1), weights
 
 
@@ -88,7 +97,7 @@ def resize_matrix(
   method: Method = 'bilinear',
   *,
   in_size: Size | None = None,
-  out_size: Size | None = None,
+  out_size: Span | None = None,
 ) -> Float[Array, 'out in']:
   """Matrix of a one-dimensional resize between two (partly filled) axes.
 
@@ -111,7 +120,7 @@ def resize(
   method: Method = 'bilinear',
   *,
   in_hw: tuple[Size, Size] | Int[Array, '2'] | None = None,
-  out_hw: tuple[Size, Size] | Int[Array, '2'] | None = None,
+  out_hw: tuple[Span, Span] | Int[Array, '2'] | Float[Array, '2'] | None = None,
 ) -> Float[Array, '*lead h2 w2']:
   """Resizes the last two axes to `shape` as PyTorch's `interpolate` does.
 
@@ -120,7 +129,8 @@ def resize(
     shape: (height, width) of the result's canvas, static.
     method: one of `Method`.
     in_hw: the part of `x` that is real (top left corner); all of it by default.
-    out_hw: the part of the result to fill; all of it by default.
+    out_hw: the part of the result to fill; all of it by default. Where a sample is only
+      partly of it, a fraction.
   """
   in_hw = x.shape[-2:] if in_hw is None else in_hw
   out_hw = shape if out_hw is None else out_hw
@@ -170,7 +180,7 @@ def antialiased_matrix(
   size: Int[Array, ''],
   method: Antialiased = 'bicubic_antialiased',
   *,
-  out_size: Size | None = None,
+  out_size: Span | None = None,
 ) -> Float[Array, 'out in']:
   """Matrix that crops [start, start + size) and resizes it as Pillow does.
 

@@ -183,6 +183,8 @@ class TextBank:
       for these.
     columns: the column of each row, beyond the last one for padding; None if row i is
       column i.
+    proposal_embeddings: the rows as the proposals' own text tower has them, for systems
+      that ask it too; None for all others.
   """
 
   embeddings: Float[Array, 'r d']
@@ -191,6 +193,7 @@ class TextBank:
   void: Bool[Array, ' k']
   seen: Bool[Array, ' k']
   columns: Int[Array, ' r'] | None = None
+  proposal_embeddings: Float[Array, 'r e'] | None = None
 
   @classmethod
   def build(
@@ -202,6 +205,7 @@ class TextBank:
     learned_void: bool = False,
     rows: Sequence[int] | None = None,
     seen: Bool[np.ndarray, ' n'] | Sequence[bool] | None = None,
+    proposal_embeddings: Float[np.ndarray, 'n e'] | None = None,
     buckets: Sequence[int] = BUCKETS,
   ) -> 'TextBank':
     """Normalises and pads class vectors.
@@ -214,6 +218,7 @@ class TextBank:
         vector.
       rows: how many rows each class has; one by default.
       seen: one flag per class (not for the void row); none is seen by default.
+      proposal_embeddings: the rows by the text tower of the proposals.
       buckets: sizes to pad rows and columns to, ascending.
 
     Raises:
@@ -233,9 +238,11 @@ class TextBank:
     size, height = (_bucket(n, buckets) for n in (real, given))
     if rows is None:
       height = size
-    norm = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    padded = np.zeros((height, embeddings.shape[1]), np.float32)
-    padded[:given] = embeddings / np.maximum(norm, 1e-12)
+    others = proposal_embeddings
+    if others is not None and len(others) != given:
+      raise ValueError(
+        f'{given} text vectors and {len(others)} of the proposals: give as many'
+      )
     index = np.arange(size)
     flags = np.zeros((2, size), bool)
     flags[:, :classes] = thing, seen
@@ -245,13 +252,36 @@ class TextBank:
       counts = [*rows, *[1] * void_last]
       columns[:given] = np.repeat(np.arange(len(counts)), counts)
     return cls(
-      jnp.asarray(padded),
+      _unit_rows(embeddings, height),
       jnp.asarray(index < real),
       jnp.asarray(flags[0]),
       jnp.asarray((index == classes) & (real > classes)),
       jnp.asarray(flags[1]),
       None if columns is None else jnp.asarray(columns),
+      None if others is None else _unit_rows(np.asarray(others, np.float32), height),
     )
+
+  def as_proposals_read(self) -> 'TextBank':
+    """The same words by the text tower of the proposals.
+
+    Raises:
+      ValueError: the bank does not have them.
+    """
+    if self.proposal_embeddings is None:
+      raise ValueError(
+        'this model reads words by two text towers and the TextBank has the vectors of '
+        'one: make it by segmenter.text_bank(vocabulary)'
+      )
+    rows = self.proposal_embeddings
+    return dataclasses.replace(self, embeddings=rows, proposal_embeddings=None)
+
+
+def _unit_rows(rows: Float[np.ndarray, 'n d'], height: int) -> Float[Array, 'r d']:
+  """Normalised rows, and zeros below them."""
+  norm = np.linalg.norm(rows, axis=-1, keepdims=True)
+  padded = np.zeros((height, rows.shape[1]), np.float32)
+  padded[: len(rows)] = rows / np.maximum(norm, 1e-12)
+  return jnp.asarray(padded)
 
 
 def _bucket(rows: int, buckets: Sequence[int]) -> int:

@@ -18,10 +18,12 @@ from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig
 from maskclip_jax.nn.eva import EvaCLIPConfig
 from maskclip_jax.nn.layers import prune
 from maskclip_jax.postprocess.partition import INSIDE, Partition
-from maskclip_jax.systems.system import build, system_of
+from maskclip_jax.systems.system import System, build, system_of
 
 # Towers whose class token, and so every patch, is mapped to the joint space.
 _CLASS_TOKEN = CLIPConfig | EvaCLIPConfig
+# The text tower of proposals that read words; other systems do without it.
+OWN_TEXT = 'clip/text'
 # The config of any system that is a `ProposesMasks`, or of any CLIP.
 PartConfig = Any
 T = TypeVar('T')
@@ -33,19 +35,47 @@ def build_part(config: PartConfig, *, dtype=jnp.float32, rngs: nnx.Rngs) -> nnx.
 
 
 def build_proposer(
-  config: PartConfig, *, dtype=jnp.float32, rngs: nnx.Rngs
+  config: PartConfig,
+  *,
+  reads_words: bool = False,
+  dtype=jnp.float32,
+  rngs: nnx.Rngs,
 ) -> nnx.Module:
   """The `ProposesMasks` of a config, without what proposing does not need.
 
+  Args:
+    config: sizes.
+    reads_words: keep its own text tower.
+    dtype: compute type.
+    rngs: seeds of the initialisation.
+
   Raises:
-    ValueError: a system that proposes no masks.
+    ValueError: a system that proposes no masks, or has no such tower.
   """
   system = system_of(config)
   if system.proposes_without is None:
     raise ValueError(f'{system.name} proposes no masks for other systems')
+  if reads_words and not has_own_text(system):
+    raise ValueError(f'{system.name} has no text tower by which it names its masks')
   model = build_part(config, dtype=dtype, rngs=rngs)
-  prune(model, system.proposes_without)
+  prune(model, idle_parts(system, reads_words))
   return model
+
+
+def has_own_text(system: System) -> bool:
+  """Whether proposals of a system can name masks by a text tower of their own."""
+  return OWN_TEXT in (system.proposes_without or ())
+
+
+def idle_parts(system: System, reads_words: bool) -> tuple[str, ...]:
+  """Submodules that proposals of a system do without.
+
+  Args:
+    system: a `ProposesMasks`.
+    reads_words: it names masks by its own text tower.
+  """
+  kept = OWN_TEXT if reads_words else None
+  return tuple(part for part in system.proposes_without if part != kept)
 
 
 def sized(config: PartConfig, found: KnownSizes) -> PartConfig:

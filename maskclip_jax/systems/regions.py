@@ -4,6 +4,8 @@ Photo and masks are squashed to CLIP's square input alike, so they stay aligned
 [masqclip 1.5].
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -96,6 +98,7 @@ def class_similarity(
   *,
   rows: Float[Array, 'b r d'] | None = None,
   void_vector: Float[Array, ' d'] | None = None,
+  mixer: Callable[[Float[Array, 'b q r']], Float[Array, 'b q r']] | None = None,
 ) -> Float[Array, 'b q k']:
   """Scaled cosine of region vectors and class vectors, float32.
 
@@ -106,6 +109,7 @@ def class_similarity(
     rows: vectors of each photo in the place of the bank's, as they are: their lengths
       count.
     void_vector: what the void column is compared with, where the model learned it.
+    mixer: what the scaled cosine with each row becomes, before the best row counts.
 
   Raises:
     ValueError: class vectors of another length than those of the regions.
@@ -120,12 +124,15 @@ def class_similarity(
     cosine = jnp.einsum('bqd,rd->bqr', vectors, text.embeddings)
   else:
     cosine = jnp.einsum('bqd,brd->bqr', vectors, rows)
+  logits = scale * cosine
+  if mixer is not None:
+    logits = mixer(logits)
   if text.columns is not None:
-    by_row = jnp.moveaxis(cosine, -1, 0)
+    by_row = jnp.moveaxis(logits, -1, 0)
     best = jax.ops.segment_max(by_row, text.columns, num_segments=len(text.valid))
     # Columns without a row are minus infinity.
-    cosine = jnp.moveaxis(jnp.where(jnp.isneginf(best), 0.0, best), 0, -1)
+    logits = jnp.moveaxis(jnp.where(jnp.isneginf(best), 0.0, best), 0, -1)
   if void_vector is not None:
     other = jnp.einsum('bqd,d->bq', vectors, unit(void_vector))
-    cosine = jnp.where(text.void, other[..., None], cosine)
-  return scale * cosine
+    logits = jnp.where(text.void, scale * other[..., None], logits)
+  return logits

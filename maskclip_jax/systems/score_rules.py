@@ -23,6 +23,7 @@ def geometric_ensemble(
   scores: Scores,
   *,
   empty: Bool[Array, '*b'] | None = None,
+  floor: float = 0.0,
 ) -> Float[Array, '*b k']:
   """Log-probabilities over classes and void of two classifiers.
 
@@ -35,6 +36,7 @@ def geometric_ensemble(
     text: says which columns are classes and which were seen in training.
     scores: weights.
     empty: regions without a pixel of the general classifier's map.
+    floor: added to p^(1 - w) * q^w before it is normalised [fcclip 9.4].
 
   Returns:
     Logarithms of numbers that add to 1 up to 1e-8 a column; columns that are not
@@ -54,6 +56,8 @@ def geometric_ensemble(
     weight = jnp.where(ignored[..., None], 0.0, weight)
   # In logarithms no power of a probability that underflows can make a NaN.
   joint = (1 - weight) * log_p + weight * log_q
+  if floor:
+    joint = jnp.logaddexp(joint, jnp.log(floor))
   joint = jax.nn.softmax(jnp.where(classes, joint, -jnp.inf))
   surest = jnp.where(classes, jnp.exp(log_q), 0.0).max(-1, keepdims=True)
   void = void * (1 - scores.coat * surest)
@@ -137,6 +141,7 @@ def named(
   scores: Scores | None,
   *,
   empty: Bool[Array, 'b q'] | None = None,
+  floor: float = 0.0,
 ) -> Outputs:
   """Masks of any proposals with the names that CLIP gives them.
 
@@ -149,11 +154,14 @@ def named(
     scores: how they are combined; None for the defaults of `Scores` where both named
       them, and for CLIP's logits as they are where it alone did.
     empty: masks without a pixel.
+    floor: as for `geometric_ensemble`.
   """
   alone = dataclasses.replace(found, class_logits=logits)
   if found.class_logits is not None:
     scores = Scores() if scores is None else scores
-    joint = geometric_ensemble(found.class_logits, logits, text, scores, empty=empty)
+    joint = geometric_ensemble(
+      found.class_logits, logits, text, scores, empty=empty, floor=floor
+    )
     objectness = _surer_objects(found.objectness, logits, text, scores.coat)
     return dataclasses.replace(found, class_logits=joint, objectness=objectness)
   return alone if scores is None else with_coat(alone, text, scores.coat)

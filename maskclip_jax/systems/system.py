@@ -192,12 +192,17 @@ class Rule:
     suits: says why a CLIP of some config is not one for the rule; '' if it is.
     untuned: fields of the system's config where a CLIP is all that is given.
     derived: the parameters that a CLIP lacks, made of its own (below 'clip/').
+    alone: where the system has a field `proposal_words`, and so asks proposals that
+      have a text tower what they think of words themselves: the fields of a preset for
+      proposals that have none. None for a system that asks by its own words or not at
+      all.
   """
 
   name: str
   suits: Callable[[Any], str]
   untuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: {}
+  alone: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

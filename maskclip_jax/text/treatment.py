@@ -101,7 +101,7 @@ class Treatment:
       raise unknown('treatment', system, systems())
     fields = dict(_read('treatments.json')[system])
     del fields['about']
-    return cls(system, **fields)
+    return cls(**{'system': system, **fields})
 
   @classmethod
   def from_json(cls, data: str | Mapping[str, Any]) -> 'Treatment':

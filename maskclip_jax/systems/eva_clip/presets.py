@@ -14,6 +14,8 @@ _PUBLISHED = {
   'eva02_l14_336': ('L/14@336', 'eva02_large_patch14_clip_336.merged2b_s6b_b61k'),
 }
 
+_MASKS = 'https://github.com/HVision-NKU/MaskCLIPpp'
+
 CARDS = {
   f'clip_{size}': ModelCard(
     f'EVA02-CLIP {title}, both towers',
@@ -22,4 +24,12 @@ CARDS = {
     url=f'https://huggingface.co/timm/{name}',
   )
   for size, (title, name) in _PUBLISHED.items()
+} | {
+  'clip_eva02_l14_336_masks': ModelCard(
+    'The EVA02-CLIP L/14@336 of MaskCLIP++, tuned to read masks: for crosses by the '
+    'rule bias',
+    'github.com/HVision-NKU/MaskCLIPpp, PyTorch file',
+    'Apache-2.0 (authors); EVA02-CLIP not checked',
+    url=_MASKS,
+  ),
 }
