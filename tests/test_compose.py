@@ -47,6 +47,8 @@ UNSUITED = {
   'masq': _CONVOLUTIONS | _SIGLIPS,
   'rma': _CONVOLUTIONS | _SIGLIPS | {'eva'},
   'pool': _SIGLIPS,
+  # None of these has learned to read masks.
+  'bias': set(CLIPS),
 }
 SMALL = {
   'naflex': {'position_grid': 3},
@@ -89,7 +91,7 @@ def assert_same(ours, theirs):
   np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('rule', ['crop', 'masq', 'pool', 'rma'])
+@pytest.mark.parametrize('rule', ['bias', 'crop', 'masq', 'pool', 'rma'])
 @pytest.mark.parametrize('clip', CLIPS)
 def test_every_rule_with_every_clip_or_the_reason(models, rule, clip):
   """Without computing: what fits is of the rule's system and has all its parameters."""

@@ -251,7 +251,8 @@ def test_masks_can_be_means_and_probabilities():
   grid = PatchGrid.of(images, 8, 32, 56)
   soft = np.random.default_rng(0).random((1, 2, 16, 16)).astype(np.float32)
   hw = jnp.array([[16, 16]])
-  mean = grid.shares(images, jnp.asarray(soft), hw, 8, 'area')
+  shares = jax.jit(grid.shares, static_argnums=(3, 4))
+  mean = shares(images, soft, hw, 8, 'area')
   assert mean.shape == (1, 2, 28)
   # Bilinear doubling shifts a little of the neighbours into a patch.
   blocks = soft.reshape(1, 2, 4, 4, 4, 4).mean((3, 5)).reshape(1, 2, 16)
@@ -260,8 +261,9 @@ def test_masks_can_be_means_and_probabilities():
   # A spot between the middles of patches is inside by its mean alone.
   spot = np.zeros((1, 1, 16, 16), np.float32)
   spot[..., 4, 4] = 1
-  assert not grid.shares(images, jnp.asarray(spot), hw, 8, 'bilinear').any()
-  assert grid.shares(images, jnp.asarray(spot), hw, 8, 'area').argmax() == 5
+  spots = np.concatenate([spot, spot], 1)
+  assert not shares(images, spots, hw, 8, 'bilinear').any()
+  assert (shares(images, spots, hw, 8, 'area').argmax(-1) == 5).all()
 
 
 @pytest.mark.parametrize(
@@ -288,8 +290,10 @@ def test_a_square_of_the_towers_own_size_is_what_the_tower_sees():
   pixels[:, 7:] = 200
   images = Images.from_arrays([pixels])
   grid = PatchGrid.of(images, 8, 32, 32)
-  ours = grid.embed(tower, CLIP, images, 'bilinear')
-  theirs = tower.embed(((pixels / 255 - MEAN) / STD)[None].astype(np.float32))
+  square = ((pixels / 255 - MEAN) / STD)[None].astype(np.float32)
+  ours, theirs = jax.jit(
+    lambda images: (grid.embed(tower, CLIP, images, 'bilinear'), tower.embed(square))
+  )(images)
   np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(grid.turns(16)[:, 0], eva._turns(4, 16), atol=1e-6)
 

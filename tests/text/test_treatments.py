@@ -269,6 +269,8 @@ def test_template_sets_and_systems():
     'fcclip',
     'fcclip_words',
     'clip_pooling',
+    'maskclippp',
+    'maskclippp_alone',
   )
 
 

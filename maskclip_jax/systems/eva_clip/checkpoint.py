@@ -189,15 +189,12 @@ def sized(config: EvaCLIPConfig, found: KnownSizes) -> EvaCLIPConfig:
     'vision_layers': found.layers('visual/transformer/resblocks/{i}/ln_1/scale'),
     'vision_heads': found.size(f'{block}/attn/query/kernel', 1)
     or found.size('visual/mask_scale', 1),
+    # Nothing is a size too, of what a file does not have.
+    'mask_blocks': found.size('visual/mask_scale', 0) or 0,
+    'mixer_width': found.size('mixer/inner/kernel', 1) or 0,
   }
   fitted = clip.fitted(config, sizes | clip.text_sizes(found), found.clip)
-  return resized(
-    fitted,
-    vision_mlp_width=hidden,
-    # Nothing is a size too, of what a file does not have.
-    mask_blocks=found.size('visual/mask_scale', 0) or 0,
-    mixer_width=found.size('mixer/inner/kernel', 1) or 0,
-  )
+  return resized(fitted, vision_mlp_width=hidden)
 
 
 FORMAT = Format(
