@@ -44,7 +44,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   cross.add_argument('--classifier', metavar='MODEL', help='whose CLIP names them')
   cross.add_argument(
     '--rule',
-    help='how: masq or rma (mask tokens), crop or pool; by default as that model does',
+    help='how: masq, rma or bias (mask tokens), crop or pool; by default as that model '
+    'does',
   )
   cross.add_argument(
     '--scores', metavar='NAME=VALUE,...', help='of the result: coat=0.5'

@@ -26,6 +26,7 @@ from maskclip_jax.postprocess.partition import Partition
 from maskclip_jax.postprocess.traced import panoptic_ids, semantic_ids
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import STRIDE, Images, Scores, TextBank
+from maskclip_jax.systems.system import find_system
 
 Arrays = dict[str, Array]
 
@@ -131,7 +132,17 @@ def photo_program(
     canvas: (height, width), multiples of 32.
     result_canvas: (height, width) that holds ids of classes and segments.
     batch: photos of a call; None for any number.
+
+  Raises:
+    ValueError: a model that reads words by two text towers, of which a program of words
+      has one.
   """
+  if getattr(segmenter.preset.config, 'proposal_words', ''):
+    raise ValueError(
+      f'a {find_system(segmenter.preset.system).title} whose segmenter names masks too '
+      'reads words by two text towers, and an artefact has one: serve it, or put '
+      'together one whose proposals say nothing of words'
+    )
   forward, weights = segmenter.as_function()
   weights, others = _divided(weights, text=False)
   names, config = sorted(segmenter.score_names), segmenter.preset.postprocessing

@@ -77,5 +77,5 @@ def test_a_crop_beyond_the_edge_is_zero_there():
 
 
 def test_an_unknown_method_is_an_error():
-  with pytest.raises(ValueError, match='bilinear, bicubic or nearest'):
+  with pytest.raises(ValueError, match='bilinear, bicubic, bicubic_aligned or nearest'):
     r.resize(jnp.ones((2, 2)), (3, 3), 'lanczos')

@@ -29,7 +29,7 @@ CARDS = {
     'The EVA02-CLIP L/14@336 of MaskCLIP++, tuned to read masks: for crosses by the '
     'rule bias',
     'github.com/HVision-NKU/MaskCLIPpp, PyTorch file',
-    'Apache-2.0 (authors); EVA02-CLIP not checked',
+    'Apache-2.0 (authors), on EVA02-CLIP (said to be MIT, not checked)',
     url=_MASKS,
   ),
 }

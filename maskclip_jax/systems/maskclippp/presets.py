@@ -61,7 +61,8 @@ CARDS = {
     f'MaskCLIP++ on {title}: its masks, named by an EVA02-CLIP tuned to read masks',
     'github.com/HVision-NKU/MaskCLIPpp, PyTorch file, as --classifier of a cross with '
     f'{segmenter}',
-    f'Apache-2.0 (authors); segmenter {licence}; EVA02-CLIP not checked',
+    f'Apache-2.0 (authors), on {title} ({licence}) and EVA02-CLIP (said to be MIT, not '
+    'checked)',
     numbers,
     url='https://github.com/HVision-NKU/MaskCLIPpp',
   )
