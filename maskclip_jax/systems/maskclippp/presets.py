@@ -31,12 +31,7 @@ def _preset(proposals: FCCLIPConfig, clip: str = 'eva02_l14_336_masks') -> Prese
   )
 
 
-_TINY = _preset(
-  dataclasses.replace(
-    fcclip.PRESETS['fcclip_tiny'].config, encoder_layers=1, decoder_layers=1
-  ),
-  'eva02_tiny_masks',
-)
+_TINY = _preset(fcclip.PRESETS['fcclip_tiny'].config, 'eva02_tiny_masks')
 
 PRESETS = {
   'maskclippp_fcclip_eva02_l14_336': _preset(FCCLIPConfig()),
