@@ -132,17 +132,21 @@ class ClipEncoder:
       notes: what was not told.
 
     Raises:
-      ValueError: a ViT of another size.
+      ValueError: a size that the image tower does not take.
     """
     self.model, self.config, self.notes = model, model.config, tuple(notes)
     self._pieces = pieces
-    fixed = model.config.image_size
-    any_size = getattr(model.config, 'any_size', False)
-    if not any_size and image_size not in (None, fixed):
+    usual = model.config.image_size
+    if image_size is None:
+      image_size = usual
+    elif getattr(model.config, 'any_size', False):
+      # Refuses what is not whole patches.
+      image_size = dataclasses.replace(model.config, image_size=image_size).image_size
+    elif image_size != usual:
       raise ValueError(
-        f'this image tower takes photos of {fixed} x {fixed}: leave image_size out'
+        f'this image tower takes photos of {usual} x {usual}: leave image_size out'
       )
-    self.image_size = image_size or fixed
+    self.image_size = image_size
     whole, self._weights = params.split(model)
     self._visual = jax.jit(lambda weights, pixels: unit(whole(weights).visual(pixels)))
     self._text = jax.jit(lambda weights, tokens: unit(whole(weights).text(tokens)))

@@ -73,7 +73,8 @@ def check_pixels(pixels: Float[Array, 'b h w 3'], stride: int = 1) -> None:
     ValueError: what its shape is, and how to mend it.
   """
   shape = jnp.shape(pixels)
-  if len(shape) == 4 and shape[3] == 3 and not any(n % stride for n in shape[1:3]):
+  fits = all(n >= stride and n % stride == 0 for n in shape[1:3])
+  if len(shape) == 4 and shape[3] == 3 and fits:
     return
   wanted, hint = '(batch, height, width, 3)', ''
   if len(shape) == 4 and shape[3] != 3 and shape[1] == 3:

@@ -136,8 +136,12 @@ def test_squares_of_a_naflex_model_are_of_the_size_chosen(naflex, tmp_path):
   assert (clip.config.position_grid, clip.image_size) == (3, 48)
   assert clip.preprocess([np.zeros((20, 30, 3), np.uint8)]).shape == (1, 48, 48, 3)
   assert maskclip_jax.load_clip(naflex, image_size=96).image_size == 96
-  with pytest.raises(ValueError, match='sides that are multiples of 16'):
-    clip.model.visual(np.zeros((1, 48, 40, 3), np.float32))
+  for bad in (0, -16, 40):
+    with pytest.raises(ValueError, match=f'image_size .*{bad}'):
+      maskclip_jax.load_clip(naflex, image_size=bad)
+  for width in (0, 40):
+    with pytest.raises(ValueError, match='sides that are multiples of 16'):
+      clip.model.visual(np.zeros((1, 48, width, 3), np.float32))
   convert.convert_checkpoint(naflex, tmp_path / 'clip', image_size=32)
   _, preset, _ = restore.load_model(tmp_path / 'clip')
   assert preset.config == dataclasses.replace(clip.config, image_size=32)
