@@ -80,8 +80,13 @@ def small(system: str, dtype=jnp.float32) -> nnx.Module:
 def run(model: nnx.Module, *arguments, method: str = '__call__'):
   """Calls a module, compiled: small models are slower without than with compiling."""
   graphdef, state = nnx.split(model)
-  program = jax.jit(lambda s, a: getattr(nnx.merge(graphdef, s), method)(*a))
-  return program(state, arguments)
+  return _program(graphdef, method)(state, arguments)
+
+
+@functools.cache
+def _program(graphdef: nnx.GraphDef, method: str):
+  """Compiled once for models of the same sizes."""
+  return jax.jit(lambda s, a: getattr(nnx.merge(graphdef, s), method)(*a))
 
 
 def full_size(system: str, config) -> tuple[nnx.Module, dict]:

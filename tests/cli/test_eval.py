@@ -18,16 +18,16 @@ MODEL = ['--model', 'masqclip_tiny', '--random_weights', '0', '--no_cache']
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-  """Three scenes in ADE20K's official layout, built by the command line."""
+  """A scene in ADE20K's official layout, built by the command line."""
   folder = tmp_path_factory.mktemp('ade')
-  raw = ade_scenes.write(folder / 'raw', 3)
+  raw = ade_scenes.write(folder / 'raw', 1)
   build = ['data', 'build', 'ade20k_150', '--raw', str(raw)]
   assert main([*build, '--data_dir', str(folder / 'data')]) == 0
   return str(folder / 'data')
 
 
-# What the evaluation of these scenes alone is called as a folder.
-FEW = 'ade150+3_of_2000'
+# What the evaluation of this scene alone is called as a folder.
+FEW = 'ade150+1_of_2000'
 
 
 def collect(runs, ledger):
@@ -57,12 +57,12 @@ def test_build_eval_report_compare(data_dir, tmp_path, capsys):
   capsys.readouterr()
   assert main(['eval', '--compare', str(tmp_path), '--everything']) == 0
   table = capsys.readouterr().out
-  assert 'ade150+3 of 2000/PQ' in table
-  # Published numbers are of all photos: MasQCLIP's PQ is no match for these.
+  assert 'ade150+1 of 2000/PQ' in table
+  # Published numbers are of all photos: MasQCLIP's PQ is no match for this.
   assert '23.3' not in table
   collected = collect(tmp_path, tmp_path / 'ledger')
   assert collected.returncode == 0, collected.stderr
-  assert 'ade150+3 of 2000/PQ' in collected.stdout
+  assert 'ade150+1 of 2000/PQ' in collected.stdout
   entry = tmp_path / 'ledger' / 'masqclip_tiny' / FEW / 'results.json'
   assert json.loads(entry.read_text()) == results
   assert main(['eval', '--compare', str(tmp_path / 'ledger')]) == 0

@@ -132,13 +132,11 @@ def test_threads_change_nothing(reference, threads):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('step', 'host', 'hosts'), [(0, 0, 1), (3, 1, 2)])
-def test_worker_processes_change_nothing(reference, step, host, hosts):
+def test_worker_processes_change_nothing(reference):
   config = dataclasses.replace(CONFIG, workers=2)
-  rows = slice(host * 4 // hosts, (host + 1) * 4 // hosts)
-  batches = read(config, 4, step=step, host=host, hosts=hosts)
-  for ours, expected in zip(batches, reference[step:], strict=False):
-    assert_equal(ours, {key: value[rows] for key, value in expected.items()})
+  batches = read(config, 4, step=3, host=1, hosts=2)
+  for ours, expected in zip(batches, reference[3:], strict=False):
+    assert_equal(ours, {key: value[2:] for key, value in expected.items()})
 
 
 def test_workers_without_parsed_flags_are_refused_in_one_line():
@@ -171,12 +169,12 @@ def test_memory_stays_flat():
   mapper = mappers.LargeScaleJitter((128, 128))
   config = dataclasses.replace(CONFIG, threads=0)
   with train_stream(config, sources=[records], mapper=mapper) as stream:
-    for _ in range(100):
+    for _ in range(50):
       next(stream)
     before = resident_megabytes()
-    for _ in range(400):
+    for _ in range(200):
       next(stream)
-  # Keeping one photo of each of the 1,600 examples would take 75 MB.
+  # Keeping one photo of each of the 800 examples would take 38 MB.
   assert resident_megabytes() - before < 20
 
 

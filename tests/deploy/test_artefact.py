@@ -284,6 +284,7 @@ def test_a_stranger_segments_a_photo(kind, miniature, tmp_path):
   place = tmp_path / 'artefact'
   command = ['export', '--model', 'clip_baseline_miniature']
   flags = ['--format', kind, '--to', str(place), '--canvas', '128x160']
+  flags += ['--result_canvas', '256x256']
   assert main([*command, *flags, '--words', 'miniature-116']) == 0
   words, more = tmp_path / 'more.npz', 'star; disk; bar; stuff:sand; stuff:water'
   flags = ['--format', 'words', '--words', more, '--to', str(words)]

@@ -15,11 +15,10 @@ from maskclip_jax.eval.published import PUBLISHED, published
 from maskclip_jax.eval.request import Request, run_evaluations
 
 
-def run(tmp_path, evals='ade150', name='toy', **changes):
+def run(tmp_path, evals='ade150', name='toy', limit=1, **changes):
   """Evaluates the small model; returns the entries and what was shown."""
-  wanted = Request(
-    evals, tmp_path, data_dir=ade_run.data_dir(), batch_size=8, limit=3, **changes
-  )
+  place = {'data_dir': ade_run.data_dir(), 'batch_size': 8, 'limit': limit}
+  wanted = Request(evals, tmp_path, **place, **changes)
   console = rich.console.Console(file=io.StringIO(), width=100)
   subject = ledger.Subject(name)
   entries = run_evaluations(ade_run.segmenter(), subject, wanted, console)
@@ -34,39 +33,32 @@ def semantic(tmp_path_factory):
 
 def test_results_are_written_and_shown(semantic):
   folder, entries, shown = semantic
-  found = ledger.read(folder / 'ade150_semantic+3_of_2000')
+  found = ledger.read(folder / 'ade150_semantic+1_of_2000')
   assert found == json.loads(json.dumps(entries[0]))
-  assert 'ade150_semantic+3 of 2000/mIoU_gt_or_pred' in shown
-  assert f'{found["numbers"]["ade150_semantic+3 of 2000/mIoU_gt"]:.2f}' in shown
+  assert 'ade150_semantic+1 of 2000/mIoU_gt_or_pred' in shown
+  assert f'{found["numbers"]["ade150_semantic+1 of 2000/mIoU_gt"]:.2f}' in shown
   for key in ('versions', 'device', 'seconds', 'wall_seconds', 'finished', 'settings'):
     assert found[key], key
   assert found['model']['name'] == 'toy'
-  assert found['examples'] == 3
+  assert found['examples'] == 1
   assert len(found['per_class']['class']) == len(found['per_class']['IoU']) == 150
   assert 'Words for things that are not in the photo' in ' '.join(shown.split())
-  assert (folder / 'ade150_semantic+3_of_2000' / 'report.html').is_file()
+  assert (folder / 'ade150_semantic+1_of_2000' / 'report.html').is_file()
   # Classes that never occur have no number, and JSON no NaN.
   assert None in found['per_class']['IoU']
   assert found['settings']['preprocessing']['short_edge'] == 512
 
 
 @pytest.mark.slow
-def test_the_whole_of_ade150_by_its_own_sizes(tmp_path):
-  wanted = Request(
-    'ade150', tmp_path, data_dir=ade_run.data_dir(), batch_size=8, diagnose=True
-  )
-  console = rich.console.Console(file=io.StringIO(), width=120)
-  entry = run_evaluations(ade_run.segmenter(), ledger.Subject('toy'), wanted, console)[
-    0
-  ]
+def test_ade150_by_its_own_sizes(tmp_path):
+  (entry,), _ = run(tmp_path, limit=4)
   assert entry['settings']['preprocessing']['short_edge'] == 640
   assert entry['settings']['postprocessing']['object_threshold'] == 0.3
-  assert entry['examples'] == ade_run.PHOTOS
+  assert entry['examples'] == 4
   # The model is right about all but one of the classes.
-  name = f'ade150+{ade_run.SHARE}'
+  name = 'ade150+4 of 2000'
   assert entry['numbers'][f'{name}/PQ'] > 60
   assert entry['numbers'][f'{name}/mIoU_gt'] > 60
-  assert (tmp_path / ledger.folder_name(name) / 'report.html').is_file()
 
 
 def test_several_models_stand_side_by_side(semantic, tmp_path):
@@ -74,7 +66,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   other = json.loads(json.dumps(entry))
   other['model']['name'], other['model']['seed'] = 'random', 0
   other['settings']['preprocessing']['short_edge'] = 640
-  metric = 'ade150_semantic+3 of 2000/mIoU_gt'
+  metric = 'ade150_semantic+1 of 2000/mIoU_gt'
   other['numbers'][metric] = 12.5
   ledger.write(tmp_path, other)
   entries = [*ledger.read_all(folder), *ledger.read_all(tmp_path / 'results.json')]
@@ -83,7 +75,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
   assert f'{entry["numbers"][metric]:.2f}' in row
   assert '12.50' in row
   assert 'differ in their preprocessing' in text
-  assert 'is over 3 of 2,000 photos' in text
+  assert 'is over 1 of 2,000 photos' in text
   assert 'random has random weights' in text
   assert 'pACC' not in text
   assert 'pACC' in comparison(entries, everything=True)
@@ -92,7 +84,7 @@ def test_several_models_stand_side_by_side(semantic, tmp_path):
 def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
   folder, (entry,), _ = semantic
   (path,) = ledger.collect(folder, tmp_path)
-  assert path == tmp_path / 'toy' / 'ade150_semantic+3_of_2000' / 'results.json'
+  assert path == tmp_path / 'toy' / 'ade150_semantic+1_of_2000' / 'results.json'
   assert ledger.collect(folder, tmp_path) == [path]
   renamed = ledger.collect(folder, tmp_path, name='again')
   assert ledger.read(renamed[0])['model']['name'] == 'again'
@@ -110,7 +102,7 @@ def test_a_ledger_has_one_model_of_a_name(semantic, tmp_path):
 
 def test_papers_stand_beside_a_whole_protocol(semantic):
   _, (entry,), _ = semantic
-  whole = json.loads(json.dumps(entry).replace('ade150_semantic+3 of 2000', 'ade150'))
+  whole = json.loads(json.dumps(entry).replace('ade150_semantic+1 of 2000', 'ade150'))
   text = comparison([whole])
   row = next(line for line in text.splitlines() if 'ade150/mIoU_gt_or_pred' in line)
   assert '30.4* MasQCLIP' in row
@@ -190,7 +182,7 @@ def test_a_command_killed_in_its_diagnosis_does_not_evaluate_again(
     patch.setattr(request, 'diagnose', killed)
     with pytest.raises(KeyboardInterrupt):
       run(tmp_path, 'ade150_semantic', diagnose=True)
-  folder = tmp_path / 'ade150_semantic+3_of_2000'
+  folder = tmp_path / 'ade150_semantic+1_of_2000'
   names = sorted(path.name for path in folder.iterdir())
   assert names == ['results.json', 'state-0-of-1.npz']
   judged, evaluate = [], request.evaluate

@@ -1,6 +1,8 @@
-"""A diagnosis that is stopped, killed, or shared by two processes is the same page."""
+"""A diagnosis that is stopped or killed is the same page, and two processes that share
+it have the numbers and the page of one."""
 
 import hashlib
+import json
 import os
 import pathlib
 import socket
@@ -14,6 +16,7 @@ import pytest
 from maskclip_jax.eval.diagnosis import findings
 from maskclip_jax.eval.diagnosis.diagnose import diagnose, extremes
 from maskclip_jax.eval.diagnosis.report import report
+from maskclip_jax.eval.runner import evaluate
 
 HERE = pathlib.Path(__file__).parent
 
@@ -49,36 +52,49 @@ def test_a_diagnosis_that_was_stopped_goes_on_where_it_was(expected, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-# Ends itself without a chance to save where it is told to; the page of the others.
-SCRIPT = """
+# Ends itself without a chance to save where it is.
+KILLED = """
 import os, pathlib, signal, sys
-data, workdir, stop, hosts, host, address = sys.argv[1:]
-import jax
-if int(hosts) > 1:
-  jax.distributed.initialize(address, int(hosts), int(host))
 import ade_run
-from test_long_diagnosis import page
 from maskclip_jax.eval.diagnosis.diagnose import diagnose
 
-ade_run.data_dir = lambda: pathlib.Path(data)
+ade_run.data_dir = lambda: pathlib.Path(sys.argv[1])
 
 def progress(done, total):
-  if done == int(stop):
+  if done == 5:
     os.kill(os.getpid(), signal.SIGKILL)
 
 evaluator = ade_run.evaluator(save_every=3)
-found = diagnose(
-  evaluator, ade_run.source(), pathlib.Path(workdir), on_progress=progress
-)
-print(page(found))
+diagnose(evaluator, ade_run.source(), pathlib.Path(sys.argv[2]), on_progress=progress)
+"""
+# A pod of two processes with two devices each, on this machine: what it evaluates, and
+# the page of what it diagnoses.
+POD = """
+import json, os, pathlib, sys
+data, workdir, address, host = sys.argv[1:]
+flags = os.environ.get('XLA_FLAGS', '')
+os.environ['XLA_FLAGS'] = f'{flags} --xla_force_host_platform_device_count=2'
+import jax
+jax.distributed.initialize(address, 2, int(host))
+import ade_run
+from test_long_diagnosis import page
+from maskclip_jax.eval.diagnosis.diagnose import diagnose
+from maskclip_jax.eval.runner import evaluate
+
+ade_run.data_dir = lambda: pathlib.Path(data)
+evaluator = ade_run.evaluator(batch_size=2, devices=2)
+found = evaluate(evaluator, ade_run.source())
+assert found.examples == ade_run.PHOTOS
+assert found.devices.startswith('4 x'), found.devices
+print(json.dumps(dict(found.metrics.values)))
+print(page(diagnose(evaluator, ade_run.source(), pathlib.Path(workdir))))
 """
 
 
-def start(workdir, stop=-1, hosts=1, host=0, address='none'):
-  arguments = [ade_run.data_dir(), workdir, stop, hosts, host, address]
+def start(script, *arguments):
   path = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
   return subprocess.Popen(
-    [sys.executable, '-c', SCRIPT, *map(str, arguments)],
+    [sys.executable, '-c', script, str(ade_run.data_dir()), *map(str, arguments)],
     env={**os.environ, 'PYTHONPATH': ':'.join(path), 'JAX_PLATFORMS': 'cpu'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -88,26 +104,27 @@ def start(workdir, stop=-1, hosts=1, host=0, address='none'):
 
 @pytest.mark.slow
 def test_a_diagnosis_that_was_killed_ends_with_the_same_page(expected, tmp_path):
-  process = start(tmp_path, stop=5)
-  process.communicate(timeout=300)
-  assert process.returncode == -9
+  process = start(KILLED, tmp_path)
+  _, err = process.communicate(timeout=300)
+  assert process.returncode == -9, err
   assert [path.name for path in tmp_path.iterdir()] == ['diagnosis-0-of-1.npz']
-  process = start(tmp_path)
-  out, err = process.communicate(timeout=300)
-  assert process.returncode == 0, err
-  assert out.split()[-1] == expected
+  again = diagnose(ade_run.evaluator(save_every=3), ade_run.source(), tmp_path)
+  assert page(again) == expected
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_page_of_one(expected, tmp_path):
+def test_two_processes_have_the_numbers_and_the_page_of_one(expected, tmp_path):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  pod = [start(tmp_path, hosts=2, host=host, address=address) for host in (0, 1)]
+  pod = [start(POD, tmp_path, address, host) for host in (0, 1)]
+  plain = evaluate(ade_run.evaluator(), ade_run.source())
   for process in pod:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert out.split()[-1] == expected
+    *_, numbers, found = out.splitlines()
+    np.testing.assert_equal(json.loads(numbers), dict(plain.metrics.values))
+    assert found == expected
 
 
 def test_best_and_worst_are_different_examples():

@@ -23,6 +23,8 @@ from maskclip_jax.mining.miner import match
 from maskclip_jax.mining.report import of_leads, warnings_of
 from maskclip_jax.mining.statistics import Statistics
 
+PROGRAM = [sys.executable, '-m', 'maskclip_jax']
+
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
@@ -274,17 +276,17 @@ def test_two_processes_killed_and_started_again_leave_the_same(
   mined, data_dir, tmp_path
 ):
   out = tmp_path / 'out'
-  command = [sys.executable, '-m', 'maskclip_jax', 'mine', 'miniature/captions']
-  command += [f'--data_dir={data_dir}', f'--model={MODEL}', '--nouns=miniature-116']
+  command = ['mine', 'miniature/captions', '--nouns=miniature-116']
+  command += [f'--data_dir={data_dir}', f'--model={MODEL}']
   command += ['--photos_per_shard=4', f'--out={out}', '--no_cache', '--workers=2']
-  process = subprocess.Popen(command, start_new_session=True)
+  process = subprocess.Popen([*PROGRAM, *command], start_new_session=True)
   # In the middle of a shard: its file is begun and not in its place.
   while not list(out.glob('.*.part')) and process.poll() is None:
     time.sleep(0.01)
   os.killpg(process.pid, signal.SIGKILL)
   process.wait()
   assert len(list(out.glob('pairs-*.array_record-*'))) < 3
-  assert subprocess.run(command, check=False).returncode == 0
+  assert main(command) == 0
   assert contents(out) == contents(mined[0])
 
 

@@ -89,7 +89,7 @@ columns = np.arange(1024)
 masks = jnp.asarray(rng.standard_normal((100, 256, 256), np.float32))
 logits = 20 * rng.standard_normal((100, 1024)).astype(np.float32)
 scores = class_probabilities(logits, columns < 848, columns == 847)
-geometry = Geometry((171, 256), (704, 1024), (683, 1024), (1707, 2560))
+geometry = Geometry((171, 256), (704, 1024), (683, 1024), (854, 1280))
 before = memory('VmRSS')
 tasks = ('semantic', 'panoptic', 'instance')
 found = postprocess(
@@ -102,7 +102,7 @@ print(memory('VmHWM') - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_847_words_on_a_large_photo_stay_below_two_gigabytes():
+def test_847_words_on_a_photo_of_a_megapixel_stay_below_two_gigabytes():
   root = pathlib.Path(__file__).parents[2]
   done = subprocess.run(
     [sys.executable, '-c', MEMORY_PROBE],
@@ -113,5 +113,6 @@ def test_847_words_on_a_large_photo_stay_below_two_gigabytes():
   )
   added = int(done.stdout)
   print(f'peak memory added: {added / 2**30:.2f} GiB')
-  # It can be no less than the results: two maps of int32 and 100 packed masks.
-  assert 90e6 < added < 2 * 2**30
+  # It can be no less than the results: two maps of int32 and 100 packed masks. The
+  # scores of all pixels at once would take 4.5 GB.
+  assert 22e6 < added < 2 * 2**30
