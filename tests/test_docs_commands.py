@@ -92,11 +92,14 @@ def place(tmp_path_factory) -> pathlib.Path:
   captioned.mkdir()
   shutil.copy(scenes / 'scene_1.jpg', captioned / 'one.jpg')
   (captioned / 'one.txt').write_text('a yellow disk and a bar on sand')
-  tiny = place / 'TINY'
-  tiny_stages.random_bundle(tiny, 'masqclip_tiny')
-  export_official(tiny, place / 'masqclip.safetensors')
-  shutil.rmtree(tiny)
-  write_tensors(place / 'open_clip_model.safetensors', golden.weights('clip'))
+  tiny_stages.random_bundle(place / 'TINY', 'masqclip_tiny')
+  export_official(place / 'TINY', place / 'masqclip.safetensors')
+  shutil.rmtree(place / 'TINY')
+  weights, clip = load_file(place / 'masqclip.safetensors'), golden.weights('clip')
+  # Its image tower is that of the CLIP beside it.
+  weights |= {f'masqclip.{key}': clip[key] for key in clip if 'visual.' in key}
+  write_tensors(place / 'masqclip.safetensors', weights)
+  write_tensors(place / 'open_clip_model.safetensors', clip)
   convert_checkpoint(
     place / 'masqclip.safetensors',
     place / 'MODEL',

@@ -125,6 +125,7 @@ def test_selection_keeps_the_order_and_fails_on_a_pattern_without_match():
     params.select(paths, '.*/bias', 'kernel')
 
 
+@pytest.mark.slow
 def test_works_in_the_other_nnx_mode():
   """The tests run in the default mode; this repeats them in tree mode."""
   if os.environ.get('NNX_GRAPH_MODE') == 'false':

@@ -169,7 +169,7 @@ def test_processes_writing_at_once_leave_a_good_file(tower, tmp_path):
     from test_text_cache import Tower
     from maskclip_jax.text.bank import TextCache
     cache = TextCache(sys.argv[1], 'weights')
-    for i in range(150):
+    for i in range(60):
       cache.vectors([f'{sys.argv[2]} {i}', f'shared {i}'], Tower())
   """
   here = pathlib.Path(__file__)
@@ -180,7 +180,7 @@ def test_processes_writing_at_once_leave_a_good_file(tower, tmp_path):
   ]
   assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
   cache = TextCache(tmp_path, 'weights')
-  prompts = [f'{name} {i}' for name in ('left', 'right', 'shared') for i in range(150)]
+  prompts = [f'{name} {i}' for name in ('left', 'right', 'shared') for i in range(60)]
   vectors = cache.vectors(prompts, tower)
   np.testing.assert_array_equal(vectors, Tower()(prompts))
   # Whoever wrote last had all of its own.
