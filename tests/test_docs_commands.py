@@ -42,6 +42,7 @@ PROGRAM = ['python', '-m', 'maskclip_jax']
 # Commands that end with a line about what is not here, and what that line has.
 MISSING = {
   ('convert', 'siglip2-so400m-patch14-224'): "no model 'mask2former-swin-large",
+  ('convert', 'maskclippp.pth'): "no model 'maskclippp.pth'",
   ('eval', 'ade150,pc59'): 'ade20k_150',
   ('eval', 'ade150'): 'ade20k_150|WORDS/ade.json',
   ('eval', 'RUNS'): 'RUNS',
