@@ -209,17 +209,19 @@ def cross(
   system, naming = _rule(classifier, rule)
   changes = parse_scores(score) if isinstance(score, str) else dict(score or {})
   opinion = _opinion(system, proposals, classifier, changes)
-  joint = opinion.get('joint', False)
-  masks, places = _proposals(proposals, bool(opinion.get('proposal_words')))
+  joint, asked = (bool(opinion.get(x)) for x in ('joint', 'proposal_words'))
+  masks, places = _proposals(proposals, asked)
   own, clip = classifier.preset, _clip(classifier)
-  usual = dataclasses.replace(next(iter(system.presets.values())), training=None)
+  usual = next(iter(system.presets.values()))
+  if not asked:
+    usual = dataclasses.replace(usual, training=None)
   if reason := system.rule.suits(clip):
     raise ValueError(
       f'the rule {system.rule.name} is not for {classifier.name}: {reason}'
     )
   if own.system == system.name:
     # Words and thresholds of two opinions joined are those of other proposals.
-    base = usual if own.config.joint else own
+    base = usual if own.config.joint or asked else own
     config = dataclasses.replace(own.config, proposals=masks, **opinion)
   else:
     base = usual

@@ -133,7 +133,8 @@ def test_the_command_puts_it_behind_a_segmenter(file, fcclip, tmp_path, capsys):
   preset = read_preset(opened)
   assert preset.system == 'maskclippp'
   assert preset.config.proposal_words == 'fcclip'
-  assert (preset.words, preset.scores) == (usual.words, usual.scores)
+  for field in ('words', 'scores', 'training', 'postprocessing'):
+    assert getattr(preset, field) == getattr(usual, field), field
   own = bundle.load(fcclip).parameters
   text = 'clip/text/text_projection/kernel'
   np.testing.assert_array_equal(opened.parameters[f'proposals/{text}'], own[text])
@@ -149,7 +150,7 @@ def test_the_command_puts_it_behind_a_segmenter(file, fcclip, tmp_path, capsys):
   assert kept.preset.config == preset.config
 
 
-def test_masks_without_words_of_their_own(file, tmp_path):
+def test_masks_without_words_of_their_own(file, fcclip, tmp_path):
   """A Mask2Former says what is an object, and this CLIP what it is."""
   tiny_stages.random_bundle(tmp_path / 'masks', 'proposals_tiny', **tiny_stages.SMALL)
   masks, clip = open_ingredient(tmp_path / 'masks'), open_ingredient(file)
@@ -161,6 +162,10 @@ def test_masks_without_words_of_their_own(file, tmp_path):
   assert 'seen_weight' not in system.scores_of(made.preset.config)
   with pytest.raises(ValueError, match='no text tower of their own to name masks by'):
     cross(masks, clip, 'bias', {'seen_weight': 0.5})
+  # Its CLIP may name the masks of a segmenter that has words, too.
+  made.save(tmp_path / 'alone')
+  again = cross(open_ingredient(fcclip), open_ingredient(tmp_path / 'alone'))
+  assert again.preset == cross(open_ingredient(fcclip), clip, 'bias').preset
   joint = dataclasses.replace(made.preset.config, proposal_words='fcclip')
   with pytest.raises(ValueError, match='no text tower by which it names its masks'):
     params.abstract_model('maskclippp', joint)
