@@ -51,6 +51,14 @@ PUBLISHED = {
   'siglip2-base-patch16-naflex': ('clip_siglip2_b16_naflex', siglip.NAFLEX),
   'siglip2-so400m-patch16-naflex': ('clip_siglip2_so400m_16_naflex', siglip.NAFLEX),
 }
+# One of each table.
+FAST = (
+  'ViT-H-14',
+  'RN50',
+  'EVA02-B-16',
+  'ViT-B-16-SigLIP',
+  'siglip2-base-patch16-naflex',
+)
 
 
 @functools.cache
@@ -173,7 +181,13 @@ def test_photos_of_any_shape_are_told_by_the_weights(naflex, tmp_path):
     export_official(tmp_path / 'b', tmp_path / 'x.safetensors', layout='open_clip')
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize(
+  'name',
+  [
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in PUBLISHED
+  ],
+)
 def test_published_sizes_have_exactly_the_tensors_of_the_library(name):
   preset, table = PUBLISHED[name]
   ours = official_shapes(table, inventory.parameters(preset))

@@ -5,8 +5,17 @@ import pytest
 
 from maskclip_jax import zoo
 
+# They have the names of the published ones, which take half a second each.
+SMALL = '_tiny', '_miniature'
 
-@pytest.mark.parametrize('preset', list(zoo.presets()))
+
+@pytest.mark.parametrize(
+  'preset',
+  [
+    name if name.endswith(SMALL) else pytest.param(name, marks=pytest.mark.slow)
+    for name in zoo.presets()
+  ],
+)
 def test_the_parameters_of_a_preset_are_the_stored_ones(preset):
   stored = (inventory.ROOT / f'{preset}.txt').read_text()
   assert inventory.text(inventory.parameters(preset)) == stored, (

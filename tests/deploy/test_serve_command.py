@@ -68,7 +68,7 @@ def process():
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   command = [sys.executable, '-m', 'maskclip_jax', 'serve', '--model', MODEL]
-  command += ['--port', str(port), '--canvas', '128x192', '--no_cache']
+  command += ['--port', str(port), '--canvas', '128x128', '--no_cache']
   child = subprocess.Popen(
     command,
     env=os.environ | {'PYTHONPATH': str(ROOT)},

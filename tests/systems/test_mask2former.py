@@ -191,13 +191,13 @@ def test_parameters_stay_float32_and_statistics_apart():
 def test_class_heads(num_classes, columns):
   config = dataclasses.replace(TINY, num_classes=num_classes)
   images = on_canvas([(32, 60)], (32, 64))
-  outputs = jax.eval_shape(lambda: Mask2Former(config, rngs=nnx.Rngs(0))(images))
+  build = lambda: Mask2Former(config, rngs=nnx.Rngs(0))
+  outputs = jax.eval_shape(lambda: build()(images))
   assert outputs.mask_logits.shape == (1, 5, 8, 16)
   assert (outputs.objectness is not None) == (num_classes == 1)
   assert (outputs.class_logits is None) == (columns is None)
   assert columns is None or outputs.class_logits.shape == (1, 5, columns)
-  model = Mask2Former(config, rngs=nnx.Rngs(0))
-  masks = nnx.eval_shape(lambda: model.propose_masks(images))
+  masks = jax.eval_shape(lambda: build().propose_masks(images))
   assert (masks.objectness is None) == (columns is None)
   assert masks.class_logits is None
 
