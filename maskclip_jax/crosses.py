@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from maskclip_jax import jax_settings
 from maskclip_jax.checkpoints import params, restore
 from maskclip_jax.checkpoints.cross import cross_models
-from maskclip_jax.segmenter import Segmenter, proposal_cache
-from maskclip_jax.text.bank import text_cache
+from maskclip_jax.segmenter import Segmenter
+from maskclip_jax.text.bank import proposal_cache, text_cache
 from maskclip_jax.text.word_pieces import word_pieces
 
 
@@ -62,7 +62,9 @@ def compose(
   pieces = None
   if made.tokenizer is not None:
     pieces = word_pieces(made.tokenizer.parent, clip)
-  others = proposal_cache(cache_dir, made.proposal_fingerprint, made.preset, dtype)
+  others = proposal_cache(
+    cache_dir, made.proposal_fingerprint, made.preset.config, dtype
+  )
   return Segmenter(
     network, made.preset, cache=cache, pieces=pieces, proposal_cache=others
   )

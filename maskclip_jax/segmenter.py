@@ -35,6 +35,7 @@ from maskclip_jax.text.bank import (
   TextCache,
   class_vectors,
   encode_prompts,
+  proposal_cache,
   text_cache,
 )
 from maskclip_jax.text.category import Category
@@ -80,20 +81,6 @@ def load(
     float32_weights=float32_weights,
     pixel_dtype=pixel_dtype,
   )
-
-
-def proposal_cache(
-  cache_dir: str | os.PathLike | None,
-  fingerprint: str | None,
-  preset: Preset,
-  dtype: str,
-) -> TextCache | None:
-  """`text_cache` of the text tower of a model's proposals; None where they have none
-  that is asked. The fingerprint is one that tells which proposals they are."""
-  if not fingerprint or not getattr(preset.config, 'proposal_words', ''):
-    return None
-  clip = preset.config.proposals.clip
-  return text_cache(cache_dir, f'proposals {fingerprint}', clip, dtype)
 
 
 class Segmenter:
@@ -182,7 +169,7 @@ class Segmenter:
     clip = getattr(preset.config, 'clip', None)
     cache = text_cache(cache_dir, opened.text_fingerprint, clip, dtype)
     pieces = word_pieces(opened.directory, clip)
-    others = proposal_cache(cache_dir, opened.text_fingerprint, preset, dtype)
+    others = proposal_cache(cache_dir, opened.text_fingerprint, preset.config, dtype)
     return cls(network, preset, cache=cache, pieces=pieces, proposal_cache=others)
 
   @classmethod

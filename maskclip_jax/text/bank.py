@@ -234,6 +234,26 @@ def text_cache(
   return TextCache(pathlib.Path(cache_dir) / 'text', key)
 
 
+def proposal_cache(
+  cache_dir: str | os.PathLike | None,
+  fingerprint: str | None,
+  config: Any,
+  dtype: str,
+) -> TextCache | None:
+  """`text_cache` of the text tower that a model's proposals have for themselves; None
+  where they are not asked for words.
+
+  Args:
+    cache_dir: where it is, in the folder 'text'.
+    fingerprint: one that differs where that tower does; None without one.
+    config: the model's.
+    dtype: compute type.
+  """
+  if not fingerprint or not getattr(config, 'proposal_words', ''):
+    return None
+  return text_cache(cache_dir, f'proposals {fingerprint}', config.proposals.clip, dtype)
+
+
 def _lengths(vectors: dict[str, Float[np.ndarray, ' d']]) -> set[int]:
   return {len(vector) for vector in vectors.values()}
 

@@ -9,12 +9,14 @@ import warnings
 import numpy as np
 import pytest
 
+from maskclip_jax import zoo
 from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.text import tokenizer
 from maskclip_jax.text.bank import (
   TextCache,
   class_vectors,
   encode_prompts,
+  proposal_cache,
   text_cache,
 )
 from maskclip_jax.text.vocabulary import Vocabulary
@@ -255,3 +257,16 @@ def test_vectors_on_disk_are_those_of_one_text_tower_in_one_type(tmp_path):
     (vector,) = cache.vectors(['cat'], lambda prompts, n=number: np.full((1, 2), n))
     assert vector.tolist() == [number] * 2
   assert text_cache(None, 'weights', config, 'float32') is None
+
+
+def test_proposals_that_read_words_have_vectors_of_their_own_on_disk(tmp_path):
+  config = zoo.find_preset('maskclippp_tiny').config
+  caches = (
+    text_cache(tmp_path, 'weights', config.clip, 'float32'),
+    proposal_cache(tmp_path, 'weights', config, 'float32'),
+  )
+  for number, cache in enumerate(caches):
+    (vector,) = cache.vectors(['cat'], lambda prompts, n=number: np.full((1, 2), n))
+    assert vector.tolist() == [number] * 2
+  alone = dataclasses.replace(config, proposal_words='')
+  assert proposal_cache(tmp_path, 'weights', alone, 'float32') is None
