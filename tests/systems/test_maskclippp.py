@@ -20,6 +20,7 @@ from PIL import Image
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.deploy.programs import photo_program
 from maskclip_jax.nn import eva
 from maskclip_jax.nn.eva import EvaCLIPConfig
 from maskclip_jax.plain import change
@@ -403,3 +404,5 @@ def test_words_are_read_by_two_towers_and_compile_once():
   np.testing.assert_allclose(void, everything[..., 2], rtol=1e-3, atol=1e-6)
   with pytest.raises(ValueError, match='reads words by two text towers'):
     dataclasses.replace(bank, proposal_embeddings=None).as_proposals_read()
+  with pytest.raises(ValueError, match='two text towers, and an artefact has one'):
+    photo_program(segmenter, {}, (64, 96), (64, 96))
