@@ -23,7 +23,7 @@ from maskclip_jax.mapping.sizes import KnownSizes
 from maskclip_jax.names import unknown
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores, parse_scores
-from maskclip_jax.systems.parts import has_own_text, idle_parts
+from maskclip_jax.systems.parts import idle_parts
 from maskclip_jax.systems.system import (
   Naming,
   Preset,
@@ -309,7 +309,7 @@ def _own_words(model: Ingredient) -> str:
   """How a model's proposals read words by their own text tower; '' if they cannot."""
   if _PROPOSALS in model.system.parts:
     return getattr(model.preset.config, 'proposal_words', '')
-  return model.preset.words if has_own_text(model.system) else ''
+  return model.preset.words if model.system.proposals_read_words else ''
 
 
 def _proposals(model: Ingredient, reads_words: bool) -> tuple[Any, _Places]:

@@ -23,7 +23,7 @@ from maskclip_jax.systems.system import System, build, system_of
 # Towers whose class token, and so every patch, is mapped to the joint space.
 _CLASS_TOKEN = CLIPConfig | EvaCLIPConfig
 # The text tower of proposals that read words; other systems do without it.
-OWN_TEXT = 'clip/text'
+_OWN_TEXT = 'clip/text'
 # The config of any system that is a `ProposesMasks`, or of any CLIP.
 PartConfig = Any
 T = TypeVar('T')
@@ -55,16 +55,11 @@ def build_proposer(
   system = system_of(config)
   if system.proposes_without is None:
     raise ValueError(f'{system.name} proposes no masks for other systems')
-  if reads_words and not has_own_text(system):
+  if reads_words and not system.proposals_read_words:
     raise ValueError(f'{system.name} has no text tower by which it names its masks')
   model = build_part(config, dtype=dtype, rngs=rngs)
   prune(model, idle_parts(system, reads_words))
   return model
-
-
-def has_own_text(system: System) -> bool:
-  """Whether proposals of a system can name masks by a text tower of their own."""
-  return OWN_TEXT in (system.proposes_without or ())
 
 
 def idle_parts(system: System, reads_words: bool) -> tuple[str, ...]:
@@ -74,7 +69,7 @@ def idle_parts(system: System, reads_words: bool) -> tuple[str, ...]:
     system: a `ProposesMasks`.
     reads_words: it names masks by its own text tower.
   """
-  kept = OWN_TEXT if reads_words else None
+  kept = _OWN_TEXT if reads_words else None
   return tuple(part for part in system.proposes_without if part != kept)
 
 

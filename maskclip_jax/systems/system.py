@@ -244,6 +244,7 @@ class System:
       void and of objects gives way by `coat` alone.
     proposes_without: submodules that it does without where it is the proposals of
       another system, being a `ProposesMasks`; None if it is not one.
+    proposals_read_words: there it can also name its masks, if it keeps 'clip/text'.
     rule: how it names masks of any proposals; None if it names only its own.
     names_by: by name of a rule of another system, how that has this one's CLIP name
       masks as it does here.
@@ -264,6 +265,7 @@ class System:
   segments: bool = True
   reads_scores: tuple[str, ...] = ()
   proposes_without: tuple[str, ...] | None = None
+  proposals_read_words: bool = False
   rule: Rule | None = None
   names_by: Mapping[str, Naming] = dataclasses.field(default_factory=dict)
 

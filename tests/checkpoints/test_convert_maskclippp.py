@@ -162,6 +162,12 @@ def test_masks_without_words_of_their_own(file, fcclip, tmp_path):
   assert 'seen_weight' not in system.scores_of(made.preset.config)
   with pytest.raises(ValueError, match='no text tower of their own to name masks by'):
     cross(masks, clip, 'bias', {'seen_weight': 0.5})
+  # SegCLIP has a text tower, and groups that say nothing of words.
+  tiny_stages.random_bundle(tmp_path / 'groups', 'segclip_tiny')
+  groups = cross(open_ingredient(tmp_path / 'groups'), clip, 'bias')
+  assert groups.preset.config.proposal_words == ''
+  assert groups.preset.words == 'maskclippp_alone'
+  assert not any(path.startswith('proposals/clip/text/') for path in groups.parameters)
   # Its CLIP may name the masks of a segmenter that has words, too.
   made.save(tmp_path / 'alone')
   again = cross(open_ingredient(fcclip), open_ingredient(tmp_path / 'alone'))

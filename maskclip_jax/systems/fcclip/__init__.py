@@ -22,4 +22,5 @@ SYSTEM = System(
     *('clip/text', 'clip/visual/head', 'clip/logit_scale'),
     *('transfer', 'adapter'),
   ),
+  proposals_read_words=True,
 )
