@@ -76,7 +76,12 @@ def test_narrow_weights_are_read_in_the_compute_type_alone(name):
   else:
     images = Images.from_arrays([np.zeros((64, 64, 3), np.uint8)], (64, 64))
     width = getattr(config, 'embed_dim', 4)
-    bank = TextBank.build(np.ones((2, width)), np.ones(1, bool), void_last=True)
+    others = None
+    if getattr(preset.config, 'proposal_words', ''):
+      others = np.ones((2, preset.config.proposals.clip.embed_dim))
+    bank = TextBank.build(
+      np.ones((2, width)), [True], void_last=True, proposal_embeddings=others
+    )
     programs['photo'] = (lambda w, i, t: build(w)(i, t)), (images, bank)
   read = set()
   for function, arguments in programs.values():
