@@ -1,20 +1,35 @@
 """Runs of tiny stages on some of this process's fake devices, step by step."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import tiny_stages
 
+from maskclip_jax.checkpoints.random_weights import random_array
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
-from maskclip_jax.train.starting import starting_values
+from maskclip_jax.train.starting import StartingValues, starting_values
 from maskclip_jax.train.step import make_program
+from maskclip_jax.train.task import flatten_modules, make_task
 
-STEPS = 20
+STEPS = 9
 # Sums over devices are in another order: a few units in the last place of float32. Adam
 # moves as far by gradients that are mostly rounding as by others, so that grows with
 # every step.
 TOLERANCE = 1e-5
+
+
+@functools.cache
+def starting(stage: str) -> StartingValues:
+  """Values that take nothing to compile, where a program of all initialisers takes
+  longer than the step."""
+  task = make_task(tiny_stages.stage(stage))
+  shapes = flatten_modules(task.modules())
+  own = StartingValues(
+    (), {path: random_array(path, leaf.shape, seed=0) for path, leaf in shapes.items()}
+  )
+  return dataclasses.replace(own, constants=task.constant_values(own))
 
 
 class Run:
@@ -24,7 +39,7 @@ class Run:
     stage: one of `tiny_stages.STAGES`.
     mesh_config: how the devices divide it.
     devices: as many as that takes.
-    **changes: of the stage's values.
+    **changes: of the stage's values; without `start` it starts at random.
   """
 
   def __init__(self, stage: str, mesh_config: MeshConfig, devices, **changes):
@@ -33,8 +48,12 @@ class Run:
     )
     self.config = dataclasses.replace(config, mesh=mesh_config)
     self._program = make_program(self.config, make_mesh(mesh_config, devices))
-    starting = starting_values(self._program.task, (), self.config.seed)
-    self.state = self._program.start(starting)
+    start = tuple(self.config.start.values())
+    self.state = self._program.start(
+      starting_values(self._program.task, start, self.config.seed)
+      if start
+      else starting(stage)
+    )
 
   def go(self, steps: int, before=None) -> list[dict[str, float]]:
     """Takes steps; what each reports. `before` is called with a step's number."""
@@ -47,6 +66,19 @@ class Run:
         self.state, terms = self._program.step(self.state, batch, key)
         found.append({name: float(value) for name, value in terms.items()})
     return found
+
+  def first_loss(self) -> float:
+    """The first step's loss without its gradient, which is most of what compiles."""
+    key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
+    with self._program.stream(0) as stream:
+      batch = self._program.batch(next(stream))
+
+    def loss(params, frozen, batch):
+      flat = {**frozen, **params}
+      modules = self._program.layout.merge(flat)
+      return self._program.task.loss(modules, flat, batch, key)[0]
+
+    return float(jax.jit(loss)(self.state.params, self.state.frozen, batch))
 
   def take_over(self, state):
     """Goes on from another run's state, laid out as this run's."""

@@ -13,7 +13,6 @@ MESHES = {
   'student': MeshConfig(data=2, fsdp=2, model=2, min_size=64),
   'masq': MeshConfig(data=1, fsdp=4, model=2, min_size=64),
   'rma': MeshConfig(data=2, fsdp=4, model=1, min_size=64),
-  'ovseg_proposals': MeshConfig(data=2, fsdp=2, model=2, min_size=64),
   'ovseg_pairs': MeshConfig(data=1, fsdp=4, model=2, min_size=64),
   'ovseg_prompts': MeshConfig(data=2, fsdp=4, model=1, min_size=64),
 }
@@ -21,11 +20,11 @@ MESHES = {
 
 @pytest.fixture(scope='module', params=MESHES)
 def reference(request):
-  """A stage, its states before each of eight steps on one device, and what those
+  """A stage, its states before each of three steps on one device, and what those
   steps report."""
   one = on_one(request.param)
   states = []
-  terms = one.go(8, lambda _: states.append(jax.device_get(one.state)))
+  terms = one.go(3, lambda _: states.append(jax.device_get(one.state)))
   return request.param, states, terms
 
 
@@ -36,11 +35,27 @@ def test_eight_devices(reference):
   stage, states, expected = reference
   assert len(jax.devices()) == 8
   eight = Run(stage, MESHES[stage], jax.devices())
-  found = eight.go(8, lambda number: eight.take_over(states[number]))
+  found = eight.go(3, lambda number: eight.take_over(states[number]))
   for step, (x, y) in enumerate(zip(found, expected, strict=True)):
     assert x == pytest.approx(y, rel=TOLERANCE, abs=1e-6), step
 
 
 def test_a_batch_in_parts_is_the_whole_batch(reference):
+  """Parts are of the networks; losses are of the whole batch. The gradients of parts
+  are compared where little compiles."""
   stage, _, expected = reference
-  assert_parts_are_the_whole(stage, expected)
+  if stage in ('student', 'rma'):
+    found = on_one(stage, optim={'accumulate': 2}).first_loss()
+    assert found == pytest.approx(expected[0]['loss'], rel=TOLERANCE)
+  else:
+    assert_parts_are_the_whole(stage, expected)
+
+
+def test_proposals_that_are_told_words():
+  """Their loss on one device, on eight and in parts; what is made of it is as the
+  student's."""
+  stage, mesh = 'ovseg_proposals', MeshConfig(data=2, fsdp=2, model=2, min_size=64)
+  expected = on_one(stage).first_loss()
+  eight = Run(stage, mesh, jax.devices()).first_loss()
+  parts = on_one(stage, optim={'accumulate': 2}).first_loss()
+  assert [eight, parts] == pytest.approx([expected] * 2, rel=TOLERANCE)

@@ -23,9 +23,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 
 
 @pytest.fixture(scope='module')
-def alone() -> list[dict[str, float]]:
+def start(tmp_path_factory) -> dict:
+  """What all runs start from."""
+  source = tmp_path_factory.mktemp('moves') / 'start'
+  tiny_stages.random_bundle(source, 'masqclip_tiny', proposals=tiny_stages.SMALL)
+  return {'model': {'source': str(source)}}
+
+
+@pytest.fixture(scope='module')
+def alone(start) -> list[dict[str, float]]:
   """The reference: one device."""
-  return on_one('masq').go(STEPS)
+  return on_one('masq', start=start).go(STEPS)
 
 
 def assert_same(a, b):
@@ -35,13 +43,13 @@ def assert_same(a, b):
       np.testing.assert_allclose(x[name], y[name], rtol=rtol, err_msg=f'{step}')
 
 
-def test_from_one_device_to_eight_and_back(alone, tmp_path):
+def test_from_one_device_to_eight_and_back(alone, start, tmp_path):
   """Every move goes through a checkpoint; the losses are those of a run that stayed."""
   one, eight = MeshConfig(data=1), MeshConfig(data=2, fsdp=2, model=2, min_size=64)
-  places = [(one, 1, 7), (eight, 8, 7), (one, 1, 6)]
+  places = [(one, 1, 3), (eight, 8, 3), (one, 1, 3)]
   found = []
   for number, (mesh, devices, steps) in enumerate(places):
-    run = Run('masq', mesh, jax.devices()[:devices])
+    run = Run('masq', mesh, jax.devices()[:devices], start=start)
     checkpoints = Checkpoints(tmp_path, run.config.checkpoint)
     if number:
       run.state = checkpoints.restore(run.state)
@@ -54,9 +62,10 @@ def test_from_one_device_to_eight_and_back(alone, tmp_path):
   assert_same(found, alone)
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_with_the_same_bits(start, tmp_path, monkeypatch):
   """On eight devices: SIGTERM after the third step, saved, and resumed from there."""
-  config = tiny_stages.stage('masq', mesh={'data': 2, 'fsdp': 1, 'model': 4})
+  mesh = {'data': 2, 'fsdp': 1, 'model': 4}
+  config = tiny_stages.stage('masq', start=start, mesh=mesh)
   notes = []
   whole = train(config, tmp_path / 'whole', say=notes.append)
   assert re.search(r'mesh data 2 x fsdp 1 x model 4', '\n'.join(notes))
@@ -87,14 +96,15 @@ print('ended', result.step, result.finished)
 """
 
 
-def test_two_processes(alone, tmp_path):
+def test_two_processes(alone, start, tmp_path):
   """Each reads its half of every batch; parameters are divided over both."""
   values = tiny_stages.values(
     'masq',
     data={'batch_size': 8},
     total_steps=STEPS,
+    start=start,
     mesh={'data': 2, 'fsdp': 4, 'model': 1, 'min_size': 64},
-    checkpoint={'every': 10},
+    checkpoint={'every': 5},
   )
   output = run_both(_PROGRAM, json.dumps(values), str(tmp_path))
   assert all(f'ended {STEPS} True' in text for text in output)
@@ -103,7 +113,7 @@ def test_two_processes(alone, tmp_path):
   rows = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').open()]
   assert_same(rows, alone)
   # What both wrote together is whole, and one process takes it up.
-  run = on_one('masq')
+  run = on_one('masq', start=start)
   checkpoints = Checkpoints(tmp_path, run.config.checkpoint)
   restored = checkpoints.restore(run.state)
   checkpoints.close()
