@@ -2,14 +2,17 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from maskclip_jax import zoo
 from maskclip_jax.checkpoints import bundle, params
-from maskclip_jax.checkpoints.random_weights import random_model
+from maskclip_jax.checkpoints.random_weights import random_array, random_model
 from maskclip_jax.plain import change
+from maskclip_jax.train import starting
 from maskclip_jax.train.config import TrainConfig, read
 
 # The smallest networks: eight residual blocks, one decoder layer (two predictions), one
@@ -51,6 +54,11 @@ STAGES: dict[str, dict[str, Any]] = {
   'segclip': {
     'task': 'segclip',
     'preset': 'segclip_tiny',
+    'model': {
+      'clip': {'vision_layers': 2, 'text_layers': 1},
+      'first_blocks': 1,
+      'centre_blocks': 1,
+    },
   },
   'ovseg_proposals': {
     'task': 'text_proposals',
@@ -121,3 +129,13 @@ def random_bundle(
   flat = {path: np.asarray(value) for path, value in flat.items()}
   bundle.save(directory, preset.to_dict(), flat)
   return flat
+
+
+def quick_draw(
+  build: Callable[[Any], Mapping[str, jax.Array]], paths: Sequence[str], seed: int
+) -> dict[str, np.ndarray]:
+  """Stands in for `maskclip_jax.train.starting.draw`, whose program of all initialisers
+  takes longer to compile than a tiny stage's step; `test_starting` has the real one."""
+  keys = np.zeros((starting._KEYS, 2), np.uint32)
+  shapes = jax.eval_shape(lambda: build(starting._Draws(keys)))
+  return {path: random_array(path, shapes[path].shape, seed) for path in paths}

@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from tiny_stages import quick_draw
 
 import maskclip_jax
 from maskclip_jax import zoo
@@ -17,13 +18,22 @@ from maskclip_jax.data.examples import decode
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.views import find_view
 from maskclip_jax.plain import change
-from maskclip_jax.train import config_files, loop
+from maskclip_jax.train import config_files, loop, starting
 from maskclip_jax.train.config import read
 from maskclip_jax.train.loop import train
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# One layer of the decoder compiles in half the time of three.
-SMALL = {'decoder_layers': 1}
+# Networks of the same parts with fewer layers, which compile in half the time.
+DECODER = {'decoder_layers': 1}
+CLIP = {'vision_layers': 2, 'text_layers': 1}
+CONVNEXT = {'depths': (1, 1, 1, 1), 'text_layers': 1}
+MODELS = {
+  **dict.fromkeys(('clip', 'clip_anywhere', 'clip_photos'), CLIP),
+  **dict.fromkeys(('teacher', 'student'), DECODER),
+  'masq': {'proposals': DECODER, 'clip': CLIP},
+  'convnext': CONVNEXT,
+  'fcclip': {**DECODER, 'clip': CONVNEXT},
+}
 
 
 @pytest.fixture(scope='module')
@@ -51,15 +61,15 @@ def stage(world, tmp_path, monkeypatch):
   # Programs for eight devices take long to compile; `test_devices` runs them.
   one = functools.partial(loop.make_mesh, devices=jax.devices()[:1])
   monkeypatch.setattr(loop, 'make_mesh', one)
+  monkeypatch.setattr(starting, 'draw', quick_draw)
 
   def run(name: str, to: str, **sources: str) -> pathlib.Path:
     values = config_files.load(f'{ROOT}/configs/miniature.py:stage={name}')
-    values |= {'total_steps': 2, 'log': {'every': 1}}
+    values |= {'total_steps': 2, 'log': {'every': 1}, 'model': MODELS[name]}
     values['data'] |= {'batch_size': 8, 'data_dir': str(world)}
     if not values['data'].get('caption_tokens'):
       # Networks of scenes take any size; the towers of CLIPs have theirs.
       values['data'] |= {'batch_size': 2, 'canvas': 64}
-      values['model'] = {'proposals': SMALL} if 'proposals' in sources else SMALL
     for part, source in sources.items():
       values['start'][part]['source'] = str(tmp_path / source)
     result = train(read(values), tmp_path / to)
@@ -105,7 +115,7 @@ def test_the_pipeline_in_a_few_steps(world, stage, tmp_path):
     tmp_path / 'baseline',
     clip=tmp_path / 'clip',
     preset=dataclasses.replace(
-      preset, config=change(preset.config, {'proposals': SMALL}, 'model')
+      preset, config=change(preset.config, MODELS['masq'], 'model')
     ),
   )
   # Nothing official is in it, so no official licence holds.
