@@ -115,14 +115,14 @@ def test_matches_losses_and_gradients_are_the_official_ones():
 
   @functools.partial(jax.jit, compiler_options=FAST)
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def gradient(trained):
+  def gradient(trained, frozen):
     model = layout.merge({**trained, **frozen})[MODEL]
     outputs = task.propose(model, images, text, aux=True)
     loss, terms = task.judge(outputs, images, text, truth, points)
     found = task.predictions(outputs, images, text)
     return loss, (terms, criterion.match(found, truth, points, settings))
 
-  (loss, (terms, matched)), found = gradient(trained)
+  (loss, (terms, matched)), found = gradient(trained, frozen)
   np.testing.assert_array_equal(matched, query_of)
   golden.assert_close(loss, g['out/train/total'], name='loss')
   prefix = 'out/train/losses/'

@@ -51,15 +51,20 @@ def images_of(photos) -> Images:
 
 
 class Stage:
-  """A task with recorded weights, ready for gradients."""
+  """A task with recorded weights, ready for gradients.
+
+  Programs have all weights as arguments: XLA would compute with constants while it
+  compiles, and slowly.
+  """
 
   def __init__(self, task, flat):
     self.task, self.layout = task, Layout.of(task)
     self.trained = {p: jnp.asarray(flat[p]) for p in self.layout.trained}
     self.frozen = {p: jnp.asarray(flat[p]) for p in self.layout.frozen}
+    self.weights = self.trained, self.frozen
 
-  def modules(self, trained):
-    return self.layout.merge({**trained, **self.frozen})
+  def modules(self, trained, frozen):
+    return self.layout.merge({**trained, **frozen})
 
 
 def official_losses(system: str, run: str) -> dict[str, np.ndarray]:
@@ -109,11 +114,10 @@ def masq_gradient():
   stage, bank, batch, _ = masq()
 
   @jax.jit
-  def run(trained):
+  def run(trained, frozen):
     def loss(trained):
-      return stage.task.loss(
-        stage.modules(trained), to_constants(bank), batch, jax.random.key(0)
-      )
+      modules = stage.modules(trained, frozen)
+      return stage.task.loss(modules, to_constants(bank), batch, jax.random.key(0))
 
     return jax.value_and_grad(loss, has_aux=True)(trained)
 
@@ -146,7 +150,7 @@ def test_masq_trains_exactly_the_official_parameters():
 def test_masq_loss_and_gradients():
   g = golden.load('masqclip')
   stage, *_ = masq()
-  (loss, _), gradient = masq_gradient()(stage.trained)
+  (loss, _), gradient = masq_gradient()(*stage.weights)
   golden.assert_close(loss, g['out/train/loss_ce'], name='loss_ce')
   checked = 0
   for key in g:
@@ -160,18 +164,17 @@ def test_masq_loss_and_gradients():
 def test_masq_labels_and_overlap_costs():
   g = golden.load('masqclip')
   stage, bank, batch, truth = masq()
-  model = stage.modules(stage.trained)[MODEL]
   images = images_of(batch['image'])
 
   @jax.jit
-  def run():
-    found = model.proposals(images)
+  def run(trained, frozen):
+    found = stage.modules(trained, frozen)[MODEL].proposals(images)
     labels, rows = stage.task.labels(found, images, truth, bank)
     squashed = regions.squash_masks(found.mask_logits, found.mask_hw, 336) > 0
     cost = jax.vmap(lambda m, t: overlap_costs(m, t, stage.task.config.rule))
     return labels, rows, cost(squashed, truth)
 
-  labels, rows, cost = run()
+  labels, rows, cost = run(*stage.weights)
   for i in range(3):
     query, target = (g[f'out/train/img{i}/match_{n}'] for n in ('query', 'target'))
     np.testing.assert_array_equal(np.flatnonzero(rows[i] >= 0), query)
@@ -198,9 +201,8 @@ def test_masq_two_optimizer_steps():
   step = jax.jit(tx.update)
   for number in (1, 2):
     aliased = stage.frozen[position].at[0].set(trained['mask_embeddings'])
-    stage.frozen[position] = aliased
-    masq_gradient.cache_clear()
-    (loss, _), gradient = masq_gradient()(trained)
+    frozen = {**stage.frozen, position: aliased}
+    (loss, _), gradient = masq_gradient()(trained, frozen)
     golden.assert_close(loss, g['out/train/losses_per_step'][number - 1], name='loss')
     updates, state = step(gradient, state, trained)
     trained = optax.apply_updates(trained, updates)
@@ -256,16 +258,16 @@ def pseudo():
     [np.concatenate(draws('maskdistill', 'distill')[i : i + 2]) for i in (0, 2)]
   )
   # Draws of the revision: per image, with the truth and among proposals.
-  teacher = stage.modules(stage.trained)[TEACHER]
 
   @jax.jit
-  def run():
+  def run(trained, frozen):
+    teacher = stage.modules(trained, frozen)[TEACHER]
     found = teacher(images)
     masks, chosen = stage.task.pseudo_masks(teacher, images, truth, points)
     _, confidence = jax.vmap(lambda m: binary_masks(m, truth.size))(found.mask_logits)
     return masks, chosen, jnp.exp(found.objectness) * confidence
 
-  return run()
+  return run(*stage.weights)
 
 
 def test_teacher_masks_scores_and_targets(pseudo):
@@ -293,26 +295,29 @@ def test_student_losses_and_gradients(pseudo):
   # Without annotations and without confident masks nothing is drawn for an image.
   recorded = recorded[len(recorded) - 5 * 4 :]
 
-  def predict(trained):
-    return stacked(stage.modules(trained)[MODEL](images, aux=True))
+  def predict(trained, frozen):
+    return stacked(stage.modules(trained, frozen)[MODEL](images, aux=True))
 
   points = recorded_points.matching_only(recorded, 2, 5, extended.rows)
-  query_of = jax.jit(lambda t: criterion.match(predict(t), extended, points, config))(
-    stage.trained
-  )
+
+  @jax.jit
+  def match(*weights):
+    return criterion.match(predict(*weights), extended, points, config)
+
+  query_of = match(*stage.weights)
   points = recorded_points.lay_out(recorded, np.asarray(query_of), config.sampling)
 
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(trained):
-    return criterion.matched_loss(predict(trained), query_of, extended, points, config)
+  def loss(*weights):
+    return criterion.matched_loss(predict(*weights), query_of, extended, points, config)
 
-  (_, terms), gradient = loss(stage.trained)
+  (_, terms), gradient = loss(*stage.weights)
   expected = official_losses('maskdistill', 'distill')
   assert set(terms) == set(expected)
   for name, value in expected.items():
     golden.assert_close(terms[name], value, name=name)
-  wanted = params.flatten(stage.modules(stage.trained)[MODEL])
+  wanted = params.flatten(stage.modules(*stage.weights)[MODEL])
   checked = {
     k.removeprefix('out/distill/grad/'): v
     for k, v in g.items()
@@ -377,24 +382,27 @@ def test_maskclip_losses_and_gradients():
   stage, bank, images, truth = maskclip()
   config, recorded = stage.task.config.criterion, draws('maskclip', 'train')
 
-  def predict(trained):
-    outputs = stage.modules(trained)[MODEL](images, bank)
+  def predict(trained, frozen):
+    outputs = stage.modules(trained, frozen)[MODEL](images, bank)
     return stage.task.predictions(outputs, bank)
 
   points = recorded_points.matching_only(recorded, 2, 4, truth.rows)
-  query_of = jax.jit(lambda t: criterion.match(predict(t), truth, points, config))(
-    stage.trained
-  )
+
+  @jax.jit
+  def match(*weights):
+    return criterion.match(predict(*weights), truth, points, config)
+
+  query_of = match(*stage.weights)
   points = recorded_points.lay_out(recorded, np.asarray(query_of), config.sampling)
 
   @jax.jit
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(trained):
+  def loss(*weights):
     return criterion.matched_loss(
-      predict(trained), query_of, truth, points, config, void=7
+      predict(*weights), query_of, truth, points, config, void=7
     )
 
-  (_, terms), gradient = loss(stage.trained)
+  (_, terms), gradient = loss(*stage.weights)
   expected = official_losses('maskclip', 'train')
   assert set(terms) == set(expected)
   for name, value in expected.items():
