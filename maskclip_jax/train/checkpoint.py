@@ -41,6 +41,12 @@ class _Protected(policies.PreservationPolicy):
     return [checkpoint.step in self.steps for checkpoint in checkpoints]
 
 
+@jax.jit
+def _copied(arrays: Any) -> Any:
+  """The same in memory of its own, by one program and not by one for every shape."""
+  return jax.tree.map(jnp.copy, arrays)
+
+
 class Checkpoints:
   """The checkpoints in a run's workdir.
 
@@ -133,7 +139,7 @@ class Checkpoints:
     self._check_room(kept, step)
     if jax.default_backend() == 'cpu':
       # The next step writes into this memory, which a CPU's checkpoint would share.
-      kept = jax.tree.map(jnp.copy, kept)
+      kept = _copied(kept)
     self._manager.save(
       step,
       args=ocp.args.Composite(

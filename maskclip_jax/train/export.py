@@ -59,7 +59,11 @@ def save_bundle(
   config, task = program.config, program.task
   everywhere = NamedSharding(program.mesh, PartitionSpec())
   gather = jax.jit(lambda x: x, out_shardings=everywhere)
-  trained = {path: np.asarray(gather(x)) for path, x in state.params.items()}
+  # What other processes hold is fetched from them, one array after another.
+  trained = {
+    path: np.asarray(x if x.is_fully_addressable else gather(x))
+    for path, x in state.params.items()
+  }
   if jax.process_index() != 0:
     return
   modules = {MODEL: task.modules()[MODEL]}

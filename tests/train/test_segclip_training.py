@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_stages
+from device_runs import starting
 from small_towers import loss_and_gradients
 from two_processes import run_both
 
@@ -20,7 +21,6 @@ from maskclip_jax.data.pipeline import train_stream
 from maskclip_jax.train.config import read
 from maskclip_jax.train.mesh import MeshConfig, make_mesh
 from maskclip_jax.train.optim import factors
-from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.step import make_program
 from maskclip_jax.train.task import Layout, make_task
 
@@ -68,7 +68,7 @@ def _program(**settings):
   config = tiny_stages.stage('segclip', settings=settings)
   task = make_task(config)
   layout = Layout.of(task)
-  values = dict(starting_values(task, (), 0))
+  values = dict(starting('segclip'))
   with train_stream(config.data) as stream:
     batch = {k: v for k, v in next(stream).items() if k != 'image_id'}
 
@@ -114,7 +114,7 @@ def test_a_loss_of_no_weight_is_not_computed():
       {'settings': dict.fromkeys(LOSSES, 0.0)},
       'all weights of the losses are 0',
     ),
-    ({'preset': 'clip_vit_tiny'}, 'trains a segclip, not a clip'),
+    ({'preset': 'clip_vit_tiny', 'model': {}}, 'trains a segclip, not a clip'),
   ],
 )
 def test_what_does_not_fit_is_one_line(changes, message):
@@ -183,7 +183,7 @@ def of_the_network(mesh_config: MeshConfig, devices: int, accumulate: int):
   )
   config = dataclasses.replace(config, mesh=mesh_config)
   program = make_program(config, make_mesh(mesh_config, jax.devices()[:devices]))
-  state = program.start(starting_values(program.task, (), 0))
+  state = program.start(starting('segclip'))
   with program.stream(0) as stream:
     batch = program.batch(next(stream))
 
