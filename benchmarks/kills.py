@@ -110,17 +110,19 @@ class Restorer:
 
   def __init__(self):
     import jax
+    import numpy as np
 
     from maskclip_jax.train import config_files
     from maskclip_jax.train.config import read
     from maskclip_jax.train.mesh import make_mesh
-    from maskclip_jax.train.starting import starting_values
     from maskclip_jax.train.step import make_program
 
     config = read(config_files.load(CONFIG, CHANGES))
     program = make_program(config, make_mesh(config.mesh, jax.devices()[:1]))
-    starting = starting_values(program.task, (), config.seed)
-    self._config, self._like = config, program.start(starting)
+    arrays = {**program.layout.shapes, **program.layout.constants}
+    # What is restored has shapes and places from here, and no values.
+    zeros = {path: np.zeros(x.shape, x.dtype) for path, x in arrays.items()}
+    self._config, self._like = config, program.start(zeros)
 
   def __call__(self, workdir: pathlib.Path) -> list[int]:
     """The steps that were restored; fails where one cannot be."""
