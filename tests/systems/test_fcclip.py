@@ -38,6 +38,8 @@ from maskclip_jax.text.vocabulary import Vocabulary
 
 BANKS = {'official_text': 'out/text/bank', 'crafted': 'in/crafted_bank'}
 MASK_HW = jnp.array([[24, 32]] * 2)
+# Each compiles for as long again; `test_photo_to_scores` has it among the fast ones.
+LARGER = pytest.param((128, 192), marks=pytest.mark.slow)
 
 
 def run(method, *arguments):
@@ -117,7 +119,7 @@ def proposals(canvas: tuple[int, int] | None = None):
   return stages(state, fcclip_golden.images(canvas), bank('out/text/bank'))
 
 
-@pytest.mark.parametrize('canvas', [None, (128, 192)])
+@pytest.mark.parametrize('canvas', [None, LARGER])
 def test_every_prediction_is_the_official_one(canvas):
   """Also on a larger canvas, whose rest no pooling must see."""
   pixel, predictions, logits = proposals(canvas)
@@ -420,7 +422,7 @@ def test_where_an_adapter_looks(canvas):
   golden.assert_close(jnp.moveaxis(maps, -1, 0), expected, name='maps')
 
 
-@pytest.mark.parametrize('canvas', [None, (128, 192)])
+@pytest.mark.parametrize('canvas', [None, LARGER])
 def test_vectors_of_masks_by_an_adapter(canvas):
   """CLIP's last map, summed with the weights of each map of a mask, through the head;
   then the mean of the maps. Also on a larger canvas."""
