@@ -1,5 +1,7 @@
 """Fixed-ratio resizes are the general bilinear resize."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from maskclip_jax.nn.layers import double, shrink
 from maskclip_jax.ops.resize import resize
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def general(x, shape):
   """Resizes channels-last maps with the general routine."""
   return jnp.moveaxis(resize(jnp.moveaxis(x, -1, 1), shape), 1, -1)
@@ -18,7 +21,8 @@ def general(x, shape):
 def test_shrink(factor):
   x = jax.random.normal(jax.random.key(0), (2, 16, 24, 3))
   expected = general(x, (16 // factor, 24 // factor))
-  np.testing.assert_allclose(shrink(x, factor), expected, atol=1e-6)
+  found = jax.jit(shrink, static_argnums=1)(x, factor)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_shrink_refuses_a_factor_that_does_not_fit():
@@ -28,7 +32,7 @@ def test_shrink_refuses_a_factor_that_does_not_fit():
 
 def test_double():
   x = jax.random.normal(jax.random.key(0), (2, 5, 7, 3))
-  np.testing.assert_allclose(double(x), general(x, (10, 14)), atol=1e-6)
+  np.testing.assert_allclose(jax.jit(double)(x), general(x, (10, 14)), atol=1e-6)
 
 
 def test_double_repeats_the_border_of_the_real_part():

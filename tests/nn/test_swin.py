@@ -97,7 +97,7 @@ def test_shifted_windows_are_those_of_a_rolled_map(window, size):
   for part in (attention.query, attention.key, attention.value):
     part.bias[...] = jax.random.normal(jax.random.key(1), part.bias.shape)
   x = np.asarray(jax.random.normal(jax.random.key(2), (1, *size, 8)))
-  ours = attention(x, shifted=True)[0]
+  ours = jax.jit(functools.partial(attention, shifted=True))(x)[0]
   # The same sums in another order, in float32.
   np.testing.assert_allclose(ours, rolled(attention, x, window), atol=1e-5)
 

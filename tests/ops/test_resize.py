@@ -10,6 +10,9 @@ from PIL import Image
 
 from maskclip_jax.ops import resize as r
 
+# Operation by operation every size would compile a dozen programs.
+resize = jax.jit(r.resize, static_argnums=(1, 2))
+
 
 def cubic(x, a=-0.75):
   """Keys kernel, written apart from the product's."""
@@ -42,7 +45,7 @@ def test_nearest_is_the_legacy_floor_rule():
 
 def test_bilinear_clamps_below_zero_and_above():
   x = jnp.array([[0.0, 1.0, 2.0]])
-  y = r.resize(x, (1, 6))
+  y = resize(x, (1, 6))
   np.testing.assert_allclose(y[0], [0, 0.25, 0.75, 1.25, 1.75, 2], atol=1e-6)
 
 
@@ -51,7 +54,7 @@ def test_bilinear_clamps_below_zero_and_above():
 def test_a_part_of_a_canvas_resizes_as_if_it_were_alone(method, hw):
   canvas = jax.random.normal(jax.random.key(0), (2, 16, 16))
   out_hw = (7, 11)
-  alone = r.resize(canvas[:, : hw[0], : hw[1]], out_hw, method)
+  alone = resize(canvas[:, : hw[0], : hw[1]], out_hw, method)
   dynamic = jax.jit(lambda x, a, b: r.resize(x, (16, 16), method, in_hw=a, out_hw=b))(
     canvas, jnp.array(hw), jnp.array(out_hw)
   )
@@ -67,7 +70,9 @@ def test_antialiased_crop_is_pillows(start, size, out, method):
   image = Image.fromarray(row[None], mode='F').crop((start, 0, start + size, 1))
   kernel = Image.Resampling[method.removesuffix('_antialiased').upper()]
   expected = np.asarray(image.resize((out, 1), kernel))[0]
-  matrix = r.antialiased_matrix(out, 30, jnp.array(start), jnp.array(size), method)
+  matrix = jax.jit(r.antialiased_matrix, static_argnums=(0, 1, 4))(
+    out, 30, jnp.array(start), jnp.array(size), method
+  )
   np.testing.assert_allclose(matrix @ row, expected, atol=1e-5)
 
 
