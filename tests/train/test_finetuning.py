@@ -128,7 +128,8 @@ def test_a_tuned_model_changed_where_it_learned(bundles, tmp_path):
     f'finetune:{VIEW},from={bundles / "clip_baseline"},what=proposals,'
     f'data_dir={tmp_path / "data"}'
   )
-  fast = ['--config.total_steps=2', '--config.eval.every=1']
+  few = ('total_steps=2', 'eval.every=2', 'data.batch_size=2', 'data.canvas=64')
+  fast = [f'--config.{change}' for change in few]
   result = train(read(config_files.load(spec, fast)), tmp_path / 'run')
   assert result.finished
   assert result.best is not None

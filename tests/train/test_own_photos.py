@@ -80,7 +80,7 @@ def test_commands_of_the_document_from_an_empty_folder(tmp_path, monkeypatch):
   for name in ('data build', 'data check', 'eval'):
     assert main(told[name]) == 0
   few = ['total_steps=2', 'eval.every=2', 'checkpoint.every=2', 'log.pictures=0']
-  # The best of a run may be its start, which is what was evaluated before it.
+  # One small photo a step; what a run starts from was evaluated just now.
   few += ['eval.at_start=False', 'data.batch_size=1', 'data.canvas=64']
   short = [f'--config.{change}' for change in few]
   assert main([*told['train'], *short]) == 0
