@@ -1,5 +1,7 @@
 """Label assignment of MasQ-tuning against the official assigner; hand-made cases."""
 
+import functools
+
 import golden
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ SIZE = 336
 RELEASED, PAPER = LABEL_RULES['released'], LABEL_RULES['paper']
 
 
+@functools.partial(jax.jit, static_argnames='rule')
 def labels_of(masks, truth, rule=RELEASED):
   """Labels and rows of a batch of binary masks."""
   return jax.vmap(lambda m, t: labels_by_overlap(m, t, VOID, rule))(
@@ -41,7 +44,8 @@ def test_official_labels_loss_and_gradient():
     np.testing.assert_array_equal(np.flatnonzero(rows[i] >= 0), g[f'{where}/query'])
     np.testing.assert_array_equal(rows[i][rows[i] >= 0], g[f'{where}/target'])
   log_p = jnp.asarray(g['in/unit/assigner/log_probs'])
-  loss, gradient = jax.value_and_grad(weighted_nll)(log_p, labels, VOID, 0.1)
+  judge = jax.jit(jax.value_and_grad(weighted_nll), static_argnums=(2, 3))
+  loss, gradient = judge(log_p, labels, VOID, 0.1)
   golden.assert_close(loss, g['out/unit/assigner/loss_ce_unweighted'], name='loss')
   golden.assert_close(gradient, g['out/unit/assigner/grad_log_probs'], name='gradient')
 
