@@ -8,16 +8,14 @@ A photo of any size and a vocabulary of any words run the same compiled program:
 lie on canvases of a few sizes, words are padded to a bucket.
 """
 
-import collections
 import copy
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from maskclip_jax import jax_settings, photos, plain, postprocess, zoo
 from maskclip_jax.batches import DeviceClock
@@ -31,23 +29,10 @@ from maskclip_jax.systems.contract import BUCKETS, Images, Outputs, Scores, Text
 from maskclip_jax.systems.image_outputs import ImageOutputs
 from maskclip_jax.systems.score_rules import with_coat
 from maskclip_jax.systems.system import Preset, find_system
-from maskclip_jax.text.bank import (
-  TextCache,
-  class_vectors,
-  encode_prompts,
-  proposal_cache,
-  text_cache,
-)
-from maskclip_jax.text.category import Category
-from maskclip_jax.text.treatment import Treatment
+from maskclip_jax.text.bank import TextCache, proposal_cache, text_cache
 from maskclip_jax.text.vocabulary import Vocabulary
-from maskclip_jax.text.word_pieces import (
-  WordPieces,
-  has_own_tokenizer,
-  word_pieces,
-)
-
-Weights = dict[str, Array]
+from maskclip_jax.text.word_pieces import WordPieces, word_pieces
+from maskclip_jax.text_towers import TextTowers, Weights, read_vocabulary
 
 
 def load(
@@ -123,8 +108,6 @@ class Segmenter:
       ValueError: a CLIP alone, or masks without scores.
     """
     self.preset, self.model = preset, model
-    self._cache, self._pieces = cache, pieces
-    self._proposal_cache = proposal_cache
     if not find_system(preset.system).segments:
       raise ValueError(
         'a CLIP alone has no masks: convert it into a system, or use its towers by '
@@ -136,17 +119,8 @@ class Segmenter:
         'inside MaskCLIP'
       )
     forward, self._weights = self.as_function()
-    whole, _ = params.split(model)
-
-    def encode(weights, tokens):
-      return whole(weights).clip.text(tokens)
-
-    def encode_for_proposals(weights, tokens):
-      return whole(weights).proposals.clip.text(tokens)
-
-    self._forward, self._encode = jax.jit(forward), jax.jit(encode)
-    self._encode_for_proposals = jax.jit(encode_for_proposals)
-    self._banks: collections.OrderedDict[tuple, TextBank] = collections.OrderedDict()
+    self._forward = jax.jit(forward)
+    self._texts = TextTowers(model, preset, cache, pieces, proposal_cache)
 
   @classmethod
   def from_bundle(
@@ -260,15 +234,12 @@ class Segmenter:
     other = copy.copy(self)
     whole, _ = params.split(self.model)
     other.model, other._weights = whole(weights), weights
-    if not same_text:
-      other = other.uncached()
-    return other
+    return other if same_text else other.uncached()
 
   def uncached(self) -> 'Segmenter':
     """The same, which keeps no vectors of prompts on disk."""
     other = copy.copy(self)
-    other._banks = collections.OrderedDict()
-    other._cache = other._proposal_cache = None
+    other._texts = self._texts.uncached()
     return other
 
   def vocabulary(self, words: str | os.PathLike | Vocabulary | None) -> Vocabulary:
@@ -278,24 +249,7 @@ class Segmenter:
       ValueError: the model knows one vocabulary only and another is asked for; or the
         words make none.
     """
-    fixed = self.preset.vocabulary
-    if fixed is not None:
-      if words is not None and words != fixed:
-        raise ValueError(
-          f'this model knows only its own vocabulary, {fixed}: leave the words out, or '
-          'use an open-vocabulary model'
-        )
-      if labels := self.preset.labels:
-        return Vocabulary(tuple(Category(x.name, thing=x.thing) for x in labels), fixed)
-      return Vocabulary.parse(fixed)
-    if words is None:
-      raise ValueError(
-        "name what to look for by words, such as 'cat; stuff:floor', or a vocabulary "
-        'such as ade20k-150'
-      )
-    if not isinstance(words, Vocabulary):
-      words = Vocabulary.parse(words)
-    return words.for_system(self.preset.words)
+    return read_vocabulary(self.preset, words)
 
   @jax_settings.own()
   def text_bank(
@@ -312,50 +266,7 @@ class Segmenter:
       ValueError: more classes than the largest bucket holds.
     """
     buckets = tuple(buckets or self.buckets)
-    key = vocabulary.content_key(), buckets
-    if key not in self._banks:
-      self._banks[key] = self._new_bank(vocabulary, buckets)
-    self._banks.move_to_end(key)
-    while len(self._banks) > self.banks_kept:
-      self._banks.popitem(last=False)
-    return self._banks[key]
-
-  def _new_bank(self, vocabulary: Vocabulary, buckets: Sequence[int]) -> TextBank:
-    if self.preset.vocabulary is not None:
-      columns = len(vocabulary) + 1
-      return TextBank.build(
-        np.zeros((columns, 0)), vocabulary.things, void_last=True, buckets=(columns,)
-      )
-    vectors = self.class_vectors(vocabulary)
-    training = self.preset.training
-    if isinstance(training, str):
-      training = Vocabulary.named(training)
-    seen = None if training is None else vocabulary.seen_in(training)
-    columns = vocabulary.columns()
-    others = self._proposal_vectors(vocabulary)
-    return TextBank.build(
-      vectors, **columns, seen=seen, proposal_embeddings=others, buckets=buckets
-    )
-
-  def _proposal_vectors(
-    self, vocabulary: Vocabulary
-  ) -> Float[np.ndarray, 'n e'] | None:
-    """The same by the text tower of the proposals, in templates of their own; None
-    where that is not asked."""
-    words = getattr(self.preset.config, 'proposal_words', '')
-    if not words:
-      return None
-    own = Treatment.of(words)
-    vocabulary = vocabulary.treated(
-      None, templates=own.templates, normalise_first=own.normalise_first
-    )
-    tower = functools.partial(self._encode_for_proposals, self._weights)
-    longest = self.preset.config.proposals.clip.context_length
-
-    def encode(prompts: Sequence[str]) -> Float[np.ndarray, 'n e']:
-      return encode_prompts(prompts, tower, longest)
-
-    return class_vectors(vocabulary, encode, self._proposal_cache)
+    return self._texts.bank(self._weights, vocabulary, buckets, self.banks_kept)
 
   @jax_settings.own()
   def class_vectors(
@@ -367,19 +278,12 @@ class Segmenter:
       vocabulary: as `vocabulary` returns it.
       cache: keeps the vectors of prompts where the segmenter keeps none on disk.
     """
-    return class_vectors(vocabulary, self.encode_text, self._cache or cache)
+    return self._texts.class_vectors(self._weights, vocabulary, cache)
 
   @jax_settings.own()
   def encode_text(self, prompts: Sequence[str]) -> Float[np.ndarray, 'n d']:
     """CLIP vectors (not normalised) of prompts."""
-    tower = functools.partial(self._encode, self._weights)
-    clip = self.preset.config.clip
-    if self._pieces is None and has_own_tokenizer(clip):
-      raise ValueError(
-        'the CLIP of this model has a tokenizer of its own: load it from its bundle, '
-        'or pass `pieces`'
-      )
-    return encode_prompts(prompts, tower, clip.context_length, pieces=self._pieces)
+    return self._texts.encode(self._weights, prompts)
 
   @property
   def score_names(self) -> frozenset[str]:
@@ -393,8 +297,7 @@ class Segmenter:
     """How many programs each part has needed so far."""
     return {
       'forward': self._forward._cache_size(),
-      'encode_text': self._encode._cache_size()
-      + self._encode_for_proposals._cache_size(),
+      'encode_text': self._texts.compilations(),
     }
 
   def __call__(

@@ -52,6 +52,7 @@ ALLOWED = {
     'zoo',
   },
   'plan': {'photos', 'postprocess', 'systems', 'text'},
+  'text_towers': {'checkpoints', 'systems', 'text'},
   'stream': {'photos', 'plan', 'results', 'systems'},
   'deploy': {
     '_version',
@@ -76,6 +77,7 @@ ALLOWED = {
     'stream',
     'systems',
     'text',
+    'text_towers',
     'zoo',
   },
   'mining': {
