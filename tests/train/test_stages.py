@@ -1,19 +1,19 @@
-"""Every stage learns eight generated pictures by heart, each from the one before.
+"""Every stage learns four generated pictures by heart, each from the one before.
 
-Reached on a CPU: the teacher's loss falls from 13.3 to 1.8 and its proposals fit the
-segments with a mean IoU of 0.965; the student, who is told two segments of each picture
-and takes 1.9 more from its teacher, keeps 0.958; MasQ-tuning falls from 36 to 4.3 and
-names 66 % of the labelled masks; relative mask attention falls from 55 to 29. The tests
-ask for a little less.
+Reached on a CPU: the teacher's loss falls from 12.5 to 1.6 and its proposals fit the
+segments with a mean IoU of 0.977; the student, who is told two segments of each picture
+and takes 1.2 more from its teacher, keeps 0.972; MasQ-tuning falls from 35 to 3.5 and
+names 61 % of the labelled masks; relative mask attention, which is shown eight, falls
+from 62 to 36. The tests ask for a little less.
 """
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_stages
+from flax import nnx
 
 from maskclip_jax.checkpoints import bundle
 from maskclip_jax.checkpoints.restore import load_model
@@ -24,14 +24,15 @@ from maskclip_jax.train.loop import train
 
 pytestmark = pytest.mark.slow
 
+PICTURES = {'generated': 4, 'batch_size': 4}
 FAST = {'lr': 1e-3, 'clip_norm': 1.0, 'weight_decay': 0.0}
 
 
 def run(stage: str, workdir, steps: int, **changes):
-  """Trains on all eight pictures at once; returns (result, rows of metrics)."""
+  """Trains on all four pictures at once; returns (result, rows of metrics)."""
   config = tiny_stages.stage(
     stage,
-    data={'batch_size': 8, **changes.pop('data', {})},
+    data={**PICTURES, **changes.pop('data', {})},
     total_steps=steps,
     optim=FAST,
     log={'every': 10},
@@ -46,12 +47,12 @@ def run(stage: str, workdir, steps: int, **changes):
 @pytest.fixture(scope='module')
 def teacher(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('stages') / 'teacher'
-  return workdir, *run('teacher', workdir, 130)
+  return workdir, *run('teacher', workdir, 120)
 
 
 def pictures():
   """The training pictures and their ground truth, as batches see them."""
-  settings = tiny_stages.stage('teacher', data={'batch_size': 8}).data
+  settings = tiny_stages.stage('teacher', data=PICTURES).data
   with train_stream(settings) as stream:
     return next(stream)
 
@@ -61,7 +62,7 @@ def best_ious(workdir) -> np.ndarray:
   model, _, _ = load_model(workdir / 'bundle')
   batch = pictures()
   images = Images(jnp.asarray(batch['image']), jnp.asarray(batch['image_hw']))
-  found = jax.jit(lambda: model(images))()
+  found = nnx.jit(lambda model, images: model(images))(model, images)
   masks = np.array(resize(found.mask_logits, batch['segments'].shape[1:]) > 0)
   masks &= np.asarray(found.objectness > np.log(0.5))[..., None, None]
   ious = []
@@ -90,7 +91,7 @@ def test_the_student_keeps_what_is_not_annotated(teacher, tmp_path):
   start = {'teacher': {'source': str(teacher[0]), 'target_prefix': 'teacher'}}
   settings = {'criterion': tiny_stages.POINTS, 'rule': {'points': 64, 'limit': 0.5}}
   data = {'max_segments': 2}
-  _, rows = run('student', tmp_path, 40, start=start, settings=settings, data=data)
+  _, rows = run('student', tmp_path, 30, start=start, settings=settings, data=data)
   ious = best_ious(tmp_path)
   pseudo = rows[-1]['pseudo_targets']
   print(
@@ -117,7 +118,7 @@ def frozen_unchanged(workdir, teacher, result) -> None:
 
 
 def test_masq_tuning_names_the_masks(teacher, tmp_path):
-  result, rows = run('masq', tmp_path, 150, start=from_teacher(teacher))
+  result, rows = run('masq', tmp_path, 180, start=from_teacher(teacher))
   print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['accuracy'])
   assert rows[-1]['labelled'] > 2
   assert rows[-1]['loss'] < 0.2 * rows[0]['loss']
@@ -128,7 +129,9 @@ def test_masq_tuning_names_the_masks(teacher, tmp_path):
 def test_relative_mask_attention_learns(teacher, tmp_path):
   start = from_teacher(teacher)
   start['proposals']['keep_random'] = ['proposals/predictor/class_embed/.*']
-  result, rows = run('rma', tmp_path, 150, start=start)
+  # Of four pictures its loss stops at two thirds of what it was.
+  data = {'generated': 8, 'batch_size': 8}
+  result, rows = run('rma', tmp_path, 150, start=start, data=data)
   print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['loss_ce'])
   assert rows[-1]['loss'] < 0.6 * rows[0]['loss']
   assert rows[-1]['loss_ce'] < 0.6 * rows[0]['loss_ce']
