@@ -68,6 +68,9 @@ PROPOSALS = ('teacher', 'student_1', 'student_2', 'longer', 'ovseg_proposals')
 FOUND = 0.5
 # A proposal that is more likely an object than not.
 LIKELY = 0.5
+WORDS = 'miniature-116'
+# More than there are pairs of a mask and a word.
+_ALL = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,18 +137,28 @@ SPLITS = {
 def found(
   segmenter: Segmenter, source: ProtocolSource, split: Split
 ) -> dict[str, float]:
-  """Share of the things of each group that a proposal overlaps by IoU > 0.5."""
+  """Share of the things of each group that a proposal overlaps by IoU > 0.5.
+
+  Proposals that words name have no score of their own as objects, so of them no share
+  of the likely ones is told: every mask comes with every word.
+  """
+  closed = segmenter.preset.vocabulary is not None
   hits = {key: [] for key in split.recalls}
   for example in source:
-    proposals = segmenter(example.photo, task='instance').instances
-    masks = [coco_mask.encode(np.asfortranarray(i.mask, np.uint8)) for i in proposals]
+    if closed:
+      proposals = segmenter(example.photo, task='instance').instances
+    else:
+      pairs = segmenter(example.photo, WORDS, task='instance', top_k=_ALL).instances
+      proposals = {i.rle['counts']: i for i in pairs}.values()
+    masks = [i.rle for i in proposals]
     scores = np.array([i.score for i in proposals])
     truth = example.truth.instance
     iou = coco_mask.iou(masks, truth.masks, truth.crowd.astype(np.uint8))
     for label, column in zip(truth.classes, np.asarray(iou).T, strict=True):
       key = split.group(Kind.of(int(label)))
       hits[key].append(column.max() > FOUND)
-      hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
+      if closed:
+        hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
   return shares(hits)
 
 
@@ -159,7 +172,7 @@ def read_parts(
   """
   right = {column: [] for column in split.parts}
   for example in source:
-    prediction = segmenter(example.photo, 'miniature-116', task='panoptic')
+    prediction = segmenter(example.photo, WORDS, task='panoptic')
     classes = {segment.id: segment.class_index for segment in prediction.segments}
     ids = prediction.panoptic
     areas = np.bincount(ids.ravel(), minlength=2)

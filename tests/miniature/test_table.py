@@ -3,6 +3,7 @@
 import collections
 import importlib.util
 import pathlib
+import types
 
 import pytest
 
@@ -43,13 +44,24 @@ class TrueSegmenter:
     truths: of the photos, by their bytes.
     score: of a detection, from its kind.
     rename: the class that is said, from the true one.
+    preset: its vocabulary, None where words name the masks.
   """
 
-  def __init__(self, source, *, score=lambda kind: 0.9, rename=lambda label: label):
+  def __init__(
+    self,
+    source,
+    *,
+    score=lambda kind: 0.9,
+    rename=lambda label: label,
+    vocabulary='object',
+  ):
     self.truths = {example.photo.tobytes(): example.truth for example in source}
     self.score, self.rename = score, rename
+    self.preset = types.SimpleNamespace(vocabulary=vocabulary)
 
-  def __call__(self, photo, words=None, *, task):
+  def __call__(self, photo, words=None, *, task, top_k=100):
+    if task == 'instance':
+      assert (words is None) == (self.preset.vocabulary is not None)
     truth = self.truths[photo.tobytes()]
     results = {'panoptic': self._panoptic, 'instance': self._instance}[task](truth)
     return Prediction(
@@ -94,6 +106,11 @@ def test_recall_of_proposals(table, source, split):
   doubtful = TrueSegmenter(source, score=lambda kind: 0.4 if kind.novel else 0.6)
   shares = table.found(doubtful, source, split)
   assert shares == {**everything, 'novel, likely': 0}
+
+
+def test_masks_that_words_name_are_found_or_not(table, source, split):
+  named = TrueSegmenter(source, vocabulary=None)
+  assert table.found(named, source, split) == dict.fromkeys(split.groups, 100)
 
 
 def test_the_far_split_tells_three_groups_apart(table, source):
