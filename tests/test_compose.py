@@ -52,11 +52,7 @@ UNSUITED = {
 }
 SMALL = {
   'naflex': {'position_grid': 3},
-  'proposals': tiny_stages.SMALL,
-  'maskclip': {'proposals': tiny_stages.SMALL},
-  'masqclip': {'proposals': tiny_stages.SMALL},
-  'ovseg': {'proposals': {'swin': {'depths': [1, 1, 1, 1]}, 'decoder_layers': 1}},
-  'fcclip': {'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64},
+  'ovseg': {'proposals': {'swin': {'depths': [1, 1, 1, 1]}}},
 }
 
 

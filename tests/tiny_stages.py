@@ -15,36 +15,30 @@ from maskclip_jax.plain import change
 from maskclip_jax.train import starting
 from maskclip_jax.train.config import TrainConfig, read
 
-# The smallest networks: eight residual blocks, one decoder layer (two predictions), one
-# deformable layer.
-SMALL = {'depth': 26, 'encoder_layers': 1, 'decoder_layers': 1, 'encoder_ffn': 64}
 POINTS = {'sampling': {'points': 64}}
-_SWIN = {'swin': {'depths': [1, 1, 1, 1]}, 'decoder_layers': 1}
+_SWIN = {'swin': {'depths': [1, 1, 1, 1]}}
 _UNPROMPTED = {'proposals': _SWIN, 'clip': {'prompt_depth': 0}}
 
 STAGES: dict[str, dict[str, Any]] = {
   'teacher': {
     'task': 'set_prediction',
     'preset': 'proposals_tiny',
-    'model': SMALL,
     'settings': {'criterion': POINTS},
   },
   'student': {
     'task': 'distill',
     'preset': 'proposals_tiny',
-    'model': SMALL,
     'settings': {'criterion': POINTS, 'rule': {'points': 64}},
   },
   'masq': {
     'task': 'query_tuning',
     'preset': 'masqclip_tiny',
-    'model': {'proposals': SMALL},
     'settings': {'label_size': 64},
   },
   'rma': {
     'task': 'mask_attention',
     'preset': 'maskclip_tiny',
-    'model': {'proposals': SMALL, 'rma_blocks': [0, 1]},
+    'model': {'rma_blocks': [0, 1]},
     'settings': {'criterion': POINTS},
   },
   'clip': {
@@ -78,10 +72,7 @@ STAGES: dict[str, dict[str, Any]] = {
   'fcclip': {
     'task': 'fcclip',
     'preset': 'fcclip_tiny',
-    'model': {
-      'clip': {'depths': [1, 1, 1, 1]},
-      **{name: size for name, size in SMALL.items() if name != 'depth'},
-    },
+    'model': {'clip': {'depths': [1, 1, 1, 1]}},
     'settings': {'criterion': POINTS},
   },
 }
@@ -112,11 +103,6 @@ def values(stage: str, **changes: Any) -> dict[str, Any]:
 def stage(name: str, **changes: Any) -> TrainConfig:
   """A stage's configuration."""
   return read(values(name, **changes))
-
-
-def small_flags(model: str = 'config.model') -> list[str]:
-  """The flags of `train` that make the proposals of a model as small as here."""
-  return [f'--{model}.{name}={size}' for name, size in SMALL.items()]
 
 
 def random_bundle(

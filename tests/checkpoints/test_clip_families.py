@@ -153,7 +153,7 @@ def test_squares_of_a_naflex_model_are_of_the_size_chosen(naflex, tmp_path):
   convert.convert_checkpoint(naflex, tmp_path / 'clip', image_size=32)
   _, preset, _ = restore.load_model(tmp_path / 'clip')
   assert preset.config == dataclasses.replace(clip.config, image_size=32)
-  tiny_stages.random_bundle(tmp_path / 'masks', 'proposals_tiny', **tiny_stages.SMALL)
+  tiny_stages.random_bundle(tmp_path / 'masks', 'proposals_tiny')
   made = cross_models(tmp_path / 'masks', tmp_path / 'clip', 'crop')
   assert made.preset.config.clip == preset.config
   with pytest.raises(ValueError, match='40 is not a multiple of patch_size 16'):

@@ -152,7 +152,7 @@ def test_the_command_puts_it_behind_a_segmenter(file, fcclip, tmp_path, capsys):
 
 def test_masks_without_words_of_their_own(file, fcclip, tmp_path):
   """A Mask2Former says what is an object, and this CLIP what it is."""
-  tiny_stages.random_bundle(tmp_path / 'masks', 'proposals_tiny', **tiny_stages.SMALL)
+  tiny_stages.random_bundle(tmp_path / 'masks', 'proposals_tiny')
   masks, clip = open_ingredient(tmp_path / 'masks'), open_ingredient(file)
   made = cross(masks, clip, 'bias')
   assert made.preset.config.proposal_words == ''

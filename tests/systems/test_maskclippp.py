@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import official
 import pytest
-import tiny_stages
 from flax import nnx
 from PIL import Image
 
@@ -23,7 +22,6 @@ from maskclip_jax.checkpoints.random_weights import random_model
 from maskclip_jax.deploy.programs import photo_program
 from maskclip_jax.nn import eva
 from maskclip_jax.nn.eva import EvaCLIPConfig
-from maskclip_jax.plain import change
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images, Scores, TextBank
 from maskclip_jax.systems.maskclippp.model import MaskCLIPPPConfig
@@ -45,9 +43,7 @@ SHORT, LONG = 32, 56
 
 
 def config(**choices) -> MaskCLIPPPConfig:
-  proposals = change(
-    zoo.find_preset('proposals_tiny').config, tiny_stages.SMALL, 'proposals'
-  )
+  proposals = zoo.find_preset('proposals_tiny').config
   return MaskCLIPPPConfig(proposals, CLIP, short_edge=SHORT, long_edge=LONG, **choices)
 
 

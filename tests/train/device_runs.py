@@ -67,19 +67,6 @@ class Run:
         found.append({name: float(value) for name, value in terms.items()})
     return found
 
-  def first_loss(self) -> float:
-    """The first step's loss without its gradient, which is most of what compiles."""
-    key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
-    with self._program.stream(0) as stream:
-      batch = self._program.batch(next(stream))
-
-    def loss(params, frozen, batch):
-      flat = {**frozen, **params}
-      modules = self._program.layout.merge(flat)
-      return self._program.task.loss(modules, flat, batch, key)[0]
-
-    return float(jax.jit(loss)(self.state.params, self.state.frozen, batch))
-
   def take_over(self, state):
     """Goes on from another run's state, laid out as this run's."""
     self.state = jax.tree.map(

@@ -18,7 +18,6 @@ from maskclip_jax.train.task import Layout, make_task
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
-SMALL = tiny_stages.small_flags('config.model.proposals')
 
 
 @pytest.mark.eight_devices
@@ -48,7 +47,7 @@ def test_a_report():
 def test_a_step_that_does_not_fit(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(compile_only, 'HBM', {'cpu': 1e-4})
   flags = ['--compile_only', '--json', str(tmp_path / 'report.json')]
-  assert main(['train', '--config', MASQ, *SMALL, *flags]) == 2
+  assert main(['train', '--config', MASQ, *flags]) == 2
   assert 'GiB (DOES NOT FIT)' in capsys.readouterr().out
   assert json.loads((tmp_path / 'report.json').read_text())['fits'] is False
 
@@ -78,7 +77,7 @@ def for_slice(topology: str) -> subprocess.CompletedProcess:
   command = [sys.executable, '-m', 'maskclip_jax', 'train', '--compile_only']
   flags = ['--config', MASQ, '--topology', topology, '--config.data.batch_size=4']
   return subprocess.run(
-    [*command, *flags, *SMALL], cwd=ROOT, env=env, capture_output=True, text=True
+    [*command, *flags], cwd=ROOT, env=env, capture_output=True, text=True
   )
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tiny_stages
 from tiny_stages import random_bundle
 
 from maskclip_jax.__main__ import main
@@ -14,7 +13,6 @@ from maskclip_jax.train.loop import train
 from maskclip_jax.train.starting import starting_values
 from maskclip_jax.train.task import MODEL, Layout, make_task
 
-SMALL = tiny_stages.SMALL
 VIEW = 'data=miniature/base'
 
 
@@ -22,14 +20,8 @@ VIEW = 'data=miniature/base'
 def bundles(tmp_path_factory):
   """Models of random weights, by system."""
   root = tmp_path_factory.mktemp('bundles')
-  sizes = {
-    'clip_baseline': {'proposals': SMALL},
-    'masqclip': {'proposals': SMALL},
-    'maskclip': {'proposals': SMALL},
-    'mask2former': SMALL,
-  }
-  for system, model in sizes.items():
-    random_bundle(root / system, f'{system}_tiny', **model)
+  for system in ('clip_baseline', 'masqclip', 'maskclip', 'mask2former'):
+    random_bundle(root / system, f'{system}_tiny')
   return root
 
 

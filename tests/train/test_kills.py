@@ -6,7 +6,6 @@ import pathlib
 import signal
 
 import pytest
-from tiny_stages import small_flags
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +19,7 @@ def kills():
   spec.loader.exec_module(module)
   module.STEPS = 20
   steps = f'--config.total_steps={module.STEPS}'
-  module.CHANGES += (steps, *small_flags('config.model.proposals'))
+  module.CHANGES += (steps,)
   return module
 
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import pytest
-from tiny_stages import random_bundle, small_flags
+from tiny_stages import random_bundle
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.train import checkpoint
@@ -13,10 +13,8 @@ from maskclip_jax.train.records import log
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MASQ = f'{ROOT}/configs/masqclip.py:stage=masq,runlocal'
-# The smallest networks (`tiny_stages`).
 FAST = (
   '--config.total_steps=4',
-  *small_flags('config.model.proposals'),
   '--config.settings.label_size=64',
 )
 

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.eight_devices]
 def start(tmp_path_factory) -> dict:
   """What all runs start from."""
   source = tmp_path_factory.mktemp('moves') / 'start'
-  tiny_stages.random_bundle(source, 'masqclip_tiny', proposals=tiny_stages.SMALL)
+  tiny_stages.random_bundle(source, 'masqclip_tiny')
   return {'model': {'source': str(source)}}
 
 

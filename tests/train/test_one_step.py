@@ -53,7 +53,7 @@ def test_one_step_of_a_teacher_is_at_most_thirty_files(tmp_path):
     'datasets': [{'view': 'coco/panoptic'}],
     'data_dir': str(tmp_path / 'built'),
   }
-  model = {**tiny_stages.SMALL, 'sampling': 'chunks'}
+  model = {'sampling': 'chunks'}
   config = tiny_stages.stage('teacher', data=data, model=model)
   mesh = make_mesh(config.mesh, jax.devices()[:1])
   zoo.cards()  # The descriptions of all systems are imported once, by their names.

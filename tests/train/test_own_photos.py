@@ -6,7 +6,6 @@ import re
 import shlex
 
 import pytest
-from tiny_stages import small_flags
 from voc_photo import WINDOWS, write_labels
 
 from maskclip_jax.__main__ import main
@@ -48,7 +47,7 @@ def test_four_photographs_are_learned_to_a_pq_above_90(tmp_path):
     'log.pictures': 0,
   }
   flags = [f'--config.{name}={value}' for name, value in values.items()]
-  config = ['--config', 'mask2former:runlocal', *small_flags(), *flags]
+  config = ['--config', 'mask2former:runlocal', *flags]
   assert main(['train', '--workdir', str(run), *config]) == 0
   # It knows the classes of its data, and not COCO's.
   known = bundle.load(run / bundle.OF_RUN).config['labels']

@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from tiny_stages import quick_draw, small_flags
+from tiny_stages import quick_draw
 
 from maskclip_jax.__main__ import main
 from maskclip_jax.checkpoints import bundle
@@ -14,7 +14,6 @@ from maskclip_jax.train import starting
 
 pytestmark = pytest.mark.slow
 
-_LAYERS = tuple(f'--config.model.{end}coder_layers=1' for end in ('en', 'de'))
 _TWO_BLOCKS = '--config.model.clip.vision_layers=2', '--config.model.clip.text_layers=1'
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -35,12 +34,12 @@ def train(monkeypatch, capsys):
 @pytest.mark.parametrize(
   ('spec', 'small'),
   [
-    # Fewer layers than even the tiny presets have: each compiles a network of its own.
-    ('maskclip.py:stage=proposals,runlocal', small_flags()),
-    ('mask2former.py:runlocal', small_flags()),
+    # Some with fewer layers than even the tiny presets have: each compiles a network.
+    ('maskclip.py:stage=proposals,runlocal', []),
+    ('mask2former.py:runlocal', []),
     (
       'maskclip.py:stage=rma,profile=paper,runlocal',
-      [*small_flags('config.model.proposals'), *_TWO_BLOCKS],
+      _TWO_BLOCKS,
     ),
     ('miniature.py:stage=clip,runlocal', []),
     (
@@ -58,8 +57,8 @@ def train(monkeypatch, capsys):
         *_TWO_BLOCKS,
       ],
     ),
-    ('fcclip.py:runlocal', ['--config.model.clip.depths=(1,1,1,1)', *_LAYERS]),
-    ('finetune.py:what=linear,runlocal', small_flags('config.model.proposals')),
+    ('fcclip.py:runlocal', ['--config.model.clip.depths=(1,1,1,1)']),
+    ('finetune.py:what=linear,runlocal', []),
   ],
 )
 def test_a_stage(train, spec, small, tmp_path):
@@ -72,18 +71,14 @@ def test_a_stage(train, spec, small, tmp_path):
 def test_the_pipeline_and_its_resumption(train, tmp_path):
   """Teacher, student and MasQ-tuning; interrupted before the last stage."""
   spec = 'masqclip.py:stage=pipeline,profile=paper,runlocal'
-  # Smaller still than what `:runlocal` takes: three stages compile here.
-  small = small_flags('config.stages.masq.model.proposals')
-  for stage in ('teacher', 'student_1'):
-    small += small_flags(f'config.stages.{stage}.model')
   wrong = '--config.stages.masq.preset=maskclip_tiny'
-  status, _, err = train(spec, tmp_path, *small, wrong)
+  status, _, err = train(spec, tmp_path, wrong)
   assert status == 2
   assert err.splitlines()[-1].startswith('maskclip_jax: ')
   assert 'MasQ-tuning trains a masqclip' in err
   done = [p.name for p in tmp_path.iterdir() if bundle.is_bundle(p / 'bundle')]
   assert sorted(done) == ['student_1', 'teacher']
-  status, out, err = train(spec, tmp_path, *small)
+  status, out, err = train(spec, tmp_path)
   assert status == 0, err
   assert out.count('done before') == 2
   # The student started from its teacher.
@@ -101,9 +96,8 @@ def test_the_pipeline_of_ovseg(train, tmp_path):
   """Proposals, pairs of their masks, tuning and prompts make one OVSeg; each stage
   changes what it trains, and what is there is not made again."""
   small = [
-    f'--config.stages.{stage}.model.proposals.{field}'
+    f'--config.stages.{stage}.model.proposals.swin.depths=(1,1,1,1)'
     for stage in ('proposals', 'pairs', 'prompts')
-    for field in ('swin.depths=(1,1,1,1)', 'decoder_layers=1')
   ]
   spec = 'ovseg.py:stage=pipeline,runlocal'
   status, out, err = train(spec, tmp_path, *small)

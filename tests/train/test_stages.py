@@ -4,7 +4,7 @@ Reached on a CPU: the teacher's loss falls from 12.5 to 1.6 and its proposals fi
 segments with a mean IoU of 0.977; the student, who is told two segments of each picture
 and takes 1.2 more from its teacher, keeps 0.972; MasQ-tuning falls from 35 to 3.5 and
 names 61 % of the labelled masks; relative mask attention, which is shown eight, falls
-from 62 to 36. The tests ask for a little less.
+from 62 to 35. The tests ask for a little less.
 """
 
 import json

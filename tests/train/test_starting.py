@@ -13,9 +13,7 @@ from maskclip_jax.train.task import make_task
 @pytest.fixture(scope='module')
 def proposals(tmp_path_factory):
   directory = tmp_path_factory.mktemp('start') / 'proposals'
-  return str(directory), tiny_stages.random_bundle(
-    directory, 'proposals_tiny', **tiny_stages.SMALL
-  )
+  return str(directory), tiny_stages.random_bundle(directory, 'proposals_tiny')
 
 
 @pytest.fixture(scope='module')
@@ -68,9 +66,7 @@ def test_a_student_starts_as_its_teacher(proposals):
 
 
 def test_a_part_of_a_source(masq, tmp_path, proposals):
-  flat = tiny_stages.random_bundle(
-    tmp_path / 'whole', 'masqclip_tiny', proposals=tiny_stages.SMALL
-  )
+  flat = tiny_stages.random_bundle(tmp_path / 'whole', 'masqclip_tiny')
   start = [
     StartFrom(str(tmp_path / 'whole'), source_prefix='clip', target_prefix='clip'),
     StartFrom(proposals[0], target_prefix='proposals'),
@@ -90,8 +86,7 @@ def test_the_checkpoint_of_another_system(masq, clip):
 
 
 def test_other_sizes_are_named(masq, tmp_path):
-  small = {**tiny_stages.SMALL, 'queries': 5}
-  tiny_stages.random_bundle(tmp_path / 'other', 'proposals_tiny', **small)
+  tiny_stages.random_bundle(tmp_path / 'other', 'proposals_tiny', queries=5)
   with pytest.raises(ValueError, match='query_feat/embedding is 5x64, expected 10x64'):
     starting_values(
       masq, [StartFrom(str(tmp_path / 'other'), target_prefix='proposals')], 0
@@ -100,7 +95,7 @@ def test_other_sizes_are_named(masq, tmp_path):
 
 def test_what_is_left_out_is_drawn(tmp_path):
   """A network with classes starts one without."""
-  tiny_stages.random_bundle(tmp_path / 'coco', 'mask2former_tiny', **tiny_stages.SMALL)
+  tiny_stages.random_bundle(tmp_path / 'coco', 'mask2former_tiny')
   task = make_task(tiny_stages.stage('teacher'))
   start = StartFrom(str(tmp_path / 'coco'), keep_random=('predictor/class_embed/.*',))
   values = starting_values(task, [start], seed=0)

@@ -149,7 +149,7 @@ def test_a_network_of_fixed_classes_knows_those_of_its_data():
   assert task.exported(generated).vocabulary == 'coco-panoptic-133'
   assert task.exported(tiny_stages.stage('teacher')).vocabulary == 'object'
   data = {'generated': 0, 'datasets': [{'view': 'coco/base48'}]}
-  model = tiny_stages.SMALL | {'num_classes': 48}
+  model = {'num_classes': 48}
   changes = {'preset': 'mask2former_tiny', 'model': model, 'data': data}
   preset = task.exported(tiny_stages.stage('teacher', **changes))
   names = find_view('coco/base48').class_names()
