@@ -27,20 +27,24 @@ flags.FLAGS.mark_as_parsed()
 TESTS = pathlib.Path(__file__).parent
 # Half a minute or more each, the longest first.
 LONGEST = (
-  'train/test_devices.py',
+  'train/test_devices_proposals.py',
   'train/test_shipped_configs.py',
-  'systems/test_ovseg.py',
   'train/test_stages.py',
-  'train/test_moves.py',
-  'test_docs_commands.py',
-  'cli/test_predict.py',
-  'train/test_switches.py',
-  'miniature/test_stages_of_training.py',
+  'train/test_own_photos.py',
   'systems/test_fcclip.py',
+  'test_docs_commands.py',
+  'miniature/test_stages_of_training.py',
   'systems/test_mask2former.py',
+  'cli/test_predict.py',
+  'train/test_moves.py',
+  'train/test_devices.py',
   'train/test_kills.py',
-  'train/test_official_training.py',
   'systems/test_maskclip.py',
+  'deploy/test_artefact.py',
+  'test_compose.py',
+  'eval/test_long_diagnosis.py',
+  'train/test_loop.py',
+  'mining/test_mining.py',
 )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from jobs import MODEL
-from tiny_stages import SMALL, random_bundle
+from tiny_stages import random_bundle
 
 from maskclip_jax.miniature.examples import scene
 from maskclip_jax.mining.miner import Pair, PairMiner, column, mask_of
@@ -38,7 +38,7 @@ def test_any_system_mines(preset, batch, tmp_path):
 
 @pytest.mark.slow
 def test_masks_of_one_model_and_vectors_of_another(batch, tmp_path):
-  random_bundle(tmp_path / 'masks', 'proposals_tiny', **SMALL)
+  random_bundle(tmp_path / 'masks', 'proposals_tiny')
   changes = {'proposals': str(tmp_path / 'masks')}
   wide = PairMiner(config(MODEL, scores='mask_threshold=0.2', **changes))(batch)
   tight = PairMiner(config(MODEL, scores='mask_threshold=0.8', **changes))(batch)

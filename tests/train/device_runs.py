@@ -5,6 +5,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 import tiny_stages
 
 from maskclip_jax.checkpoints.random_weights import random_array
@@ -77,6 +78,30 @@ class Run:
 def on_one(stage: str, **changes) -> Run:
   """A run on one device."""
   return Run(stage, MeshConfig(data=1), jax.devices()[:1], **changes)
+
+
+def followed(stage: str) -> tuple[list, list[dict[str, float]]]:
+  """A stage's states before each of three steps on one device, and what those steps
+  report."""
+  one, states = on_one(stage), []
+  terms = one.go(3, lambda _: states.append(jax.device_get(one.state)))
+  return states, terms
+
+
+def assert_eight_are_one(
+  stage: str, mesh: MeshConfig, states: list, expected: list[dict[str, float]]
+) -> None:
+  """Steps on eight devices report what those on one device did.
+
+  Matching and pseudo masks choose: two runs left to themselves part for good where two
+  choices are equal but for rounding, so here every step starts from what one device has
+  reached.
+  """
+  assert len(jax.devices()) == 8
+  eight = Run(stage, mesh, jax.devices())
+  found = eight.go(len(states), lambda number: eight.take_over(states[number]))
+  for step, (x, y) in enumerate(zip(found, expected, strict=True)):
+    assert x == pytest.approx(y, rel=TOLERANCE, abs=1e-6), step
 
 
 def assert_parts_are_the_whole(stage: str, whole: list[dict[str, float]]) -> None:
