@@ -15,8 +15,12 @@ directory holds are left out. `--split far` is for directories of that split, wh
 words that nothing annotated are near or far. `--by_step` is for runs that train
 proposals: it prints what each of their checkpoints finds
 (`--config.checkpoint.every=300 --config.checkpoint.keep=10` keeps ten).
-`--record` writes `results/miniature.json` and `miniature.md`, or the same of the far
-split.
+
+`--record` adds the numbers to those that are recorded of the same seeds, systems
+replacing what was there of them, and fills the page's table with all of them: rows can
+be measured one after another. `--scale` says what was given to `launch/miniature.sh`;
+each has a file and a table of its own (`results/miniature.json`, `miniature.md`, and
+the same of the far split).
 """
 
 import argparse
@@ -28,6 +32,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import pages
 from machine import machine
 from pycocotools import mask as coco_mask
 
@@ -96,10 +101,15 @@ class Split:
     run = PROTOCOLS[self.protocol].for_system('masqclip')
     return ProtocolSource(run, data_dir, tasks=('instance',))
 
+  def results(self, scale: float) -> pathlib.Path:
+    """The numbers that are recorded of runs of a scale."""
+    ending = '' if scale == 1 else f'_{scale:g}'
+    return ROOT / 'results' / f'{self.protocol}{ending}.json'
+
   @property
-  def files(self) -> tuple[pathlib.Path, pathlib.Path]:
-    """The numbers and the page with their table."""
-    return ROOT / 'results' / f'{self.protocol}.json', ROOT / f'{self.protocol}.md'
+  def page(self) -> pathlib.Path:
+    """Where the tables are shown."""
+    return ROOT / f'{self.protocol}.md'
 
   @property
   def tests(self) -> dict[str, str]:
@@ -259,6 +269,35 @@ def numbers_of(
   return row
 
 
+def seed_of(directory: pathlib.Path) -> int:
+  """The seed that the trained stages of a directory have in common.
+
+  Raises:
+    ValueError: nothing was trained there, or with several seeds.
+  """
+  runs = directory.glob(f'*/{checkpoint.DIRECTORY}')
+  configs = (json.loads((run.parent / 'config.json').read_text()) for run in runs)
+  seeds = {config['seed'] for config in configs}
+  if len(seeds) != 1:
+    raise ValueError(
+      f'{directory} has runs of the seeds {sorted(seeds)}: one directory is one seed'
+    )
+  return seeds.pop()
+
+
+def joined(
+  recorded: Sequence[dict[str, float]], measured: Mapping[int, dict[str, float]]
+) -> list[dict[str, float]]:
+  """Numbers by seed: those that are measured now replace a system's former ones."""
+  count = max(len(recorded), *(seed + 1 for seed in measured))
+  seeds = [dict(row) for row in recorded] + [{} for _ in range(count - len(recorded))]
+  for seed, row in measured.items():
+    systems = {key.partition('/')[0] for key in row}
+    kept = {k: v for k, v in seeds[seed].items() if k.partition('/')[0] not in systems}
+    seeds[seed] = kept | row
+  return seeds
+
+
 def cell(seeds: Sequence[dict[str, float]], key: str) -> str:
   """Mean, and spread where there are several seeds; a dash where there is none."""
   values = [seed[key] for seed in seeds if key in seed]
@@ -282,20 +321,36 @@ def rows(
 
 def tables(seeds: Sequence[dict[str, float]], split: Split) -> str:
   """Markdown."""
-  lines = [f'Seeds: {len(seeds)}.']
-  for test, title in split.tests.items():
-    titles = {f'{system}/{test}': name for system, name in SYSTEMS.items()}
-    if any(key.startswith(tuple(f'{t}/' for t in titles)) for s in seeds for key in s):
-      lines += ['', f'**{title}**', *rows(seeds, titles, split.numbers)]
-  lines += ['', '**things that the proposals find** (IoU > 0.5, test scenes, percent)']
-  lines += rows(seeds, {stage: stage for stage in PROPOSALS}, split.recalls)
-  lines += [
-    '',
-    '**things covered, and parts of their names that are right** (percent)',
+  sections = [
+    (
+      title,
+      {f'{system}/{test}': name for system, name in SYSTEMS.items()},
+      split.numbers,
+    )
+    for test, title in split.tests.items()
   ]
-  titles = {f'{system}/parts': name for system, name in SYSTEMS.items()}
-  lines += rows(seeds, titles, split.parts)
-  return '\n'.join(lines) + '\n'
+  sections += [
+    (
+      'things that the proposals find (IoU > 0.5, test scenes, percent)',
+      {stage: stage for stage in PROPOSALS},
+      split.recalls,
+    ),
+    (
+      'things covered, and parts of their names that are right (percent)',
+      {f'{system}/parts': name for system, name in SYSTEMS.items()},
+      split.parts,
+    ),
+  ]
+  lines = [f'Seeds: {len(seeds)}. What has no spread is of one of them.']
+  for title, titles, columns in sections:
+    if any(f'{prefix}/{columns[0]}' in seed for seed in seeds for prefix in titles):
+      lines += ['', f'**{title}**', *rows(seeds, titles, columns)]
+  return '\n'.join(lines)
+
+
+def mark(scale: float) -> str:
+  """What the place of a table on its page is called."""
+  return 'benchmarks/miniature.py' + ('' if scale == 1 else f' --scale {scale:g}')
 
 
 def main() -> None:
@@ -304,6 +359,7 @@ def main() -> None:
   parser.add_argument('--data_dir', type=pathlib.Path, required=True)
   parser.add_argument('--split', choices=SPLITS, default='near')
   parser.add_argument('--record', action='store_true')
+  parser.add_argument('--scale', type=float, default=1.0)
   parser.add_argument('--by_step', action='store_true')
   arguments = parser.parse_args()
   split = SPLITS[arguments.split]
@@ -312,15 +368,20 @@ def main() -> None:
     for run in arguments.directories:
       print(f'**{run.name}**', by_step(run, scenes, split), sep='\n')
     return
-  seeds = [numbers_of(d, arguments.data_dir, split) for d in arguments.directories]
-  table = tables(seeds, split)
-  print(table)
+  measured_now = {}
+  for directory in arguments.directories:
+    row = numbers_of(directory, arguments.data_dir, split)
+    # The systems of a seed may lie in several directories.
+    measured_now.setdefault(seed_of(directory), {}).update(row)
+  seeds = list(measured_now.values())
   if arguments.record:
-    results, page = split.files
+    path = split.results(arguments.scale)
+    recorded = json.loads(path.read_text())['seeds'] if path.exists() else []
+    seeds = joined(recorded, measured_now)
     content = {'machine': machine(), 'seeds': seeds}
-    results.write_text(json.dumps(content, indent=1) + '\n')
-    before, *_ = page.read_text().partition('<!-- table -->')
-    page.write_text(f'{before}<!-- table -->\n\n{table}')
+    path.write_text(json.dumps(content, indent=1) + '\n')
+    pages.fill(split.page, mark(arguments.scale), tables(seeds, split))
+  print(tables(seeds, split))
 
 
 if __name__ == '__main__':

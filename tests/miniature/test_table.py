@@ -2,6 +2,7 @@
 
 import collections
 import importlib.util
+import json
 import pathlib
 import types
 
@@ -157,6 +158,61 @@ def test_a_table_shows_mean_and_spread_of_the_seeds_at_hand(table):
   lines = table.rows(seeds, {'a': 'System A', 'b': 'System B'}, ('x', 'y', 'z'))
   assert lines[-1] == '| System A | 2.0 ± 1.4 | 2.0 | - |'
   assert not any('System B' in line for line in lines)
+
+
+def test_what_is_recorded_grows_by_seeds_and_systems(table, tmp_path, monkeypatch):
+  def trained(name, seed, **systems):
+    for system, number in systems.items():
+      run = tmp_path / name / system
+      (run / 'checkpoints').mkdir(parents=True)
+      (run / 'config.json').write_text(json.dumps({'seed': seed}))
+      (run / 'number').write_text(str(number))
+    # A system that was put together from others was not trained and has no seed.
+    (tmp_path / name / 'joined').mkdir(exist_ok=True)
+    (tmp_path / name / 'joined' / 'config.json').write_text('{}')
+    return tmp_path / name
+
+  def numbers_of(directory, *_):
+    numbers = directory.glob('*/number')
+    return {f'{n.parent.name}/base': float(n.read_text()) for n in numbers}
+
+  def record(*directories):
+    arguments = [
+      *map(str, directories),
+      '--data_dir',
+      '.',
+      '--scale',
+      '0.4',
+      '--record',
+    ]
+    monkeypatch.setattr('sys.argv', ['miniature.py', *arguments])
+    table.main()
+    return json.loads((tmp_path / 'results' / 'miniature_0.4.json').read_text())
+
+  monkeypatch.setattr(table, 'ROOT', tmp_path)
+  monkeypatch.setattr(table, 'numbers_of', numbers_of)
+  (tmp_path / 'results').mkdir()
+  place = f'<!-- table of benchmarks/miniature.py --scale 0.4 -->\n{table.pages.END}'
+  (tmp_path / 'miniature.md').write_text(place)
+  assert record(trained('second', 1, teacher=3.0))['seeds'] == [{}, {'teacher/base': 3}]
+  first = trained('first', 0, teacher=1.0)
+  others = trained('others', 0, longer=5.0)
+  seeds = record(first, others, trained('again', 1, teacher=4.0))['seeds']
+  assert seeds == [{'teacher/base': 1, 'longer/base': 5}, {'teacher/base': 4}]
+  page = (tmp_path / 'miniature.md').read_text()
+  assert '| teacher | 2.5 ± 2.1 |' in page
+  assert '| longer | 5.0 |' in page
+
+  trained('first', 2, student_1=1.0)
+  with pytest.raises(ValueError, match=r'seeds \[0, 2\]: one directory is one seed'):
+    record(first)
+
+
+def test_the_pages_have_places_for_their_tables(table):
+  assert table.mark(1) == 'benchmarks/miniature.py'
+  page = table.SPLITS['near'].page.read_text()
+  for scale in (1, 0.4):
+    assert f'<!-- table of {table.mark(scale)} -->' in page
 
 
 def test_a_measurement_is_made_once(table, tmp_path, monkeypatch):
