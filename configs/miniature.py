@@ -252,6 +252,7 @@ def _segclip():
     'start': {'clip': {'target_prefix': 'clip', 'hint': 'the CLIP of close-ups'}},
     'data': {
       **_pairs('miniature/captions', side=96, tokens=32),
+      'batch_size': 32,
       'superpixel_patch': 8,
     },
     'total_steps': 1_500,

@@ -26,7 +26,8 @@
 # default; --teacher_steps is for the first proposals alone.
 # --coat 0.5 judges every row once more, with OVRCOAT's rule of that weight (not SegCLIP,
 # which has no "no object").
-# --clips takes the CLIPs of another run of this script, --data its world.
+# --clips takes the CLIPs of another run of this script, --data its world. SegCLIP starts
+# from the CLIP of close-ups that comes with the package, unless --clips says otherwise.
 # Stopped anywhere, the same command goes on; what is done is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -104,7 +105,7 @@ from() {
 of_segclip() {
   local name=$1
   shift
-  trained "$name" segclip "--config.start.clip.source=$clips/clip_close_ups" "$@"
+  trained "$name" segclip "${start[@]}" "$@"
   judged "$name"
 }
 
@@ -118,9 +119,12 @@ of_ovseg() {
 if [ "${flags[systems]:-}" = segclip ]; then
   run python -m maskclip_jax data build miniature --data_dir "$data" \
     --superpixels 224,0.9,60
-  clip clip
-  clip clip_anywhere "--config.start.clip.source=$out/clip"
-  clip clip_close_ups "--config.start.clip.source=$out/clip_anywhere"
+  if [ -n "${flags[clips]:-}" ]; then
+    start=("--config.start.clip.source=$clips/clip_close_ups")
+  else
+    start=(--config.start.clip.source=maskclip_jax/miniature/model
+      --config.start.clip.source_prefix=clip)
+  fi
   of_segclip segclip
   for loss in contrastive superpixel reconstruction; do
     of_segclip "segclip_no_$loss" "--config.settings.$loss=0.0"

@@ -157,9 +157,12 @@ def test_the_miniature_of_segclip_leaves_each_loss_out_in_turn():
   assert '--superpixels' in lines[0]
   stages = [line for line in lines if 'stage=segclip' in line]
   assert len(stages) == 4
-  assert all('source=OUT/clip_close_ups' in line for line in stages)
+  assert all('source=maskclip_jax/miniature/model' in line for line in stages)
   left_out = [line.partition('settings.')[2].split('=')[0] for line in stages]
   assert left_out == ['', 'contrastive', 'superpixel', 'reconstruction']
+  other = dry('miniature.sh', '--systems', 'segclip', '--clips', 'CLIPS')
+  stages = [line for line in other if 'stage=segclip' in line]
+  assert all('source=CLIPS/clip_close_ups' in line for line in stages)
   assert not any('stage=teacher' in line for line in lines)
 
 
