@@ -28,6 +28,7 @@ from maskclip_jax import jax_settings, photos
 from maskclip_jax.checkpoints import bundle, convert, params, restore
 from maskclip_jax.checkpoints.detect import CLIP
 from maskclip_jax.checkpoints.tensor_file import without_prefix
+from maskclip_jax.names import an
 from maskclip_jax.nn.clip import normalize_pixels, unit
 from maskclip_jax.systems.system import Preset, find_system, system_of
 from maskclip_jax.text import tokenizer
@@ -77,7 +78,7 @@ def load_clip(
   if activation is not None:
     if not hasattr(config, 'activation'):
       raise ValueError(
-        f'activation is not for a {find_system(system).title}, whose towers have one '
+        f'activation is not for {an(find_system(system).title)}, whose towers have one '
         'each: leave it out'
       )
     config = dataclasses.replace(config, activation=activation)

@@ -1,6 +1,7 @@
 """Looking things up by name: one error that says what was meant, or what there is."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -10,6 +11,13 @@ T = TypeVar('T')
 _LONGEST = 100
 # How much of a value stands in a message.
 _SHOWN = 80
+# Sounds that 'an' stands before: vowels, and letters that are spelt out, as in FC.
+_VOWEL = re.compile('[AEIOaeio]|[FHLMNRSX][A-Z]')
+
+
+def an(name: str) -> str:
+  """A name after 'a' or 'an', as it is said: an OVSeg, an FC-CLIP, a MaskCLIP."""
+  return f'{"an" if _VOWEL.match(name) else "a"} {name}'
 
 
 def cut(text: str, longest: int = _SHOWN) -> str:

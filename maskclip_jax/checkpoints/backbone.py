@@ -9,6 +9,7 @@ from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.detect import open_checkpoint
 from maskclip_jax.mapping import rules, swin
 from maskclip_jax.mapping.sizes import KnownSizes
+from maskclip_jax.names import an
 from maskclip_jax.nn.resnet import BLOCKS, ResNet
 from maskclip_jax.nn.swin import Swin, SwinConfig
 
@@ -39,7 +40,7 @@ def read_backbone(path: str | os.PathLike) -> dict[str, np.ndarray]:
   checkpoint = open_checkpoint(path)
   if checkpoint.kind not in ('resnet', 'swin'):
     raise ValueError(
-      f'{path} is a {checkpoint.title} checkpoint, not a ResNet or Swin backbone'
+      f'{path} is {an(checkpoint.title)} checkpoint, not a ResNet or Swin backbone'
     )
   found = KnownSizes(checkpoint.known_shapes()).below('backbone')
   if checkpoint.kind == 'swin':

@@ -28,6 +28,7 @@ from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, o
 from maskclip_jax.checkpoints.files import shards
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
+from maskclip_jax.names import an
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.clip.beside import CLIP_VOCABULARY
 from maskclip_jax.systems.system import Preset, System, all_systems, find_system
@@ -151,7 +152,7 @@ def read_clip(path: str | os.PathLike) -> OfficialModel:
   kinds = [n for n in _possible(main.kind) if not find_system(n).segments]
   if not kinds:
     raise ValueError(
-      f'{main.path} is a {main.title} checkpoint and holds no whole CLIP: give the '
+      f'{main.path} is {an(main.title)} checkpoint and holds no whole CLIP: give the '
       'file of a CLIP, or a bundle of a system'
     )
   return read_official(main, system=kinds[0])
@@ -180,14 +181,14 @@ def _choose_system(
   possible = _possible(main.kind)
   if not possible:
     raise ValueError(
-      f'{main.path} is a {main.title}, which is a part of a model: it initialises the '
-      'training of a proposal network'
+      f'{main.path} is {an(main.title)}, which is a part of a model: it initialises '
+      'the training of a proposal network'
     )
   form = find_system(main.kind).format
   if form is not None and main.layout in form.only:
     raise ValueError(
-      f'{main.path} holds the {main.layout.replace("_", " ")} of a {main.title} alone: '
-      'give it by --clip beside the file of a whole model'
+      f'{main.path} holds the {main.layout.replace("_", " ")} of {an(main.title)} '
+      'alone: give it by --clip beside the file of a whole model'
     )
   if system is None and preset is not None:
     system = find_preset(preset)[1].system
@@ -200,7 +201,7 @@ def _choose_system(
     )
   if system not in possible:
     raise ValueError(
-      f'{main.path} looks like a {main.title} checkpoint and cannot become {system}: '
+      f'{main.path} looks like {an(main.title)} checkpoint and cannot become {system}: '
       f'use --system {possible[0]}'
     )
   return chosen
@@ -251,8 +252,8 @@ def tokenizer_of(clip: Checkpoint, preset: Preset) -> pathlib.Path | None:
   path = folder / bundle.TOKENIZER
   if not path.is_file():
     raise ValueError(
-      f'{path} is missing, without which a {clip.title} reads no words: fetch it from '
-      'the same repository and put it beside the weights'
+      f'{path} is missing, without which {an(clip.title)} reads no words: fetch it '
+      'from the same repository and put it beside the weights'
     )
   return path
 

@@ -20,7 +20,7 @@ from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.checkpoints.tensor_file import Tensors, shapes_of
 from maskclip_jax.mapping.sizes import KnownSizes
-from maskclip_jax.names import unknown
+from maskclip_jax.names import an, unknown
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.contract import Scores, parse_scores
 from maskclip_jax.systems.parts import idle_parts
@@ -146,7 +146,7 @@ def open_ingredient(
     main = open_checkpoint(path)
     if _lacks_clip(main):
       raise ValueError(
-        f'{path} is a {main.title} checkpoint, which lacks some of its CLIP: make a '
+        f'{path} is {an(main.title)} checkpoint, which lacks some of its CLIP: make a '
         'bundle of it first, `convert FILE --clip CLIP --to DIR`, and give that'
       )
     read = convert.read_official(main)
@@ -299,7 +299,7 @@ def _opinion(
   words = _own_words(proposals)
   if weights and not words:
     raise ValueError(
-      f'{proposals.name} is a {proposals.system.title}, whose proposals have no text '
+      f'{proposals.name} is {an(proposals.system.title)}, whose proposals have no text '
       f'tower of their own to name masks by: leave {" and ".join(sorted(weights))} out'
     )
   return {'proposal_words': words}
@@ -326,7 +326,7 @@ def _proposals(model: Ingredient, reads_words: bool) -> tuple[Any, _Places]:
     places = model.below(to, to).items()
     return config, {path: x for path, x in places if not path.startswith(idle)}
   if system.proposes_without is None:
-    raise ValueError(f'{model.name} is a {system.title}, which proposes no masks')
+    raise ValueError(f'{model.name} is {an(system.title)}, which proposes no masks')
   idle = tuple(f'{part}/' for part in idle_parts(system, reads_words))
   shapes = {
     path: shape
@@ -342,7 +342,7 @@ def _clip(model: Ingredient) -> Any:
   if not model.system.segments:
     return model.preset.config
   if CLIP not in model.system.parts:
-    raise ValueError(f'{model.name} is a {model.system.title}, which has no CLIP')
+    raise ValueError(f'{model.name} is {an(model.system.title)}, which has no CLIP')
   return getattr(model.preset.config, CLIP)
 
 
@@ -353,7 +353,7 @@ def _rule(model: Ingredient, rule: str | None) -> tuple[System, Naming | None]:
     usual = [model.system.rule.name] if model.system.rule else list(others)
     if len(usual) != 1:
       raise ValueError(
-        f'{model.name} is a {model.system.title}, which names no masks: say how it '
+        f'{model.name} is {an(model.system.title)}, which names no masks: say how it '
         f'should by a rule, one of {", ".join(known)}'
       )
     rule = usual[0]
@@ -375,8 +375,8 @@ def _check_joint(proposals: Ingredient, classifier: Ingredient) -> None:
   system = proposals.system
   if not _WEIGHTS.issubset(system.reads_scores):
     raise ValueError(
-      f'{proposals.name} is a {system.title}, whose proposals are not named by words: '
-      f'there is nothing to weigh by {" or ".join(sorted(_WEIGHTS))}'
+      f'{proposals.name} is {an(system.title)}, whose proposals are not named by words'
+      f': there is nothing to weigh by {" or ".join(sorted(_WEIGHTS))}'
     )
   if proposals.text_tower() != classifier.text_tower():
     raise ValueError(

@@ -19,7 +19,7 @@ from maskclip_jax.checkpoints.tensor_file import shapes_of, without_prefix
 from maskclip_jax.mapping import resnet, rules, swin
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.rules import Rule, Rules
-from maskclip_jax.names import cut, shown
+from maskclip_jax.names import an, cut, shown
 from maskclip_jax.systems.clip.checkpoint import WITHOUT_SHAPE
 from maskclip_jax.systems.system import all_systems, find_system, system_of
 
@@ -186,7 +186,7 @@ def open_clip(path: str | os.PathLike, kinds: Sequence[str]) -> Checkpoint:
     segmenters = {system.name for system in all_systems() if system.segments}
     if checkpoint.kind in segmenters.difference(kinds):
       raise ValueError(
-        f'{path} is a {checkpoint.title} checkpoint and holds no text tower: '
+        f'{path} is {an(checkpoint.title)} checkpoint and holds no text tower: '
         '--clip takes a whole CLIP'
       )
     _check_kind(path, checkpoint.kind, kinds)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from maskclip_jax import jax_settings, postprocess
 from maskclip_jax.checkpoints import params
+from maskclip_jax.names import an
 from maskclip_jax.ops import fused_attention
 from maskclip_jax.ops.deformable import portable
 from maskclip_jax.postprocess import PostprocessConfig
@@ -139,8 +140,8 @@ def photo_program(
   """
   if getattr(segmenter.preset.config, 'proposal_words', ''):
     raise ValueError(
-      f'a {find_system(segmenter.preset.system).title} whose segmenter names masks too '
-      'reads words by two text towers, and an artefact has one: serve it, or put '
+      f'{an(find_system(segmenter.preset.system).title)} whose segmenter names masks '
+      'too reads words by two text towers, and an artefact has one: serve it, or put '
       'together one whose proposals say nothing of words'
     )
   forward, weights = segmenter.as_function()

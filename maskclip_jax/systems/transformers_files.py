@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maskclip_jax import plain
-from maskclip_jax.names import cut, shown
+from maskclip_jax.names import an, cut, shown
 from maskclip_jax.systems.system import LONGEST_EDGE, Preprocessing
 
 LAYOUT = 'hugging_face'
@@ -98,7 +98,7 @@ class Described:
     kind = content.get('model_type', self.kind)
     if kind != self.kind:
       raise ValueError(
-        f'{file}: a model of type {shown(kind)}, and the weights are a {self.title}: '
+        f'{file}: a model of type {shown(kind)}, and the weights are {an(self.title)}: '
         'put the config there that belongs to them, or none'
       )
     backbone = _inner(content, 'backbone_config', file)
