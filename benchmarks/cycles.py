@@ -5,14 +5,15 @@
       --stage predict
     python benchmarks/cycles.py --stage masq       # a training step, published sizes
     python benchmarks/cycles.py --stage teacher --json teacher.json
+    python benchmarks/cycles.py --stage masq --sampling chunks  # gathers, as on a CPU
 
 One chip, one photo, bfloat16. Prints per part the cycles that the compiler counts and
 the rows of gathers, of which it says nothing (`hlo_cycles.py`), photos a second and the
 share of the chip's peak that follow, and the roofline: the time that the operations
 take at peak, and that the memory takes to deliver what the compiler says is read and
 written (the body of a loop once). Kernels of our own are not in the sums where the
-compiler says nothing of them; how often they run is told. Full-size models take some
-minutes and up to 6 GB.
+compiler says nothing of them; how often they run is told, and `sampling_cycles.py` has
+their own cycles. Full-size models take some minutes and up to 6 GB.
 """
 
 import argparse
@@ -22,6 +23,8 @@ import os
 import pathlib
 
 CONFIGS = {'teacher': 'masqclip:stage=teacher', 'masq': 'masqclip:stage=masq'}
+# Where the teacher and the whole model say how they sample.
+SAMPLING = {'teacher': 'sampling'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,32 +43,35 @@ CHIPS = {
 }
 
 
-def compiled_forward(model: str, size: int, device):
+def compiled_forward(model: str, size: int, sampling: str, device):
   """The program of a photo and 64 words, compiled for one chip, and its jaxpr."""
   import jax
   import jax.numpy as jnp
   from flax import nnx
   from jax.sharding import SingleDeviceSharding
 
-  from maskclip_jax import zoo
+  from maskclip_jax import plain, zoo
   from maskclip_jax.nn.layers import compiling_for
   from maskclip_jax.systems.contract import Images, TextBank
   from maskclip_jax.systems.system import find_system
 
   preset, place = zoo.find_preset(model), SingleDeviceSharding(device)
+  config = preset.config
+  if sampling != 'auto':
+    config = plain.change(config, {'proposals': {'sampling': sampling}}, 'config')
 
   def array(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
   def build():
     system = find_system(preset.system)
-    return system.model(preset.config, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    return system.model(config, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
 
   graphdef, state = nnx.split(nnx.eval_shape(build))
   state = jax.tree.map(lambda x: array(x.shape, x.dtype), state)
   hw = array((1, 2), jnp.int32)
   images = Images(array((1, size, size, 3), jnp.uint8), hw, hw)
-  vectors = array((64, preset.config.clip.embed_dim), jnp.float32)
+  vectors = array((64, config.clip.embed_dim), jnp.float32)
   text = TextBank(vectors, *[array((64,), jnp.bool)] * 4)
   with compiling_for('tpu'):
     program = jax.jit(lambda s, i, t: nnx.merge(graphdef, s)(i, t))
@@ -151,6 +157,7 @@ def main() -> None:
   parser.add_argument('--model', default='masqclip_r50_vit_l14_336')
   parser.add_argument('--size', type=int, default=1024, help='of the photo')
   parser.add_argument('--stage', default='predict', choices=['predict', *CONFIGS])
+  parser.add_argument('--sampling', default='auto', help='form, of `ops/deformable/`')
   parser.add_argument('--argument', default='', help='of the configuration: runlocal')
   parser.add_argument('--text', type=pathlib.Path, help='keep the compiled program')
   parser.add_argument('--json', type=pathlib.Path, help='a report for programs')
@@ -166,10 +173,12 @@ def main() -> None:
 
   device = devices_of(options.topology)[0]
   if options.stage == 'predict':
-    program = compiled_forward(options.model, options.size, device)
+    program = compiled_forward(options.model, options.size, options.sampling, device)
   else:
     config = ','.join(filter(None, [CONFIGS[options.stage], options.argument]))
-    program = compiled_stage(config, ['--config.data.batch_size=1'], device)
+    field = SAMPLING.get(options.stage, 'proposals.sampling')
+    overrides = [f'--config.model.{field}={options.sampling}']
+    program = compiled_stage(config, ['--config.data.batch_size=1', *overrides], device)
   if options.text is not None:
     options.text.write_text(program[1].as_text())
   found = report(*program, device.device_kind)

@@ -21,7 +21,7 @@ _xavier = nnx.initializers.xavier_uniform()
 _zeros = nnx.initializers.zeros
 
 
-def _ring_of_offsets(heads: int, levels: int, points: int) -> Float[np.ndarray, ' n']:
+def ring_of_offsets(heads: int, levels: int, points: int) -> Float[np.ndarray, ' n']:
   """Initial offsets: head k looks towards angle 2 pi k / heads, point m at m + 1."""
   angle = 2 * np.pi * np.arange(heads) / heads
   direction = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
@@ -74,7 +74,7 @@ class DeformableAttention(nnx.Module):
     check_heads('width', width, heads)
     self.shape = (heads, levels, points)
     samples = heads * levels * points
-    ring = _ring_of_offsets(heads, levels, points)
+    ring = ring_of_offsets(heads, levels, points)
     self.sampling_offsets = nnx.Linear(
       width,
       2 * samples,

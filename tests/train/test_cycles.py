@@ -1,12 +1,12 @@
-"""`benchmarks/hlo_cycles.py` reads what a compiled TPU program says, and what it does
-not say."""
+"""What a compiled TPU program says of its cost, and what it does not say, is read by
+`benchmarks/hlo_cycles.py`; its kernels' instructions by `sampling_cycles.py`."""
 
 import importlib.util
 import pathlib
 
 import pytest
 
-PATH = pathlib.Path(__file__).parent.parent.parent / 'benchmarks' / 'hlo_cycles.py'
+BENCHMARKS = pathlib.Path(__file__).parent.parent.parent / 'benchmarks'
 # A loop of three rounds around a fused gather of eight rows; a kernel; a product.
 TEXT = """HloModule step
 
@@ -53,12 +53,37 @@ backend_config={"estimated_cycles":"500"}
 """
 
 
-@pytest.fixture(scope='module')
-def cycles():
-  spec = importlib.util.spec_from_file_location('hlo_cycles', PATH)
+# A step of five bundles, the last before its end without an instruction, around loops
+# of three and two bundles.
+LISTING = """
+= control target key start
+LB: loop body
+= control target key end
+
+     0   :  { %s1 = smov 0 }
+   0x1 LB: > { %s2 = sadd.s32 1, %s1 }
+   0x2   : > { %s3 = ssub.s32 0, %s2 }
+   0x3 LB: >> { %v1 = vld [vmem:[%s3]] }
+   0x4   : >> { %v2 = vadd.f32 %v1, %v1 }
+   0x5   :  {}
+   0x6 PF: > { %s4 = smov 3 }
+   0x7 LB: >> { %v3 = vld [vmem:[%s4]] }
+   0xa   : >> { %8 = sbr.rel (!%p1) target = $region9 }
+   0xb PF: > { %s5 = smov 4 }
+   0xc   :  {}
+"""
+
+
+def script(name):
+  spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f'{name}.py')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+@pytest.fixture(scope='module')
+def cycles():
+  return script('hlo_cycles')
 
 
 def test_look_ups_in_loops_are_counted_beside_what_the_compiler_counts(cycles):
@@ -78,3 +103,28 @@ def test_look_ups_in_loops_are_counted_beside_what_the_compiler_counts(cycles):
 def test_a_text_that_is_no_program(cycles):
   with pytest.raises(ValueError, match='has no entry'):
     cycles.Program('HloModule nothing')
+
+
+@pytest.fixture(scope='module')
+def sampling():
+  return script('sampling_cycles')
+
+
+def test_bundles_count_as_often_as_their_loops_run(sampling):
+  bundles = sampling.read_bundles(LISTING)
+  assert bundles == sampling.Bundles(once=1, step=5, blocks=(3, 2))
+  assert bundles.cycles(10, (4, 7)) == 1 + 50 + 12 + 14
+  with pytest.raises(ValueError, match='loops inside'):
+    sampling.read_bundles(LISTING.replace(': >>', ': >>>'))
+
+
+def test_blocks_grow_with_how_far_queries_look(sampling):
+  shapes = ((8, 8), (16, 16), (64, 64))
+  found = [sampling.touched(shapes, reach) for reach in (None, 1, 8)]
+  everything = sampling.all_blocks(shapes)
+  # Eight heads, and tiles of 256 for 4,416 queries.
+  assert {steps for steps, _ in (*found, everything)} == {8 * 18}
+  _, near, far = (counts for _, counts in found)
+  assert all(a <= b for a, b in zip(near, far, strict=True))
+  assert all(a <= b for a, b in zip(far, everything[1], strict=True))
+  assert near[2] < far[2] < everything[1][2]
