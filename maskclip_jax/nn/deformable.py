@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from maskclip_jax.nn.layers import check_heads
+from maskclip_jax.nn.layers import check_heads, target_platform
 from maskclip_jax.ops.deformable import AUTO, sample_pyramid
 
 Shapes = Sequence[tuple[int, int]]
@@ -47,6 +47,24 @@ def own_places(shapes: Shapes) -> Float[Array, 'q l 2']:
 
   rows = [jnp.stack([places(own, other) for other in shapes], 1) for own in shapes]
   return jnp.concatenate(rows)
+
+
+def _of_every_point(
+  places: Float[Array, 'q l 2'], heads: int, points: int
+) -> Float[Array, 'q n']:
+  """Places in the order of the offsets, n = heads x levels x points x 2.
+
+  They are told apart by comparisons, which a TPU fuses with the sum: it would write a
+  broadcast over inner axes to memory, tile by tile of two numbers.
+  """
+  levels = places.shape[1]
+  kinds = np.arange(levels)[:, None, None] * 2 + np.arange(2)
+  kinds = np.broadcast_to(kinds, (heads, levels, points, 2)).reshape(-1)
+  found = places[:, 0, :1]
+  for kind in range(1, 2 * levels):
+    place = places[:, kind // 2, kind % 2, None]
+    found = jnp.where(kinds == kind, place, found)
+  return found
 
 
 class DeformableAttention(nnx.Module):
@@ -112,12 +130,16 @@ class DeformableAttention(nnx.Module):
     heads, levels, points = self.shape
     lead = query.shape[:2]
     query = query.astype(jnp.float32)
-    offsets = self.sampling_offsets(query).reshape(*lead, heads, levels, points, 2)
+    offsets = self.sampling_offsets(query)
     weights = self.attention_weights(query).reshape(*lead, heads, levels * points)
     weights = jax.nn.softmax(weights, axis=-1).reshape(*lead, *self.shape)
-    places = own_places(shapes)[:, None, :, None]
+    places = own_places(shapes)
+    if target_platform() == 'tpu':
+      places = _of_every_point(places, heads, points)
+      coordinates = (places + offsets).reshape(*weights.shape, 2)
+    else:
+      offsets = offsets.reshape(*weights.shape, 2)
+      coordinates = places[:, None, :, None] + offsets
     values = self.value_proj(value).reshape(*lead, heads, -1)
-    sums = sample_pyramid(
-      values, shapes, places + offsets, weights, real_hw, form=sampling
-    )
+    sums = sample_pyramid(values, shapes, coordinates, weights, real_hw, form=sampling)
     return self.output_proj(sums.reshape(*lead, -1))

@@ -12,9 +12,9 @@ border. `hw` is the real part of a map (one row per image, may be traced), or No
 maps are real throughout, which costs nothing.
 
 The sides of a pyramid's levels differ by powers of two. PyTorch's bilinear rule then
-has the same two weights everywhere, so no resize matrix is needed: shrinking by an even
-factor averages the four central pixels of each cell, and doubling mixes neighbours 3 to
-1. Maps are channels last.
+has the same two weights everywhere, so only a TPU needs a resize matrix: shrinking by
+an even factor averages the four central pixels of each cell, and doubling mixes
+neighbours 3 to 1. Maps are channels last.
 """
 
 import contextlib
@@ -382,6 +382,25 @@ def sine_positions(
   return jnp.concatenate(parts, axis=-1)
 
 
+def _along_rows(
+  weights: Float[Array, '#b v w'], x: Float[Array, 'b h w c']
+) -> Float[Array, 'b h v c']:
+  """Products of every row of a map with weights that its type holds exactly.
+
+  A TPU's registers take several columns at once: those that a stride or a stack picks
+  one by one cost it many times as much as a product.
+  """
+  weights = jnp.broadcast_to(weights, (len(x), *weights.shape[1:])).astype(x.dtype)
+  sums = jnp.einsum(
+    'bvw,bhwc->bhvc',
+    weights,
+    x,
+    precision=jax.lax.Precision.HIGHEST,
+    preferred_element_type=jnp.float32,
+  )
+  return sums.astype(x.dtype)
+
+
 def shrink(x: Float[Array, 'b h w c'], factor: int) -> Float[Array, 'b h/f w/f c']:
   """Bilinear resize by 1 / factor (1 or even) without antialiasing."""
   if factor == 1:
@@ -389,8 +408,14 @@ def shrink(x: Float[Array, 'b h w c'], factor: int) -> Float[Array, 'b h/f w/f c
   batch, height, width, channels = x.shape
   if factor % 2 or height % factor or width % factor:
     raise ValueError(f'maps of {height} x {width} do not shrink by {factor}')
-  cells = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
   middle = slice(factor // 2 - 1, factor // 2 + 1)
+  if target_platform() == 'tpu':
+    rows = x.reshape(batch, height // factor, factor, width, channels)
+    first = jnp.arange(width // factor)[:, None] * factor + middle.start
+    columns = jnp.arange(width)
+    near = (columns == first) | (columns == first + 1)
+    return _along_rows(0.5 * near[None], rows[:, :, middle].mean(2))
+  cells = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
   return cells[:, :, middle, :, middle].mean((2, 4))
 
 
@@ -409,6 +434,19 @@ def _double_axis(
   return pair.reshape(*x.shape[:axis], 2 * length, *x.shape[axis + 1 :])
 
 
+def _double_weights(
+  length: int, size: Int[Array, ' b'] | None
+) -> Float[Array, '#b 2n n']:
+  """What each of `length` columns counts for those of a map of twice the width."""
+  size = jnp.full(1, length) if size is None else size
+  new, columns = jnp.arange(2 * length)[:, None], jnp.arange(length)
+  own = new // 2
+  other = jnp.clip(own + 2 * (new % 2) - 1, 0, length - 1)
+  last = size[:, None, None] - 1
+  other = jnp.where((own == last) & (other > own), own, other)
+  return 0.75 * (columns == own) + 0.25 * (columns == other)
+
+
 def double(
   x: Float[Array, 'b h w c'], hw: Int[Array, 'b 2'] | None = None
 ) -> Float[Array, 'b 2h 2w c']:
@@ -418,9 +456,11 @@ def double(
     x: maps.
     hw: the part of each map that is real; its border is repeated, as a map's end is.
   """
-  for axis in (1, 2):
-    x = _double_axis(x, axis, None if hw is None else hw[:, axis - 1])
-  return x
+  rows, columns = (None, None) if hw is None else (hw[:, 0], hw[:, 1])
+  x = _double_axis(x, 1, rows)
+  if target_platform() == 'tpu':
+    return _along_rows(_double_weights(x.shape[2], columns), x)
+  return _double_axis(x, 2, columns)
 
 
 def repeat(x: Float[Array, 'b h w c']) -> Float[Array, 'b 2h 2w c']:

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from maskclip_jax.nn.deformable import DeformableAttention, own_places
-from maskclip_jax.nn.layers import GroupNorm, sine_positions
+from maskclip_jax.nn.layers import GroupNorm, compiling_for, sine_positions
 from maskclip_jax.nn.pixel_decoder import Conv
 from maskclip_jax.ops.deformable import FORMS
 from maskclip_jax.ops.sampling import sample_points
@@ -51,6 +51,19 @@ def test_outputs(decoded):
 def test_official_outputs_in_every_form_of_sampling(form):
   official = golden.load('mask2former')['out/pixel_decoder/encoder_layer1']
   golden.assert_close(decode(form).encoder_layers[1], official, name=form)
+
+
+def test_official_outputs_as_traced_for_a_tpu():
+  """Loops, resizes by products, and places picked by comparisons."""
+  with compiling_for('tpu'):
+    found = decode('products')
+  g = golden.load('mask2former')
+  layer, mask_features = (
+    g[f'out/pixel_decoder/{name}'] for name in ('encoder_layer1', 'mask_features')
+  )
+  golden.assert_close(found.encoder_layers[1], layer, name='encoder_layer1, TPU')
+  mask_features = mask2former_golden.channels_last(mask_features)
+  golden.assert_close(found.mask_features, mask_features, name='mask_features, TPU')
 
 
 def test_attention_without_offsets_averages_samples_at_its_own_place():

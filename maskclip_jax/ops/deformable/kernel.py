@@ -11,6 +11,7 @@ The cost follows how far queries look, and the result is exact wherever that is.
 
 import dataclasses
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -19,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from maskclip_jax.ops.deformable.hats import hat, queries_last, slope, split_levels
+from maskclip_jax.ops.deformable.hats import hat, queries_last, slope
 
 # A register: rows of 32 bits, rows of 16 bits, columns.
 ROWS, PACKED, LANES = 8, 16, 128
@@ -68,6 +69,11 @@ class Level:
   def end(self) -> int:
     """Where the next level starts."""
     return self.start + self.blocks * self.block
+
+  @property
+  def filled(self) -> bool:
+    """Whether its positions fill the blocks."""
+    return self.blocks * self.block == self.height * self.width
 
 
 def layout(shapes: Sequence[tuple[int, int]]) -> tuple[Level, ...]:
@@ -397,19 +403,41 @@ def _gradient(levels, interpret, inputs, g):
 _sample.defvjp(_keep, _gradient)
 
 
-def _lay_out(
-  maps: Sequence[Float[Array, 'b h y x d']], levels: Sequence[Level]
-) -> Float[Array, 'b h d s']:
-  """Channels first, and levels filled up with zeros."""
+def _real_positions(
+  levels: Sequence[Level], real_hw: Int[Array, 'b l 2']
+) -> Bool[Array, 'b s']:
+  """Which positions of all levels, one after another, lie in the real part."""
 
-  def fill(values: Float[Array, 'b h y x d'], level: Level) -> Float[Array, 'b h d n']:
+  def of_level(number: int, level: Level) -> Bool[Array, 'b n']:
+    height, width = (real_hw[:, number, axis, None] for axis in (0, 1))
+    place = jnp.arange(level.height * level.width)
+    return (place // level.width < height) & (place % level.width < width)
+
+  return jnp.concatenate(list(itertools.starmap(of_level, enumerate(levels))), -1)
+
+
+def _lay_out(
+  values: Float[Array, 'b s h d'],
+  levels: Sequence[Level],
+  real_hw: Int[Array, 'b l 2'],
+) -> Float[Array, 'b h d n']:
+  """Positions last, zeros beyond the real part, and levels filled up with zeros."""
+  values = jnp.where(_real_positions(levels, real_hw)[..., None, None], values, 0)
+  values = jnp.moveaxis(values, 1, -1)
+  if all(level.filled for level in levels):
+    # As they lie: cutting and joining would cost a TPU as much as all the products.
+    return values
+  parts, start = [], 0
+  for level in levels:
+    end = start + level.height * level.width
+    part = values[..., start:end]
+    part = part.reshape(*part.shape[:-1], level.height, level.width)
     below = level.blocks * level.rows - level.height
     beside = level.columns - level.width
-    values = jnp.moveaxis(values, -1, 2)
-    values = jnp.pad(values, ((0, 0),) * 3 + ((0, below), (0, beside)))
-    return values.reshape(*values.shape[:3], -1)
-
-  return jnp.concatenate(list(map(fill, maps, levels)), -1)
+    part = jnp.pad(part, ((0, 0),) * 3 + ((0, below), (0, beside)))
+    parts.append(part.reshape(*part.shape[:3], -1))
+    start = end
+  return jnp.concatenate(parts, -1)
 
 
 def pallas(
@@ -424,7 +452,6 @@ def pallas(
   """In a kernel for TPUs, or in Pallas' interpreter; see `sample_pyramid`."""
   queries = weights.shape[1]
   levels = layout(shapes)
-  maps = split_levels(values.astype(jnp.float32), shapes, real_hw)
   rest = ((0, 0),) * 2 + ((0, -queries % TILE),)
   x, y, a = (
     jnp.pad(
@@ -436,5 +463,6 @@ def pallas(
       queries_last(points, weights), (OUTSIDE, OUTSIDE, 0.0), strict=True
     )
   )
-  sums = _sample(_lay_out(maps, levels), x, y, a, levels, interpret)
+  v = _lay_out(values.astype(jnp.float32), levels, real_hw)
+  sums = _sample(v, x, y, a, levels, interpret)
   return jnp.moveaxis(sums[..., :queries], 3, 1)
