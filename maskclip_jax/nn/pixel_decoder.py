@@ -227,8 +227,9 @@ class PyramidTransformer(nnx.Module):
       x = recompute(layer, self.remat)(x, positions)
       return x, x
 
-    _, outputs = in_turn(run, self.encoder.layers, x)
-    return tuple(outputs)
+    x, outputs = in_turn(run, self.encoder.layers, x)
+    # The last as it leaves the loop: where the others are not read, none is stored.
+    return *outputs[:-1], x
 
 
 class PixelDecoder(nnx.Module):
