@@ -136,6 +136,24 @@ def test_forms_agree_on_full_maps_and_far_points(form):
   assert all(np.abs(expected).max() > 0.1 for expected in results[1])
 
 
+def test_levels_that_fill_their_blocks_are_laid_out_as_they_lie():
+  shapes, (values, *others) = full_maps((32, 64), queries=8, heads=1)
+  assert all(level.filled for level in layout(shapes))
+  assert not any(level.filled for level in layout(SHAPES))
+  real = jnp.array([[[32, 9], [40, 64]]])
+
+  def sums(values, form):
+    return sample_pyramid(values, shapes, *others, real, form=form)
+
+  (found, pull), (expected, pull_expected) = (
+    jax.vjp(functools.partial(sums, form=form), values) for form in ('pallas', 'chunks')
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  by_values, expected = pull(found), pull_expected(found)
+  np.testing.assert_allclose(by_values, expected, rtol=1e-5, atol=1e-5)
+  assert np.abs(found).max() > 0.1
+
+
 def test_chunks_do_not_change_sums(pyramid):
   values, *others = pyramid
   real = jnp.broadcast_to(jnp.array(SHAPES), (2, 2, 2))
