@@ -42,47 +42,68 @@ def best_class(
 ) -> tuple[Int32[Array, 'y x'], Float[Array, 'y x']]:
   """Best class of every pixel and its score, text columns taken a block at a time.
 
-  No class can score more on a tile than with every mask at its highest there. Blocks
-  begin with the class that could score most, and end when no class that is left could
-  reach the worst of the pixels' best scores.
+  No class can score more at a pixel than its probabilities times the largest share that
+  each mask has of any pixel of the tile, a pixel's strongest mask being 1: where all
+  masks are weak, all scores are low, and few classes lead there as well. Blocks begin
+  with the class that could score most, and end when no class that is left could reach
+  the worst of the pixels' best scores, in such shares.
   """
   probabilities, classes, _ = arguments
-  block = min(_CLASS_BLOCK, len(classes))
-  padding = -len(classes) % block
-  class_p = jnp.pad(
-    probabilities.T, ((0, padding), (0, len(mask_p) - len(probabilities)))
+  queries, columns = probabilities.shape
+  if columns <= _CLASS_BLOCK:
+    best, winner = _leaders(probabilities, jnp.arange(columns), classes, mask_p)
+    return winner.reshape(interior.shape), best.reshape(interior.shape)
+  strongest = mask_p.max(0)
+  share = jnp.where(strongest > 0, 1 / strongest, 0.0)
+  bound = jnp.matmul(
+    jnp.max(mask_p * share, axis=1)[:queries],
+    probabilities,
+    precision=jax.lax.Precision.HIGHEST,
   )
-  highest = jax.lax.Precision.HIGHEST
-  bound = jnp.matmul(class_p, mask_p.max(1), precision=highest)
-  bound = jnp.where(jnp.pad(classes, (0, padding)), bound * _SLACK, -1.0)
-  order = jnp.argsort(-bound)
-  class_p, bound = class_p[order], bound[order]
+  bound = jnp.where(classes, bound * _SLACK, -1.0)
   inside = interior.reshape(-1)
 
   def unfinished(carry):
-    i, best, _ = carry
-    reachable = bound[jnp.minimum(i * block, len(bound) - 1)]
-    least = jnp.min(jnp.where(inside, best, jnp.inf))
-    return (i * block < len(bound)) & (reachable >= jnp.maximum(least, 0.0))
+    (reachable, _), _, best, _ = carry
+    least = jnp.min(jnp.where(inside, best * share, jnp.inf))
+    return reachable[0] >= jnp.maximum(least, 0.0)
 
   def body(carry):
-    i, best, winner = carry
-    p = jax.lax.dynamic_slice_in_dim(class_p, i * block, block)
-    index = jax.lax.dynamic_slice_in_dim(order, i * block, block)[:, None]
-    real = jax.lax.dynamic_slice_in_dim(bound, i * block, block)[:, None] >= 0
-    score = jnp.matmul(p, mask_p, precision=highest)
-    score = jnp.where(real, score, -1.0)
-    # Two plain reductions run several times faster than one argmax; of equals the first
-    # class wins.
-    top = score.max(0)
-    first = jnp.min(jnp.where(score == top, index, len(bound)), axis=0)
+    (reachable, index), left, best, winner = carry
+    top, first = _leaders(probabilities, index, reachable >= 0, mask_p)
     better = (top > best) | ((top == best) & (first < winner))
-    return i + 1, jnp.where(better, top, best), jnp.where(better, first, winner)
+    # The next columns, once they are needed: sorting ten thousand takes longer than a
+    # block.
+    left = left.at[index].set(-1.0)
+    return (
+      jax.lax.top_k(left, _CLASS_BLOCK),
+      left,
+      jnp.where(better, top, best),
+      jnp.where(better, first, winner),
+    )
 
   pixels = mask_p.shape[1]
-  start = 0, jnp.full(pixels, -1.0), jnp.zeros(pixels, jnp.int32)
-  _, best, winner = jax.lax.while_loop(unfinished, body, start)
+  best, winner = jnp.full(pixels, -1.0), jnp.zeros(pixels, jnp.int32)
+  start = jax.lax.top_k(bound, _CLASS_BLOCK), bound, best, winner
+  _, _, best, winner = jax.lax.while_loop(unfinished, body, start)
   return winner.reshape(interior.shape), best.reshape(interior.shape)
+
+
+def _leaders(
+  probabilities: Float[Array, 'q k'],
+  index: Int[Array, ' block'],
+  real: Bool[Array, ' block'],
+  mask_p: Float[Array, 'n pixels'],
+) -> tuple[Float[Array, ' pixels'], Int[Array, ' pixels']]:
+  """The best score of every pixel among some columns, -1 where none of them is real,
+  and its column: of equals the first."""
+  queries, columns = probabilities.shape
+  p = jnp.pad(probabilities[:, index].T, ((0, 0), (0, len(mask_p) - queries)))
+  score = jnp.matmul(p, mask_p, precision=jax.lax.Precision.HIGHEST)
+  score = jnp.where(real[:, None], score, -1.0)
+  # Two plain reductions run several times faster than one argmax.
+  top = score.max(0)
+  return top, jnp.min(jnp.where(score == top, index[:, None], columns), axis=0)
 
 
 def _winner(arguments, mask_p, interior) -> Int32[Array, 'y x']:

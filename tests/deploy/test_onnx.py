@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from maskclip_jax.deploy import artefact, onnx_file, run_artefact
+from maskclip_jax.postprocess.semantic import best_class
 from maskclip_jax.segmenter import Segmenter
 
 onnx = pytest.importorskip('onnx')
@@ -46,6 +47,12 @@ def running(x, y):
   return sums, lax.fori_loop(0, 3, lambda n, v: v * 2 + n, y)
 
 
+def best(scores, masks):
+  """Of more classes than are taken at a time."""
+  classes = jnp.arange(scores.shape[1]) != 3
+  return best_class((scores, classes, None), masks, jnp.ones((5, 4), bool))
+
+
 # Each of them reads the arrays that come after it.
 CASES = {
   'arithmetic': (lambda x: (-7 // x, lax.rem(x, 3), x % 3, x**2), np.array([-5, 2, 7])),
@@ -78,6 +85,7 @@ CASES = {
   'platform': (by_platform, ROW),
   'until': (lambda x: halved((0, jnp.abs(x))), ROW),
   'scans': (running, MAP, ROW),
+  'best': (best, RANDOM.random((3, 150)).astype(np.float32), abs(MAP.reshape(3, 20))),
   'once': (lambda x: lax.map(lambda row: row * 2, x), MAP[:1]),
 }
 

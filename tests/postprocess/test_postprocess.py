@@ -1,6 +1,7 @@
 """Post-processing against the plain rules, by hand, and at every awkward size."""
 
 import golden
+import jax.numpy as jnp
 import numpy as np
 import plain_postprocess as plain
 import pytest
@@ -9,7 +10,7 @@ from maskclip_jax.postprocess import PostprocessConfig, postprocess
 from maskclip_jax.postprocess.class_scores import ClassScores, class_probabilities
 from maskclip_jax.postprocess.instances import instances
 from maskclip_jax.postprocess.panoptic import panoptic
-from maskclip_jax.postprocess.semantic import semantic, semantic_scores
+from maskclip_jax.postprocess.semantic import best_class, semantic, semantic_scores
 from maskclip_jax.postprocess.tiles import Geometry
 
 
@@ -152,6 +153,29 @@ def test_classes_that_are_left_out_could_not_win(sharpness, order):
     name=f'{order}, sharpness {sharpness}',
     most=most,
   )
+
+
+def test_no_class_is_left_out_where_all_masks_are_weak():
+  """From pixels of sure masks to such that no mask has anything of."""
+  rng = np.random.default_rng(13)
+  strength = 10.0 ** -rng.integers(0, 8, 64)
+  mask_p = (rng.random((21, 64)) ** 4 * strength).astype(np.float32)
+  mask_p[:, 60:] = 0
+  logits = 6 * rng.standard_normal((21, 1024), np.float32)
+  p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  classes = np.arange(1024) != 3
+  scores = np.where(classes[:, None], p.T.astype(float) @ mask_p, -1.0)
+  # Nothing is left out on all pixels, for the last ones.
+  for count in (60, 64):
+    inside = (np.arange(64) < count).reshape(8, 8)
+    winner, best = best_class(
+      (jnp.asarray(p), classes, None), jnp.asarray(mask_p), inside
+    )
+    most, rows = scores.max(0), np.asarray(winner).reshape(-1)
+    found = scores[rows, np.arange(64)]
+    np.testing.assert_allclose(best[inside], most[:count], rtol=1e-5, atol=0)
+    np.testing.assert_allclose(found[:count], most[:count], rtol=1e-6, atol=0)
+  assert (rows[60:] == 0).all()
 
 
 def test_of_equal_classes_the_first_wins():
