@@ -22,7 +22,7 @@ from maskclip_jax.postprocess.partition import Partition
 # The network's coarsest feature has stride 32, so it sees multiples of 32.
 STRIDE = 32
 # Sizes a text bank is padded to. Classes plus the void column must fit.
-BUCKETS = (64, 256, 1024, 4096)
+BUCKETS = (64, 256, 1024, 4096, 16384)
 
 
 def _pytree(cls):

@@ -104,7 +104,7 @@ def test_the_default_canvases_hold_every_photo(short, long):
   [
     ({'batch': 0}, 'batch must be at least 1'),
     ({'timeout': float('nan')}, 'timeout must be above 0'),
-    ({'max_words': 5000}, 'max_words must be below 4096'),
+    ({'max_words': 20_000}, 'max_words must be below 16384'),
     ({'canvases': ((100, 128),)}, 'multiples of 32'),
   ],
 )

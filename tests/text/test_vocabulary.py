@@ -109,6 +109,8 @@ def test_content_key_follows_what_matters():
   one = Vocabulary.parse('cat; dog')
   same = Vocabulary.parse(' cat ;dog; ')
   assert one.content_key() == same.content_key()
+  # Every photo asks for it.
+  assert one.content_key() is one.content_key()
   others = [
     Vocabulary.parse('dog; cat'),
     Vocabulary.parse('cat; stuff: dog'),
