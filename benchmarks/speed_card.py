@@ -8,10 +8,13 @@ Random weights, photos that fill their canvas. Per compute type, canvas and batc
 network alone (proposals, CLIP with its mask tokens, words), by the clock and the median
 of several runs; the same from photos to panoptic results, one photo after another where
 the network is done; seconds of the first call, which compiles; and the most memory that
-the device held. Then the same photo with more and more words.
+the device held, or the process where the device does not say, as on a CPU, PyTorch's
+among it. Then the same photo with more and more words, whose vectors are drawn: they
+are encoded once in a vocabulary's life.
 
 Where they are installed, transformers' Mask2Former and open_clip's image tower of the
-same sizes run in turns with ours on the same device; open_clip without mask tokens.
+same sizes run in turns with ours on the same device, and a second table has them part
+by part; open_clip's tower is without mask tokens, ours with them.
 
 Rows begin until `--minutes` are over, the most telling ones first, so a GPU is done in
 ten; what was left out is told. Numbers of a busy machine say little: its load is
@@ -25,6 +28,7 @@ import itertools
 import json
 import os
 import pathlib
+import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -39,12 +43,14 @@ import torch_peer
 from machine import machine
 from turns import in_turns
 
+from maskclip_jax.checkpoints import params
+from maskclip_jax.plan import Plan
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import BUCKETS, Images, TextBank
+from maskclip_jax.systems.contract import Images
+from maskclip_jax.text.bank import TextCache
 
 # Words that are compiled for.
 WORDS = (20, 150, 847, 10_000)
-_BUCKETS = (*BUCKETS[:3], 16_384)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +94,29 @@ def alternate(
   }
 
 
-def bank_of(segmenter: Segmenter, count: int) -> TextBank:
-  """Vectors of words that nobody wrote: which they are takes no time."""
-  width = segmenter.preset.config.clip.embed_dim
-  vectors = np.random.default_rng(count).standard_normal((count + 1, width), np.float32)
-  return TextBank.build(vectors, np.ones(count, bool), void_last=True, buckets=_BUCKETS)
+class Drawn(TextCache):
+  """Vectors of words that nobody encodes: which they are takes no time.
+
+  Args:
+    width: how many numbers a vector has.
+  """
+
+  def __init__(self, width: int):
+    super().__init__()
+    self._width = width
+
+  def vectors(self, prompts, encode):
+    rng = np.random.default_rng(len(prompts))
+    return rng.standard_normal((len(prompts), self._width), np.float32)
 
 
-def peak_gb() -> float | None:
-  """The most memory that the device held so far; None where it does not say."""
+def peak_gb() -> float:
+  """The most memory that the device held so far; where it does not say, the process."""
   found = jax.local_devices()[0].memory_stats() or {}
   peak = found.get('peak_bytes_in_use')
-  return None if peak is None else round(peak / 1e9, 2)
+  if peak is None:
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return round(peak / 1e9, 2)
 
 
 class Card:
@@ -107,7 +124,7 @@ class Card:
 
   Args:
     model: a preset, of a system with a CLIP and words.
-    words: how many are looked for where results are made.
+    words: how many are looked for where PyTorch's networks run, which read none.
     repeats: runs after the first.
     peer: whether PyTorch's networks run in turns with ours.
   """
@@ -122,12 +139,16 @@ class Card:
     if dtype == self._dtype:
       return
     self._segmenter = self._forward = self._weights = self._peer = None
-    self._segmenter = Segmenter.from_preset(self._model, dtype=dtype)
+    self._parts = {}
+    drawn = Segmenter.from_preset(self._model, dtype=dtype)
+    config = drawn.preset.config
+    cache = Drawn(config.clip.embed_dim)
+    self._segmenter = Segmenter(drawn.model, drawn.preset, cache=cache)
     forward, self._weights = self._segmenter.as_function()
     self._forward = jax.jit(forward)
-    config = self._segmenter.preset.config
     if self._with_peer and torch_peer.fits(config):
       self._peer = torch_peer.Peer(config, dtype)
+      self._parts = parts_of(drawn)
     self._dtype = dtype
 
   def measure(self, case: Case) -> dict[str, Any]:
@@ -138,30 +159,39 @@ class Card:
     pixels = np.random.default_rng(0).integers(0, 256, (*side, 3), np.uint8)
     photos = [pixels] * case.batch
     images = jax.device_put(Images.from_arrays(photos, side))
-    bank = bank_of(segmenter, case.words)
+    plan = segmenter.plan('; '.join(f'word {n}' for n in range(case.words)))
+    bank = segmenter.text_bank(plan.words)
     programs: dict[str, Callable[[], object]] = {
       'network': lambda: self._forward(self._weights, images, bank, scores)
     }
-    if self._peer is not None:
-      programs['peer'] = self._peer.program(case.batch, case.canvas)
+    peered = self._peer is not None and case.words == self._words
+    if peered:
+      found = self._parts['proposals'](self._weights, images)
+      programs |= {
+        'proposals': lambda: self._parts['proposals'](self._weights, images),
+        'clip': lambda: self._parts['clip'](self._weights, images, found),
+      }
+      theirs = self._peer.programs(case.batch, case.canvas)
+      programs |= {f'peer_{name}': program for name, program in theirs.items()}
     compiled = self._forward._cache_size()
-    found = alternate(programs, self._repeats)
-    row = {**dataclasses.asdict(case), 'first_s': round(found['network'][0], 2)}
-    row |= rates('network', found['network'][1], case.batch)
+    seconds = alternate(programs, self._repeats)
+    network = seconds['network'][1]
+    row = {**dataclasses.asdict(case), 'first_s': round(seconds['network'][0], 2)}
+    row |= rates('network', network, case.batch)
     row['programs'] = self._forward._cache_size() - compiled
-    # Once for a size of photo: words change the network's part alone.
-    if case.words == self._words:
-      whole = alternate({'whole': lambda: self._whole(photos)}, self._repeats)
-      row |= rates('whole', whole['whole'][1], case.batch)
-    if 'peer' in found:
-      row |= rates('peer', found['peer'][1], case.batch)
-      row['times_as_fast'] = round(found['peer'][1] / found['network'][1], 2)
+    whole = alternate({'whole': lambda: self._whole(photos, plan)}, self._repeats)
+    row |= rates('whole', whole['whole'][1], case.batch)
+    if peered:
+      parts = [name for name in seconds if name in self._parts]
+      row['parts'] = {
+        name: both(seconds[name][1], seconds[f'peer_{name}'][1]) for name in parts
+      }
+      row |= both(network, sum(seconds[f'peer_{name}'][1] for name in parts))
     return row | {'peak_gb': peak_gb()}
 
-  def _whole(self, photos: Sequence[np.ndarray]) -> None:
+  def _whole(self, photos: Sequence[np.ndarray], plan: Plan) -> None:
     """From photos of the network's size to panoptic results on the host."""
     segmenter = self._segmenter
-    plan = segmenter.plan('; '.join(f'word {n}' for n in range(self._words)))
     sizes = [photo.shape[:2] for photo in photos]
     for outputs in segmenter.outputs(photos, sizes, plan):
       segmenter.prediction(outputs, plan)
@@ -173,6 +203,28 @@ def rates(name: str, seconds: float, batch: int) -> dict[str, float]:
     f'{name}_ms': round(1e3 * seconds, 1),
     f'{name}_photos_s': round(batch / seconds, 2),
   }
+
+
+def both(ours: float, theirs: float) -> dict[str, float]:
+  """Our seconds beside PyTorch's."""
+  return {
+    'ours_ms': round(1e3 * ours, 1),
+    'peer_ms': round(1e3 * theirs, 1),
+    'times_as_fast': round(theirs / ours, 2),
+  }
+
+
+def parts_of(segmenter: Segmenter) -> dict[str, Callable[..., Any]]:
+  """The two networks of a model, each compiled by itself."""
+  whole, _ = params.split(segmenter.model)
+
+  def proposals(weights, images):
+    return whole(weights).proposals.propose_masks(images)
+
+  def clip(weights, images, found):
+    return whole(weights).encode_masks(images, found.mask_logits, found.mask_hw)
+
+  return {'proposals': jax.jit(proposals), 'clip': jax.jit(clip)}
 
 
 COLUMNS = {
@@ -197,10 +249,22 @@ def line(row: dict[str, Any]) -> str:
   return '| ' + ' | '.join('' if cell is None else str(cell) for cell in cells) + ' |'
 
 
-def head() -> str:
-  """The first two lines of the table."""
-  names = ' | '.join(name.strip() for name in COLUMNS)
-  return f'| {names} |\n|{"---|" * len(COLUMNS)}'
+def head(columns: Sequence[str] = tuple(COLUMNS)) -> str:
+  """The first two lines of a table."""
+  names = ' | '.join(name.strip() for name in columns)
+  return f'| {names} |\n|{"---|" * len(columns)}'
+
+
+def beside(rows: Sequence[dict[str, Any]]) -> str:
+  """The parts beside PyTorch's, as a table; nothing where none were measured."""
+  lines = [
+    f'| {row["dtype"]} | {row["canvas"]} | {row["batch"]} | {name} | '
+    f'{part["ours_ms"]} | {part["peer_ms"]} | {part["times_as_fast"]} |'
+    for row in rows
+    for name, part in row.get('parts', {}).items()
+  ]
+  columns = 'type', 'canvas', 'batch', 'part', 'ours, ms', 'PyTorch, ms', 'times'
+  return '\n'.join(['', head(columns), *lines]) if lines else ''
 
 
 def versions() -> dict[str, str]:
@@ -247,6 +311,8 @@ def main(given: Sequence[str] | None = None) -> None:
       print(f'not measured: {case}: {str(error).partition(chr(10))[0]}')
       continue
     print(line(rows[-1]), flush=True)
+  if parts := beside(rows):
+    print(parts)
   for case in todo:
     print(f'not measured, for lack of time: {case}')
   if options.output is not None:

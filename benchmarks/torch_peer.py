@@ -6,6 +6,7 @@ without mask tokens.
 """
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,8 @@ class Peer:
     import torch
 
     self._torch = torch
+    # As many as XLA takes: by itself PyTorch leaves out a core's second thread.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     self._dtype = getattr(torch, dtype)
     self._networks = [
@@ -83,20 +86,22 @@ class Peer:
     ]
     self._side = config.clip.image_size
 
-  def program(self, batch: int, canvas: int) -> Callable[[], None]:
-    """What runs both on photos of a size, and waits for the results."""
+  def programs(self, batch: int, canvas: int) -> dict[str, Callable[[], None]]:
+    """What runs each of them on photos of a size, and waits for the results."""
     torch = self._torch
     photos = torch.rand(batch, 3, canvas, canvas, device=self.device)
     squares = torch.rand(batch, 3, self._side, self._side, device=self.device)
     proposals, clip = self._networks
     rough = self._dtype != torch.float32
 
-    def run() -> None:
+    def run(network: Callable[[], object]) -> None:
       typed = torch.autocast(self.device, dtype=self._dtype, enabled=rough)
       with torch.inference_mode(), typed:
-        proposals(pixel_values=photos)
-        clip(squares)
+        network()
       if self.device == 'cuda':
         torch.cuda.synchronize()
 
-    return run
+    return {
+      'proposals': lambda: run(lambda: proposals(pixel_values=photos)),
+      'clip': lambda: run(lambda: clip(squares)),
+    }

@@ -58,6 +58,14 @@ def test_a_row_that_a_device_cannot_hold_leaves_the_others(
   )
 
 
+def test_parts_have_a_table_where_pytorch_is(speed_card):
+  row = {'dtype': 'float32', 'canvas': 640, 'batch': 1, 'words': 20}
+  parts = {'clip': speed_card.both(0.5, 1.25)}
+  *_, last = speed_card.beside([row, row | {'parts': parts}]).splitlines()
+  assert last == '| float32 | 640 | 1 | clip | 500.0 | 1250.0 | 2.5 |'
+  assert not speed_card.beside([row])
+
+
 @pytest.mark.slow
 def test_a_card_of_a_tiny_model(speed_card, tmp_path, capsys):
   flags = '--model masqclip_tiny --dtypes float32 --canvases 64 --batches 2 --words 3,9'
@@ -66,7 +74,7 @@ def test_a_card_of_a_tiny_model(speed_card, tmp_path, capsys):
   content = json.loads(path.read_text())
   few, more = content['rows']
   assert few['network_photos_s'] == pytest.approx(2e3 / few['network_ms'], rel=0.05)
-  assert few['whole_ms'] > 0
+  assert few['whole_ms'] > 0 < more['whole_ms']
   # Words of one bucket share a program.
   assert (few['programs'], more['programs']) == (1, 0)
   table = [line for line in capsys.readouterr().out.splitlines() if line[0] == '|']
