@@ -69,6 +69,7 @@ class Program:
   def __init__(self, text: str):
     self._tables: dict[str, dict[int, str]] = {name: {} for name in _TABLES}
     self._computations: dict[str, list[tuple[str, str]]] = {}
+    self._results: dict[str, str] = {}
     self._entry = ''
     table = body = None
     for line in text.splitlines():
@@ -77,6 +78,7 @@ class Program:
           body = None
         elif found := _INSTRUCTION.match(line):
           body.append((found[1], found[2]))
+          self._results[found[1]] = found[2]
       elif line in _TABLES:
         table = self._tables[line]
       elif table is not None and (found := _ROW.match(line)):
@@ -133,6 +135,8 @@ class Program:
   def _rows(self, rhs: str) -> int:
     """Rows that an operation, or what is fused into it, looks up."""
     operation = _opcode(rhs)
+    if operation == 'scatter':
+      return self._written(rhs)
     if operation in _LOOKUPS:
       return _looked_up(operation, rhs)
     called = re.search(r'calls=%([\w.\-]+)', rhs)
@@ -140,6 +144,16 @@ class Program:
       return 0
     inside = self._computations.get(called[1], ())
     return sum(self._rows(inner) for _, inner in inside)
+
+  def _written(self, rhs: str) -> int:
+    """Rows that a scatter writes: its last operand's, whatever they are written to."""
+    operands = re.search(r' scatter\((.*?)\)', rhs)[1]
+    update = re.findall(r'%([\w.\-]+)', operands)[-1]
+    dims = _SHAPE.search(self._results[update])[1].split(',')
+    sides = [int(side) for side in dims if side]
+    window = re.search(r'update_window_dims=\{([\d,]*)\}', rhs)[1]
+    within = {int(dim) for dim in window.split(',') if dim}
+    return math.prod(side for dim, side in enumerate(sides) if dim not in within)
 
   def _part(self, rhs: str) -> str:
     files = self._files(rhs)
@@ -181,7 +195,7 @@ def _named(what: str, rhs: str) -> str:
 
 
 def _looked_up(operation: str, rhs: str) -> int:
-  """Rows of a gather, a scatter or a sort: slices that are read or written, keys."""
+  """Rows of a gather or a sort: slices that are read, keys."""
   sizes = [
     math.prod(int(side) for side in dims.split(',') if side)
     for dims in _SHAPE.findall(rhs.partition(f' {operation}(')[0])

@@ -47,6 +47,9 @@ ENTRY %main (x: f32[9,4]) -> f32[8,4] {
   %own = f32[8,4]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", \
 metadata={stack_frame_id=1}
   %odd = f32[8,4]{1,0} copy(%x), backend_config={"estimated_cycles":"9000000000000"}
+  %five = f32[5,4]{1,0} slice(%x)
+  %wrote = f32[9,4]{1,0} scatter(%x, %i, %five), update_window_dims={1}, \
+inserted_window_dims={0}, metadata={stack_frame_id=2}
   ROOT %dot = f32[8,4]{1,0} fusion(%x), calls=%none, metadata={stack_frame_id=3}, \
 backend_config={"estimated_cycles":"500"}
 }
@@ -95,6 +98,8 @@ def test_look_ups_in_loops_are_counted_beside_what_the_compiler_counts(cycles):
   assert sampling.cycles() == pytest.approx((24 * 1.9, 24 * 6.6))
   # Code that all parts share belongs to the part that called it.
   assert clip.counted == 500
+  # Rows that are written, not those of what they are written to.
+  assert clip.rows == 5
   # Three additions; a number beyond all reason is none.
   assert rest.counted == 30
   assert next(iter(parts)) == 'CLIP'
