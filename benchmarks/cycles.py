@@ -25,6 +25,8 @@ import pathlib
 CONFIGS = {'teacher': 'masqclip:stage=teacher', 'masq': 'masqclip:stage=masq'}
 # Where the teacher and the whole model say how they sample.
 SAMPLING = {'teacher': 'sampling'}
+# Losses of proposals are means of the two photos that a device of the paper had.
+OVERRIDES = {'teacher': ['--config.settings.criterion.images_per_mean=1']}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +81,26 @@ def compiled_forward(model: str, size: int, sampling: str, device):
   return traced, traced.lower(lowering_platforms=('tpu',)).compile()
 
 
-def compiled_stage(config: str, overrides, device):
-  """A training step of one photo, compiled for one chip, and its jaxpr."""
+def stage_values(stage: str, argument: str, sampling: str) -> dict:
+  """The configuration of a stage for one photo a step.
+
+  Args:
+    stage: one of `CONFIGS`.
+    argument: more of its argument, such as 'runlocal'.
+    sampling: form of deformable sampling.
+  """
   from maskclip_jax.train import config_files
+
+  config = ','.join(filter(None, [CONFIGS[stage], argument]))
+  field = SAMPLING.get(stage, 'proposals.sampling')
+  overrides = ['--config.data.batch_size=1', f'--config.model.{field}={sampling}']
+  return config_files.load(config, [*overrides, *OVERRIDES.get(stage, [])])
+
+
+def compiled_stage(values: dict, device):
+  """A training step of one photo, compiled for one chip, and its jaxpr."""
   from maskclip_jax.train.compile_only import compiled_program
 
-  values = config_files.load(config, overrides)
   *_, traced, compiled = compiled_program(values, [device])
   return traced, compiled
 
@@ -175,10 +191,8 @@ def main() -> None:
   if options.stage == 'predict':
     program = compiled_forward(options.model, options.size, options.sampling, device)
   else:
-    config = ','.join(filter(None, [CONFIGS[options.stage], options.argument]))
-    field = SAMPLING.get(options.stage, 'proposals.sampling')
-    overrides = [f'--config.model.{field}={options.sampling}']
-    program = compiled_stage(config, ['--config.data.batch_size=1', *overrides], device)
+    values = stage_values(options.stage, options.argument, options.sampling)
+    program = compiled_stage(values, device)
   if options.text is not None:
     options.text.write_text(program[1].as_text())
   found = report(*program, device.device_kind)

@@ -341,7 +341,7 @@ def tables(seeds: Sequence[dict[str, float]], split: Split) -> str:
       split.parts,
     ),
   ]
-  lines = [f'Seeds: {len(seeds)}. What has no spread is of one of them.']
+  lines = [f'Seeds: {sum(map(bool, seeds))}. What has no spread is of one of them.']
   for title, titles, columns in sections:
     if any(f'{prefix}/{columns[0]}' in seed for seed in seeds for prefix in titles):
       lines += ['', f'**{title}**', *rows(seeds, titles, columns)]

@@ -195,6 +195,7 @@ def test_what_is_recorded_grows_by_seeds_and_systems(table, tmp_path, monkeypatc
   place = f'<!-- table of benchmarks/miniature.py --scale 0.4 -->\n{table.pages.END}'
   (tmp_path / 'miniature.md').write_text(place)
   assert record(trained('second', 1, teacher=3.0))['seeds'] == [{}, {'teacher/base': 3}]
+  assert 'Seeds: 1.' in (tmp_path / 'miniature.md').read_text()
   first = trained('first', 0, teacher=1.0)
   others = trained('others', 0, longer=5.0)
   seeds = record(first, others, trained('again', 1, teacher=4.0))['seeds']

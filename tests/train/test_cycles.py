@@ -105,6 +105,16 @@ def test_look_ups_in_loops_are_counted_beside_what_the_compiler_counts(cycles):
   assert next(iter(parts)) == 'CLIP'
 
 
+@pytest.mark.parametrize('stage', ['teacher', 'masq'])
+def test_stages_are_compiled_for_one_photo(stage):
+  values = script('cycles').stage_values(stage, 'runlocal', 'chunks')
+  model = values['model'].get('proposals', values['model'])
+  assert model['sampling'] == 'chunks'
+  assert values['data']['batch_size'] == 1
+  # Means of more photos than there are do not compile.
+  assert values.get('settings', {}).get('criterion', {}).get('images_per_mean', 1) == 1
+
+
 def test_a_text_that_is_no_program(cycles):
   with pytest.raises(ValueError, match='has no entry'):
     cycles.Program('HloModule nothing')
