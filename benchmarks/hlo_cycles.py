@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 ROW_CYCLES = (1.9, 6.6)
 # Parts by the innermost file of ours that an operation comes from; the first that fits.
 PARTS = (
-  ('deformable sampling', 'ops/(deformable|sampling|pyramid)'),
+  ('deformable sampling', 'ops/deformable'),
   ('backbone', 'nn/(resnet|swin|convnext)'),
   ('pixel decoder', 'nn/(pixel_decoder|deformable|fpn)'),
   ('mask decoder', 'nn/(mask_decoder|pooled_decoder|detr_decoder)|systems/mask2former'),

@@ -169,24 +169,35 @@ def match(
   return solve(cost, truth.valid)
 
 
-def _at_points(
+def _chosen_points(
   maps: Float[Array, 'k h w'],
   row: Int[Array, ' k'],
   source: Array | Points,
-  truth: GroundTruth,
   predictions: Predictions,
   sampling: PointSampling,
-) -> tuple[Float[Array, ' k'], Float[Array, ' k']]:
-  """Mask and dice losses of some pairs of one image at sampled points."""
-  hw = predictions.mask_hw
-  hw = None if hw is None else (hw[0], hw[1])
+) -> Float[Array, 'k p 2']:
+  """Where the pairs of some rows of one image are compared; no gradient."""
   candidates, fresh = _pair_points(source, row, sampling)
-  points = uncertain_points(
-    jax.lax.stop_gradient(maps), candidates, fresh, sampling.uncertain, hw
-  )
-  logits = sample_points(maps, points, hw)
+  maps = jax.lax.stop_gradient(maps)
+  hw = _height_and_width(predictions.mask_hw)
+  return uncertain_points(maps, candidates, fresh, sampling.uncertain, hw)
+
+
+def _at_points(
+  maps: Float[Array, 'k h w'],
+  row: Int[Array, ' k'],
+  points: Float[Array, 'k p 2'],
+  truth: GroundTruth,
+  predictions: Predictions,
+) -> tuple[Float[Array, ' k'], Float[Array, ' k']]:
+  """Mask and dice losses of some pairs of one image at points."""
+  logits = sample_points(maps, points, _height_and_width(predictions.mask_hw))
   targets = truth.sample_own(row, points, predictions.truth_hw)
   return bce(logits, targets), dice(logits, targets)
+
+
+def _height_and_width(hw: Int[Array, ' 2'] | None):
+  return None if hw is None else (hw[0], hw[1])
 
 
 def _at_pixels(
@@ -201,6 +212,7 @@ def _at_pixels(
 def _judge_layer(
   masks: Float[Array, 'q h w'],
   query_of: Int[Array, ' n'],
+  choose: Callable,
   compare: Callable,
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
   """Sums of mask and dice losses over the matched pairs of one image and layer.
@@ -208,7 +220,8 @@ def _judge_layer(
   Args:
     masks: one map per query.
     query_of: the query of each row of the ground truth, -1 where it has none.
-    compare: both losses of some maps, each with a row.
+    choose: the points at which some maps, each with a row, are compared, or None.
+    compare: both losses of some maps, each with a row, there.
   """
   row = jnp.argsort(query_of < 0, stable=True)
   query = query_of[row]
@@ -218,9 +231,13 @@ def _judge_layer(
   maps = masks[jnp.maximum(query, 0)]
 
   @jax.checkpoint
-  def judge(maps, row, query):
+  def judge_at(points, maps, row, query):
     matched = query >= 0
-    return tuple(jnp.where(matched, x, 0.0).sum() for x in compare(maps, row))
+    return tuple(jnp.where(matched, x, 0.0).sum() for x in compare(maps, row, points))
+
+  def judge(maps, row, query):
+    # Kept for the gradient: choosing them costs most of all, and a TPU dearly.
+    return judge_at(choose(maps, row), maps, row, query)
 
   def skip(maps, row, query):
     return jnp.zeros(()), jnp.zeros(())
@@ -250,12 +267,17 @@ def judge_masks(
     def layer(inputs):
       masks, query_of, source = inputs
 
-      def compare(maps, row):
+      def choose(maps, row):
         if config.sampling is None:
-          return _at_pixels(maps, row, truth)
-        return _at_points(maps, row, source, truth, predictions, config.sampling)
+          return None
+        return _chosen_points(maps, row, source, predictions, config.sampling)
 
-      return _judge_layer(masks, query_of, compare)
+      def compare(maps, row, points):
+        if points is None:
+          return _at_pixels(maps, row, truth)
+        return _at_points(maps, row, points, truth, predictions)
+
+      return _judge_layer(masks, query_of, choose, compare)
 
     return jax.lax.map(layer, (predictions.mask_logits, query_of, source))
 
