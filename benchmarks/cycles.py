@@ -22,6 +22,8 @@ import json
 import os
 import pathlib
 
+from maskclip_jax.train import tpu_compiler
+
 CONFIGS = {'teacher': 'masqclip:stage=teacher', 'masq': 'masqclip:stage=masq'}
 # Where the teacher and the whole model say how they sample.
 SAMPLING = {'teacher': 'sampling'}
@@ -185,13 +187,7 @@ def main() -> None:
   parser.add_argument('--text', type=pathlib.Path, help='keep the compiled program')
   parser.add_argument('--json', type=pathlib.Path, help='a report for programs')
   options = parser.parse_args()
-  # The TPU compiler works here; there is no TPU to look for.
-  os.environ |= {
-    'JAX_PLATFORMS': 'cpu',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-  }
+  os.environ |= tpu_compiler.ENVIRONMENT
   from maskclip_jax.train.compile_only import devices_of
 
   device = devices_of(options.topology)[0]

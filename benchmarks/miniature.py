@@ -278,7 +278,9 @@ def seed_of(directory: pathlib.Path) -> int:
   runs = directory.glob(f'*/{checkpoint.DIRECTORY}')
   configs = (json.loads((run.parent / 'config.json').read_text()) for run in runs)
   seeds = {config['seed'] for config in configs}
-  if len(seeds) != 1:
+  if not seeds:
+    raise ValueError(f'{directory} has no runs: give what launch/miniature.sh made')
+  if len(seeds) > 1:
     raise ValueError(
       f'{directory} has runs of the seeds {sorted(seeds)}: one directory is one seed'
     )

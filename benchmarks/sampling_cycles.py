@@ -25,6 +25,8 @@ import re
 import tempfile
 from collections.abc import Sequence
 
+from maskclip_jax.train import tpu_compiler
+
 HEADS, WIDTH, POINTS = 8, 32, 4
 STRIDES = (32, 16, 8)
 # Pixels of each level.
@@ -93,7 +95,6 @@ def touched(shapes, reach: int | None) -> tuple[int, list[int]]:
 
   from maskclip_jax.nn.deformable import own_places, ring_of_offsets
   from maskclip_jax.ops.deformable import kernel
-  from maskclip_jax.ops.deformable.hats import queries_last
 
   places = np.asarray(own_places(shapes))[:, None, :, None]
   shape = (len(places), HEADS, len(shapes), POINTS, 2)
@@ -102,16 +103,8 @@ def touched(shapes, reach: int | None) -> tuple[int, list[int]]:
   else:
     offsets = np.random.default_rng(0).uniform(-reach, reach, shape)
   points = jnp.asarray(np.broadcast_to(places + offsets, shape), jnp.float32)[None]
-  x, y, _ = queries_last(points, points[..., 0])
-  x, y = (
-    jnp.pad(
-      c[0].reshape(HEADS, -1, c.shape[-1]),
-      ((0, 0), (0, 0), (0, -c.shape[-1] % kernel.TILE)),
-      constant_values=kernel.OUTSIDE,
-    )
-    for c in (x, y)
-  )
-  bits = np.asarray(kernel.touched_blocks(kernel.layout(shapes), x, y))
+  x, y, _ = kernel.on_tiles(points, points[..., 0])
+  bits = np.asarray(kernel.touched_blocks(kernel.layout(shapes), x[0], y[0]))
   counts = np.bitwise_count(bits.astype(np.uint32)).sum((0, 2))
   return bits.shape[0] * bits.shape[2], counts.tolist()
 
@@ -206,12 +199,7 @@ def main() -> None:
   parser.add_argument('--json', type=pathlib.Path, help='a report for programs')
   options = parser.parse_args()
   listings = tempfile.TemporaryDirectory()
-  # The TPU compiler works here; there is no TPU to look for.
-  os.environ |= {
-    'JAX_PLATFORMS': 'cpu',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  os.environ |= tpu_compiler.ENVIRONMENT | {
     'LIBTPU_INIT_ARGS': (
       f'--xla_jf_dump_to={listings.name} --xla_jf_dump_llo_text=true '
       '--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*'

@@ -7,6 +7,7 @@ import sys
 
 from maskclip_jax import atomic
 from maskclip_jax.cli.stopping import obeyed_at_once
+from maskclip_jax.train import tpu_compiler
 
 NAME, HELP = 'train', 'Train a stage, or a pipeline of stages.'
 
@@ -62,14 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
   """Trains; 143 or 130 if SIGTERM or Ctrl-C told the run to stop: it has saved and
   resumes when it is started again."""
   if arguments.topology is not None:
-    # The TPU compiler works here; there is no TPU to look for.
-    os.environ |= {
-      'JAX_PLATFORMS': 'cpu',
-      'TPU_SKIP_MDS_QUERY': '1',
-      'TPU_WORKER_HOSTNAMES': 'localhost',
-      # Nothing here is held, so other compilers need not wait.
-      'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    }
+    os.environ |= tpu_compiler.ENVIRONMENT
   from maskclip_jax.train import config_files
 
   values = config_files.load(arguments.config, arguments.overrides)

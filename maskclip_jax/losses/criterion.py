@@ -179,8 +179,9 @@ def _chosen_points(
   """Where the pairs of some rows of one image are compared; no gradient."""
   candidates, fresh = _pair_points(source, row, sampling)
   maps = jax.lax.stop_gradient(maps)
-  hw = _height_and_width(predictions.mask_hw)
-  return uncertain_points(maps, candidates, fresh, sampling.uncertain, hw)
+  return uncertain_points(
+    maps, candidates, fresh, sampling.uncertain, predictions.mask_hw
+  )
 
 
 def _at_points(
@@ -191,13 +192,9 @@ def _at_points(
   predictions: Predictions,
 ) -> tuple[Float[Array, ' k'], Float[Array, ' k']]:
   """Mask and dice losses of some pairs of one image at points."""
-  logits = sample_points(maps, points, _height_and_width(predictions.mask_hw))
+  logits = sample_points(maps, points, predictions.mask_hw)
   targets = truth.sample_own(row, points, predictions.truth_hw)
   return bce(logits, targets), dice(logits, targets)
-
-
-def _height_and_width(hw: Int[Array, ' 2'] | None):
-  return None if hw is None else (hw[0], hw[1])
 
 
 def _at_pixels(

@@ -53,8 +53,7 @@ def matching_cost(
     mask_hw: the real part of the maps; all by default.
     truth_hw: the real part of the ground truth; all by default.
   """
-  hw = None if mask_hw is None else (mask_hw[0], mask_hw[1])
-  logits = sample_points(mask_logits, points[None], hw)
+  logits = sample_points(mask_logits, points[None], mask_hw)
   targets = truth.sample(points, truth_hw)
 
   entropy = jax.nn.softplus(logits).sum(-1, keepdims=True) - _products(logits, targets)

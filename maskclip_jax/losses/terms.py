@@ -54,7 +54,7 @@ def uncertain_points(
   candidates: Float[Array, 'k c 2'],
   fresh: Float[Array, 'k f 2'],
   keep: int,
-  hw: tuple[Int[Array, ''], Int[Array, '']] | None = None,
+  hw: Int[Array, '2'] | None = None,
 ) -> Float[Array, 'k p 2']:
   """The candidates whose logits are nearest to zero, and after them the fresh points.
 

@@ -37,7 +37,7 @@ def corners(
 def sample_points(
   maps: Float[Array, '*b h w'],
   points: Float[Array, '*#b p 2'],
-  hw: tuple[Int[Array, '*#b'], Int[Array, '*#b']] | None = None,
+  hw: Int[Array, '2 *#b'] | None = None,
 ) -> Float[Array, '*b p']:
   """Samples maps at normalised points; float32.
 

@@ -144,6 +144,13 @@ def gradient_of(predictions, truth, config):
   )
 
 
+def test_points_are_not_chosen_again_for_the_gradient():
+  predictions, segments, classes, valid = small_problem()
+  truth = truths.mapped(segments, classes, valid)
+  traced = gradient_of.trace(predictions, truth, CONFIG)
+  assert str(traced.jaxpr).count('top_k') == 1
+
+
 def test_segment_map_and_packed_masks_are_the_same_truth():
   predictions, segments, classes, valid = small_problem()
   key = jax.random.key(3)

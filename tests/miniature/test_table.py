@@ -207,13 +207,16 @@ def test_what_is_recorded_grows_by_seeds_and_systems(table, tmp_path, monkeypatc
   trained('first', 2, student_1=1.0)
   with pytest.raises(ValueError, match=r'seeds \[0, 2\]: one directory is one seed'):
     record(first)
+  with pytest.raises(ValueError, match='has no runs'):
+    record(tmp_path)
 
 
 def test_the_pages_have_places_for_their_tables(table):
   assert table.mark(1) == 'benchmarks/miniature.py'
-  page = table.SPLITS['near'].page.read_text()
-  for scale in (1, 0.4):
-    assert f'<!-- table of {table.mark(scale)} -->' in page
+  for split in table.SPLITS.values():
+    page = split.page.read_text()
+    for scale in (1, 0.4):
+      assert f'<!-- table of {table.mark(scale)} -->' in page
 
 
 def test_a_measurement_is_made_once(table, tmp_path, monkeypatch):

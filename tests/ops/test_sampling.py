@@ -43,7 +43,7 @@ def test_points_of_partly_filled_maps():
   rng = np.random.default_rng(1)
   maps = rng.standard_normal((2, 4, 6)).astype(np.float32)
   points = rng.uniform(0, 1, (2, 9, 2)).astype(np.float32)
-  hw = (jnp.array([3, 4]), jnp.array([2, 6]))
+  hw = jnp.array([[3, 4], [2, 6]])
   found = sample_points(jnp.asarray(maps), jnp.asarray(points), hw)
   cropped = sample_points(jnp.asarray(maps[:1, :3, :2]), jnp.asarray(points[:1]))
   np.testing.assert_array_equal(found[0], cropped[0])

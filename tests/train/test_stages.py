@@ -122,7 +122,7 @@ def test_masq_tuning_names_the_masks(teacher, tmp_path):
   print(f'loss {rows[0]["loss"]:.2f} -> {rows[-1]["loss"]:.2f}', rows[-1]['accuracy'])
   assert rows[-1]['labelled'] > 2
   assert rows[-1]['loss'] < 0.2 * rows[0]['loss']
-  # Chance is a few in a hundred; rounding decides how far above 0.45 so few steps come.
+  # How far so few steps come, rounding decides: 0.47 on one processor.
   assert rows[-1]['accuracy'] > 0.3
   frozen_unchanged(tmp_path, teacher, result)
 

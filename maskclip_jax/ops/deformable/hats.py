@@ -39,18 +39,28 @@ def slope(distance: Float[Array, '*n']) -> Float[Array, '*n']:
   return ahead.astype(jnp.float32) - behind.astype(jnp.float32)
 
 
+def real_values(
+  values: Float[Array, 'b s h d'], shapes: Shapes, real_hw: Int[Array, 'b l 2']
+) -> Float[Array, 'b s h d']:
+  """Values of all levels, one after another, with zeros beyond their real part."""
+  real = []
+  for level, (rows, columns) in enumerate(shapes):
+    height, length = (real_hw[:, level, axis, None] for axis in (0, 1))
+    place = jnp.arange(rows * columns)
+    real.append((place // columns < height) & (place % columns < length))
+  return jnp.where(jnp.concatenate(real, axis=1)[..., None, None], values, 0)
+
+
 def split_levels(
   values: Float[Array, 'b s h d'], shapes: Shapes, real_hw: Int[Array, 'b l 2']
 ) -> list[Float[Array, 'b h y x d']]:
   """The maps of all levels, head by head, with zeros beyond their real part."""
   batch, _, heads, width = values.shape
+  values = real_values(values, shapes, real_hw)
   maps, start = [], 0
-  for level, (rows, columns) in enumerate(shapes):
+  for rows, columns in shapes:
     part = values[:, start : start + rows * columns]
     part = part.reshape(batch, rows, columns, heads, width)
-    height, length = (real_hw[:, level, axis, None, None] for axis in (0, 1))
-    real = (jnp.arange(rows)[:, None] < height) & (jnp.arange(columns) < length)
-    part = jnp.where(real[..., None, None], part, 0)
     maps.append(jnp.moveaxis(part, 3, 1))
     start += rows * columns
   return maps

@@ -11,7 +11,6 @@ The cost follows how far queries look, and the result is exact wherever that is.
 
 import dataclasses
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -20,9 +19,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from maskclip_jax.ops.deformable.hats import hat, queries_last, slope
+from maskclip_jax.ops.deformable.hats import (
+  hat,
+  queries_last,
+  real_values,
+  slope,
+  split_levels,
+)
 
 # A register: rows of 32 bits, rows of 16 bits, columns.
 ROWS, PACKED, LANES = 8, 16, 128
@@ -403,41 +408,47 @@ def _gradient(levels, interpret, inputs, g):
 _sample.defvjp(_keep, _gradient)
 
 
-def _real_positions(
-  levels: Sequence[Level], real_hw: Int[Array, 'b l 2']
-) -> Bool[Array, 'b s']:
-  """Which positions of all levels, one after another, lie in the real part."""
-
-  def of_level(number: int, level: Level) -> Bool[Array, 'b n']:
-    height, width = (real_hw[:, number, axis, None] for axis in (0, 1))
-    place = jnp.arange(level.height * level.width)
-    return (place // level.width < height) & (place % level.width < width)
-
-  return jnp.concatenate(list(itertools.starmap(of_level, enumerate(levels))), -1)
-
-
 def _lay_out(
   values: Float[Array, 'b s h d'],
-  levels: Sequence[Level],
+  shapes: Sequence[tuple[int, int]],
   real_hw: Int[Array, 'b l 2'],
 ) -> Float[Array, 'b h d n']:
-  """Positions last, zeros beyond the real part, and levels filled up with zeros."""
-  values = jnp.where(_real_positions(levels, real_hw)[..., None, None], values, 0)
-  values = jnp.moveaxis(values, 1, -1)
+  """Channels before positions, zeros beyond the real part and up to whole blocks."""
+  levels = layout(shapes)
   if all(level.filled for level in levels):
     # As they lie: cutting and joining would cost a TPU as much as all the products.
-    return values
-  parts, start = [], 0
-  for level in levels:
-    end = start + level.height * level.width
-    part = values[..., start:end]
-    part = part.reshape(*part.shape[:-1], level.height, level.width)
+    return jnp.moveaxis(real_values(values, shapes, real_hw), 1, -1)
+
+  def fill(values: Float[Array, 'b h y x d'], level: Level) -> Float[Array, 'b h d m']:
     below = level.blocks * level.rows - level.height
     beside = level.columns - level.width
-    part = jnp.pad(part, ((0, 0),) * 3 + ((0, below), (0, beside)))
-    parts.append(part.reshape(*part.shape[:3], -1))
-    start = end
-  return jnp.concatenate(parts, -1)
+    values = jnp.moveaxis(values, -1, 2)
+    values = jnp.pad(values, ((0, 0),) * 3 + ((0, below), (0, beside)))
+    return values.reshape(*values.shape[:3], -1)
+
+  maps = split_levels(values, shapes, real_hw)
+  return jnp.concatenate(list(map(fill, maps, levels)), -1)
+
+
+def on_tiles(
+  points: Float[Array, 'b q h l p 2'], weights: Float[Array, 'b q h l p']
+) -> tuple[Float[Array, 'b h k n'], ...]:
+  """The points' x and y, and their weights, queries last and up to whole tiles.
+
+  Queries that there are not look at nothing.
+  """
+  queries = weights.shape[1]
+  rest = ((0, 0),) * 2 + ((0, -queries % TILE),)
+  return tuple(
+    jnp.pad(
+      each.reshape(*each.shape[:2], -1, queries),
+      ((0, 0), *rest),
+      constant_values=fill,
+    )
+    for each, fill in zip(
+      queries_last(points, weights), (OUTSIDE, OUTSIDE, 0.0), strict=True
+    )
+  )
 
 
 def pallas(
@@ -450,19 +461,6 @@ def pallas(
   interpret: bool = False,
 ) -> Float[Array, 'b q h d']:
   """In a kernel for TPUs, or in Pallas' interpreter; see `sample_pyramid`."""
-  queries = weights.shape[1]
-  levels = layout(shapes)
-  rest = ((0, 0),) * 2 + ((0, -queries % TILE),)
-  x, y, a = (
-    jnp.pad(
-      coordinate.reshape(*coordinate.shape[:2], -1, queries),
-      ((0, 0), *rest),
-      constant_values=fill,
-    )
-    for coordinate, fill in zip(
-      queries_last(points, weights), (OUTSIDE, OUTSIDE, 0.0), strict=True
-    )
-  )
-  v = _lay_out(values.astype(jnp.float32), levels, real_hw)
-  sums = _sample(v, x, y, a, levels, interpret)
-  return jnp.moveaxis(sums[..., :queries], 3, 1)
+  v = _lay_out(values.astype(jnp.float32), shapes, real_hw)
+  sums = _sample(v, *on_tiles(points, weights), layout(shapes), interpret)
+  return jnp.moveaxis(sums[..., : weights.shape[1]], 3, 1)
