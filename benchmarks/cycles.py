@@ -6,8 +6,9 @@
     python benchmarks/cycles.py --stage masq       # a training step, published sizes
     python benchmarks/cycles.py --stage teacher --json teacher.json
     python benchmarks/cycles.py --stage masq --sampling chunks  # gathers, as on a CPU
+    python benchmarks/cycles.py --batch 8                       # photos at a time
 
-One chip, one photo, bfloat16. Prints per part the cycles that the compiler counts and
+One chip, bfloat16. Prints per part the cycles that the compiler counts and
 the rows of gathers, of which it says nothing (`hlo_cycles.py`), photos a second and the
 share of the chip's peak that follow, and the roofline: the time that the operations
 take at peak, and that the memory takes to deliver what the compiler says is read and
@@ -54,8 +55,8 @@ CHIPS = {
 }
 
 
-def compiled_forward(model: str, size: int, sampling: str, device):
-  """The program of a photo and 64 words, compiled for one chip, and its jaxpr."""
+def compiled_forward(model: str, size: int, batch: int, sampling: str, device):
+  """The program of photos and 64 words, compiled for one chip, and its jaxpr."""
   import jax
   import jax.numpy as jnp
   from flax import nnx
@@ -80,8 +81,8 @@ def compiled_forward(model: str, size: int, sampling: str, device):
 
   graphdef, state = nnx.split(nnx.eval_shape(build))
   state = jax.tree.map(lambda x: array(x.shape, x.dtype), state)
-  hw = array((1, 2), jnp.int32)
-  images = Images(array((1, size, size, 3), jnp.uint8), hw, hw)
+  hw = array((batch, 2), jnp.int32)
+  images = Images(array((batch, size, size, 3), jnp.uint8), hw, hw)
   vectors = array((64, config.clip.embed_dim), jnp.float32)
   text = TextBank(vectors, *[array((64,), jnp.bool)] * 4)
   with compiling_for('tpu'):
@@ -90,32 +91,36 @@ def compiled_forward(model: str, size: int, sampling: str, device):
   return traced, traced.lower(lowering_platforms=('tpu',)).compile()
 
 
-def stage_values(stage: str, argument: str, sampling: str) -> dict:
-  """The configuration of a stage for one photo a step.
+def stage_values(stage: str, argument: str, batch: int, sampling: str) -> dict:
+  """The configuration of a stage for a chip.
 
   Args:
     stage: one of `CONFIGS`.
     argument: more of its argument, such as 'runlocal'.
+    batch: photos a step.
     sampling: form of deformable sampling.
   """
   from maskclip_jax.train import config_files
 
   config = ','.join(filter(None, [CONFIGS[stage], argument]))
   field = SAMPLING.get(stage, 'proposals.sampling')
-  overrides = ['--config.data.batch_size=1', f'--config.model.{field}={sampling}']
+  overrides = [
+    f'--config.data.batch_size={batch}',
+    f'--config.model.{field}={sampling}',
+  ]
   return config_files.load(config, [*overrides, *OVERRIDES.get(stage, [])])
 
 
 def compiled_stage(values: dict, device):
-  """A training step of one photo, compiled for one chip, and its jaxpr."""
+  """A training step, compiled for one chip, and its jaxpr."""
   from maskclip_jax.train.compile_only import compiled_program
 
   *_, traced, compiled = compiled_program(values, [device])
   return traced, compiled
 
 
-def report(traced, compiled, kind: str) -> dict:
-  """All figures of a compiled program of one photo."""
+def report(traced, compiled, kind: str, batch: int) -> dict:
+  """All figures of a compiled program of so many photos."""
   from hlo_cycles import Program
 
   from maskclip_jax.train.flops import count_flops
@@ -131,7 +136,8 @@ def report(traced, compiled, kind: str) -> dict:
       for name, part in parts.items()
     },
     'cycles': (least, most),
-    'photos_a_second': (chip.clock / most, chip.clock / least),
+    'photos': batch,
+    'photos_a_second': (batch * chip.clock / most, batch * chip.clock / least),
     'share_of_peak': tuple(
       flops * chip.clock / (cycles * chip.flops) for cycles in (most, least)
     ),
@@ -165,8 +171,9 @@ def text_of(found: dict) -> str:
   speed = span('{:.1f}', found['photos_a_second'])
   share = span('{:.1%}', found['share_of_peak'])
   most, roofline = 'at most ' * bool(kernels), found['roofline_ms']
+  of = 'a photo' if found['photos'] == 1 else f'for {found["photos"]} photos'
   lines += [
-    f'{found["chip"]}: {cycles} M cycles a photo, {most}{speed} photos/s, '
+    f'{found["chip"]}: {cycles} M cycles {of}, {most}{speed} photos/s, '
     f'{most}{share} of peak',
     f'roofline: {roofline["operations"]:.2f} ms for {found["tflop"]:.2f} TFLOP, '
     f'{roofline["memory"]:.2f} ms for the memory',
@@ -181,6 +188,7 @@ def main() -> None:
   parser.add_argument('--topology', default='v5e:2x2', help='(%(default)s)')
   parser.add_argument('--model', default='masqclip_r50_vit_l14_336')
   parser.add_argument('--size', type=int, default=1024, help='of the photo')
+  parser.add_argument('--batch', type=int, default=1, help='photos at a time')
   parser.add_argument('--stage', default='predict', choices=['predict', *CONFIGS])
   parser.add_argument('--sampling', default='auto', help='form, of `ops/deformable/`')
   parser.add_argument('--argument', default='', help='of the configuration: runlocal')
@@ -192,13 +200,17 @@ def main() -> None:
 
   device = devices_of(options.topology)[0]
   if options.stage == 'predict':
-    program = compiled_forward(options.model, options.size, options.sampling, device)
+    program = compiled_forward(
+      options.model, options.size, options.batch, options.sampling, device
+    )
   else:
-    values = stage_values(options.stage, options.argument, options.sampling)
+    values = stage_values(
+      options.stage, options.argument, options.batch, options.sampling
+    )
     program = compiled_stage(values, device)
   if options.text is not None:
     options.text.write_text(program[1].as_text())
-  found = report(*program, device.device_kind)
+  found = report(*program, device.device_kind, options.batch)
   print(text_of(found))
   if options.json is not None:
     options.json.write_text(json.dumps(found, indent=1) + '\n')

@@ -312,11 +312,16 @@ def cell(seeds: Sequence[dict[str, float]], key: str) -> str:
 def rows(
   seeds: Sequence[dict[str, float]], titles: Mapping[str, str], columns: Sequence[str]
 ) -> list[str]:
-  """A Markdown table: a row for each key prefix that some seed has."""
+  """A Markdown table: a row for each key prefix that some seed has.
+
+  A row of some of the seeds tells how many; a row of one has no spread.
+  """
+  measured = sum(map(bool, seeds))
   lines = ['', '| | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
   for prefix, title in titles.items():
     keys = [f'{prefix}/{column}' for column in columns]
-    if any(keys[0] in seed for seed in seeds):
+    if count := sum(keys[0] in seed for seed in seeds):
+      title += f' ({count} seeds)' if 1 < count < measured else ''
       lines.append(f'| {title} | ' + ' | '.join(cell(seeds, k) for k in keys) + ' |')
   return lines
 

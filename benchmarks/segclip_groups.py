@@ -1,19 +1,23 @@
 """Do SegCLIP's groups follow what is in a scene? Beside chance, and beside superpixels.
 
-    launch/miniature.sh --systems segclip --out out/segclip
+    for seed in 0 1 2; do
+      launch/miniature.sh --systems segclip --seed $seed --out out/segclip_$seed
+    done
     python benchmarks/segclip_groups.py --data_dir out/miniature/data_superpixels \\
-      --pictures out/segclip/groups.png out/segclip/segclip out/segclip/segclip_no_*
+      --pictures out/groups.png --scenes 190 --skip 60 out/segclip_?/segclip*
 
 Agreement is the adjusted Rand index of the groups of a window with the true segments
-there, a mean over windows: 0 for chance, 1 for the same partition, and low for parts of
-segments as well as for unions of them. Words play no part in it. `random` gives every
-patch to one of as many groups by chance; `superpixels` are those of the photo, which
-training sees. Prints a Markdown table.
+there, a mean over windows that more than one segment divides: 0 for chance, 1 for the
+same partition, and low for parts of segments as well as for unions of them. Words play
+no part in it. `random` gives every patch to one of as many groups by chance;
+`superpixels` are those of the photo, which training sees. Models of the same name are
+seeds: prints a Markdown table of their means and the standard deviation.
 """
 
 import argparse
 import pathlib
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -34,11 +38,15 @@ from maskclip_jax.systems.contract import Images
 VIEW, SPLIT = 'miniature/panoptic', 'test'
 # As the world is built for SegCLIP (launch/miniature.sh).
 RULE = SuperpixelRule(224, 0.9, 60)
+BASELINES = RANDOM, SUPERPIXELS = pathlib.Path('random'), pathlib.Path('superpixels')
 _COLOURS = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
 
 
 def agreement(ours: Int[np.ndarray, ' n'], truth: Int[np.ndarray, ' n']) -> float:
-  """The adjusted Rand index of two partitions (Hubert and Arabie, 1985)."""
+  """The adjusted Rand index of two partitions (Hubert and Arabie, 1985).
+
+  It says nothing where neither divides anything: 0.
+  """
   _, a = np.unique(ours, return_inverse=True)
   _, b = np.unique(truth, return_inverse=True)
   table = np.zeros((a.max() + 1, b.max() + 1))
@@ -87,11 +95,11 @@ def random_groups(
 def agreements(
   groups: Int[np.ndarray, 't h w'], truth: Int[np.ndarray, 'h w']
 ) -> list[float]:
-  """One per window, over pixels that belong to a segment."""
+  """One per window of several segments, over pixels that belong to one."""
   found = []
   for window in groups:
     pixels = (window >= 0) & (truth != VOID)
-    if pixels.any():
+    if len(np.unique(truth[pixels])) > 1:
       found.append(agreement(window[pixels], truth[pixels]))
   return found
 
@@ -101,6 +109,18 @@ def flat(groups: Int[np.ndarray, 't h w']) -> Int[np.ndarray, 'h w']:
   first = (groups >= 0).argmax(0)
   own = np.take_along_axis(groups.astype(int), first[None], axis=0)[0]
   return own + (groups.max() + 1) * first
+
+
+def table(scores: Mapping[pathlib.Path, Sequence[float]]) -> str:
+  """Markdown: a row for each name of a model, over its seeds."""
+  names = {}
+  for path, values in scores.items():
+    names.setdefault(path.name, []).append(statistics.mean(values))
+  lines = ['| | agreement with the true segments |', '|---|---|']
+  for name, means in names.items():
+    spread = f' ± {statistics.stdev(means):.3f}' if len(means) > 1 else ''
+    lines.append(f'| {name} | {statistics.mean(means):.3f}{spread} |')
+  return '\n'.join(lines)
 
 
 def picture(
@@ -114,39 +134,39 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('models', nargs='+', type=pathlib.Path)
   parser.add_argument('--data_dir', type=pathlib.Path, required=True)
-  parser.add_argument('--scenes', type=int, default=60)
+  parser.add_argument('--scenes', type=int, default=60, help='how many (%(default)s)')
+  parser.add_argument('--skip', type=int, default=0, help='so many scenes before them')
   parser.add_argument('--pictures', type=pathlib.Path)
   arguments = parser.parse_args()
-  models = {path.name: Groups(maskclip_jax.load(path)) for path in arguments.models}
+  models = {path: Groups(maskclip_jax.load(path)) for path in arguments.models}
   first = next(iter(models.values())).segmenter.preset
   preprocessing, rng = first.preprocessing, np.random.default_rng(0)
-  scores = {name: [] for name in (*models, 'random', 'superpixels')}
+  scores = {path: [] for path in (*models, *BASELINES)}
   rows = []
   source = open_source(VIEW, SPLIT, arguments.data_dir)
-  for index in range(min(arguments.scenes, len(source))):
+  chosen = range(len(source))[arguments.skip :][: arguments.scenes]
+  for index in chosen:
     example = decode(source[index], find_view(VIEW), crowd=True)
     size = shortest_edge(
       example.size, preprocessing.short_edge, preprocessing.long_edge
     )
     photo = photos.resize_photo(example.image, *size)
     truth = resize_labels(example.segments, photo.shape[:2])
-    found = {name: groups(photo) for name, groups in models.items()}
+    found = {path: groups(photo) for path, groups in models.items()}
     owner = next(iter(found.values()))
     patch, centres = first.config.clip.patch_size, first.config.centres
     cut = find_superpixels(example.image, RULE)
     cut = resize_labels(cut, photo.shape[:2])
-    found['random'] = random_groups(owner, patch, centres, rng)
-    found['superpixels'] = np.where(owner >= 0, cut, -1)
-    for name, groups in found.items():
-      scores[name] += agreements(groups, truth)
+    found[RANDOM] = random_groups(owner, patch, centres, rng)
+    found[SUPERPIXELS] = np.where(owner >= 0, cut, -1)
+    for path, groups in found.items():
+      scores[path] += agreements(groups, truth)
     if len(rows) < 6:
       rows.append(picture(photo, [truth, *map(flat, found.values())]))
-  print('| | agreement with the true segments |\n|---|---|')
-  for name, values in scores.items():
-    print(f'| {name} | {np.mean(values):.3f} |')
+  print(table(scores))
   if arguments.pictures:
     Image.fromarray(np.concatenate(rows)).save(arguments.pictures)
-    print(f'{arguments.pictures}: photo, truth, {", ".join(scores)}')
+    print(f'{arguments.pictures}: photo, truth, {", ".join(map(str, scores))}')
 
 
 if __name__ == '__main__':

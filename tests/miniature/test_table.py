@@ -158,6 +158,8 @@ def test_a_table_shows_mean_and_spread_of_the_seeds_at_hand(table):
   lines = table.rows(seeds, {'a': 'System A', 'b': 'System B'}, ('x', 'y', 'z'))
   assert lines[-1] == '| System A | 2.0 ± 1.4 | 2.0 | - |'
   assert not any('System B' in line for line in lines)
+  lines = table.rows([*seeds, {'b/x': 5.0}], {'a': 'A', 'b': 'B'}, ('x',))
+  assert lines[-2:] == ['| A (2 seeds) | 2.0 ± 1.4 |', '| B | 5.0 |']
 
 
 def test_what_is_recorded_grows_by_seeds_and_systems(table, tmp_path, monkeypatch):

@@ -106,8 +106,8 @@ def test_look_ups_in_loops_are_counted_beside_what_the_compiler_counts(cycles):
 
 
 @pytest.mark.parametrize('stage', ['teacher', 'masq'])
-def test_stages_are_compiled_for_one_photo(stage):
-  values = script('cycles').stage_values(stage, 'runlocal', 'chunks')
+def test_stages_compile_for_one_photo(stage):
+  values = script('cycles').stage_values(stage, 'runlocal', 1, 'chunks')
   model = values['model'].get('proposals', values['model'])
   assert model['sampling'] == 'chunks'
   assert values['data']['batch_size'] == 1
