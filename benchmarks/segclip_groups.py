@@ -9,9 +9,12 @@
 Agreement is the adjusted Rand index of the groups of a window with the true segments
 there, a mean over windows that more than one segment divides: 0 for chance, 1 for the
 same partition, and low for parts of segments as well as for unions of them. Words play
-no part in it. `random` gives every patch to one of as many groups by chance;
-`superpixels` are those of the photo, which training sees. Models of the same name are
-seeds: prints a Markdown table of their means and the standard deviation.
+no part in it. `random` gives every patch to one of as many groups by chance. Of
+superpixels alone there are three partitions: `superpixels` are those of the photo,
+pixel by pixel; `superpixels_of_patches` have one number a patch, as training sees them;
+and `superpixels_in_groups` go, each as a whole, to one of as many groups by chance.
+Models of the same name are seeds: prints a Markdown table of their means and the
+standard deviation.
 """
 
 import argparse
@@ -28,7 +31,11 @@ import maskclip_jax
 from maskclip_jax import photos
 from maskclip_jax.data.examples import VOID, decode
 from maskclip_jax.data.sources import open_source
-from maskclip_jax.data.superpixels import SuperpixelRule, find_superpixels
+from maskclip_jax.data.superpixels import (
+  SuperpixelRule,
+  find_superpixels,
+  patch_superpixels,
+)
 from maskclip_jax.data.transforms.geometric import resize_labels
 from maskclip_jax.data.views import find_view
 from maskclip_jax.resizing import shortest_edge
@@ -38,7 +45,12 @@ from maskclip_jax.systems.contract import Images
 VIEW, SPLIT = 'miniature/panoptic', 'test'
 # As the world is built for SegCLIP (launch/miniature.sh).
 RULE = SuperpixelRule(224, 0.9, 60)
-BASELINES = RANDOM, SUPERPIXELS = pathlib.Path('random'), pathlib.Path('superpixels')
+BASELINES = RANDOM, SUPERPIXELS, OF_PATCHES, IN_GROUPS = (
+  pathlib.Path('random'),
+  pathlib.Path('superpixels'),
+  pathlib.Path('superpixels_of_patches'),
+  pathlib.Path('superpixels_in_groups'),
+)
 _COLOURS = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
 
 
@@ -89,6 +101,24 @@ def random_groups(
     chance = rng.integers(0, centres, (height, width))
     chance = chance.repeat(patch, 0).repeat(patch, 1)[: len(window), : window.shape[1]]
     window[inside] = chance[inside]
+  return made
+
+
+def of_patches(
+  owner: Int[np.ndarray, 't h w'], cut: Int[np.ndarray, 'h w'], patch: int
+) -> Int[np.ndarray, 't h w']:
+  """Superpixels with one number for every patch of a window, by the published rule."""
+  made = np.full(owner.shape, -1)
+  for window, inside in zip(made, owner >= 0, strict=True):
+    rows, columns = (np.flatnonzero(inside.any(1 - axis)) for axis in (0, 1))
+    if not len(rows):
+      continue
+    place = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    found = cut[place]
+    height, width = found.shape
+    whole = np.pad(found, ((0, -height % patch), (0, -width % patch)), mode='edge')
+    numbers = patch_superpixels(whole, patch).reshape(-1, whole.shape[1] // patch)
+    window[place] = numbers.repeat(patch, 0).repeat(patch, 1)[:height, :width]
   return made
 
 
@@ -159,6 +189,9 @@ def main() -> None:
     cut = resize_labels(cut, photo.shape[:2])
     found[RANDOM] = random_groups(owner, patch, centres, rng)
     found[SUPERPIXELS] = np.where(owner >= 0, cut, -1)
+    found[OF_PATCHES] = of_patches(owner, cut, patch)
+    group = rng.integers(0, centres, cut.max() + 1)
+    found[IN_GROUPS] = np.where(owner >= 0, group[cut], -1)
     for path, groups in found.items():
       scores[path] += agreements(groups, truth)
     if len(rows) < 6:

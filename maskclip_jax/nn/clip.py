@@ -21,6 +21,7 @@ from maskclip_jax.nn.layers import (
   MultiHeadAttention,
   attend,
   check_heads,
+  check_image_size,
   check_square,
   exact_gelu,
   quick_gelu,
@@ -93,11 +94,7 @@ class CLIPConfig:
     for tower in ('vision', 'text'):
       width, heads = f'{tower}_width', getattr(self, f'{tower}_heads')
       check_heads(width, getattr(self, width), heads)
-    if self.image_size % self.patch_size:
-      raise ValueError(
-        f'image_size {self.image_size} is not a multiple of patch_size '
-        f'{self.patch_size}'
-      )
+    check_image_size(self.image_size, self.patch_size)
     if self.activation not in ACTIVATIONS:
       raise ValueError(
         f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'

@@ -27,6 +27,7 @@ from maskclip_jax.nn.layers import (
   LayerNorm,
   ValidHW,
   check_heads,
+  check_image_size,
   check_pixels,
   exact_gelu,
   in_turn,
@@ -88,10 +89,7 @@ class ConvNeXtCLIPConfig:
         raise ValueError(f'{name} must be four numbers, not {getattr(self, name)}')
     sizes = 'embed_dim', 'text_width', 'text_layers', 'text_heads', 'context_length'
     plain.at_least(self, 1, 'depths', 'widths', *sizes, 'vocab_size', 'text_mlp_width')
-    if self.image_size < 1 or self.image_size % STAGES['res5']:
-      raise ValueError(
-        f'image_size {self.image_size} is not a multiple of {STAGES["res5"]}'
-      )
+    check_image_size(self.image_size, STAGES['res5'])
     plain.above(self, 0, 'norm_eps', 'text_norm_eps', 'pixel_std')
     check_heads('text_width', self.text_width, self.text_heads)
     if self.head not in ('linear', 'mlp'):

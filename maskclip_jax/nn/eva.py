@@ -27,7 +27,7 @@ from maskclip_jax.nn.clip import (
   TwoTowers,
   VisionTower,
 )
-from maskclip_jax.nn.layers import NORM_EPS, LayerNorm, check_heads
+from maskclip_jax.nn.layers import NORM_EPS, LayerNorm, check_heads, check_image_size
 
 # The side of the grid that places are counted on, whatever the tower's own is.
 _TRAINED_GRID = 16
@@ -89,7 +89,7 @@ class EvaCLIPConfig:
   def __post_init__(self):
     vision = 'vision_width', 'vision_layers', 'vision_mlp_width'
     text = 'text_width', 'text_layers', 'context_length', 'vocab_size'
-    plain.at_least(self, 1, 'embed_dim', 'image_size', 'patch_size', *vision, *text)
+    plain.at_least(self, 1, 'embed_dim', 'patch_size', *vision, *text)
     plain.at_least(self, 1, 'text_mlp_width')
     plain.at_least(self, 0, 'mask_blocks', 'mixer_width')
     plain.above(self, 0, 'vision_norm_eps', 'text_norm_eps', 'pixel_std')
@@ -105,11 +105,7 @@ class EvaCLIPConfig:
         f'{self.vision_heads} heads of vision_width {self.vision_width} have channels '
         'that are no multiple of 4, which rotary positions need'
       )
-    if self.image_size % self.patch_size:
-      raise ValueError(
-        f'image_size {self.image_size} is not a multiple of patch_size '
-        f'{self.patch_size}'
-      )
+    check_image_size(self.image_size, self.patch_size)
     if self.activation not in ACTIVATIONS:
       raise ValueError(
         f'activation must be one of {sorted(ACTIVATIONS)}, not {self.activation!r}'

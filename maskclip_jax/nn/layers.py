@@ -50,6 +50,26 @@ def check_heads(name: str, width: int, heads: int) -> None:
     raise ValueError(f'{name} {width} is not a multiple of {heads} heads')
 
 
+# No device holds the features of a larger photo, in pixels.
+LONGEST_EDGE = 16384
+
+
+def check_image_size(side: int, step: int) -> None:
+  """Fails where squares of a side are not whole patches, or larger than any device.
+
+  Args:
+    side: in pixels.
+    step: the side of a patch.
+
+  Raises:
+    ValueError: with the side.
+  """
+  if not 0 < side <= LONGEST_EDGE:
+    raise ValueError(f'image_size must be in 1..{LONGEST_EDGE} pixels, not {side}')
+  if side % step:
+    raise ValueError(f'image_size {side} is not a multiple of {step}')
+
+
 # Of the sine encodings of positions.
 _TEMPERATURE = 10000.0
 

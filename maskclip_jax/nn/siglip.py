@@ -30,6 +30,7 @@ from maskclip_jax.nn.layers import (
   LayerNorm,
   MultiHeadAttention,
   check_heads,
+  check_image_size,
   check_pixels,
 )
 from maskclip_jax.ops.resize import resize
@@ -100,7 +101,7 @@ class SigLIPConfig:
         raise ValueError(
           f'{act} must be one of {sorted(ACTIVATIONS)}, not {getattr(self, act)!r}'
         )
-    sizes = 'embed_dim', 'image_size', 'patch_size', 'context_length', 'vocab_size'
+    sizes = 'embed_dim', 'patch_size', 'context_length', 'vocab_size'
     plain.at_least(self, 1, *sizes, 'position_grid')
     plain.at_least(self, 0, 'pad_token')
     plain.above(self, 0, 'pixel_std')
@@ -113,11 +114,8 @@ class SigLIPConfig:
       raise ValueError(
         f'image_size {self.image_size} is smaller than patch_size {self.patch_size}'
       )
-    if self.any_size and self.image_size % self.patch_size:
-      raise ValueError(
-        f'image_size {self.image_size} is not a multiple of patch_size '
-        f'{self.patch_size}'
-      )
+    # Photos of one size may be larger than their whole patches.
+    check_image_size(self.image_size, self.patch_size if self.any_size else 1)
 
   @property
   def any_size(self) -> bool:

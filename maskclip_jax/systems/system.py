@@ -16,15 +16,13 @@ from flax import nnx
 from maskclip_jax import names, plain, systems
 from maskclip_jax.mapping.formats import Format
 from maskclip_jax.mapping.sizes import KnownSizes
-from maskclip_jax.nn.layers import Dtype
+from maskclip_jax.nn.layers import LONGEST_EDGE, Dtype
 from maskclip_jax.ops.deformable import form_for
 from maskclip_jax.postprocess import PostprocessConfig
 from maskclip_jax.systems import system_names
 from maskclip_jax.systems.benchmarks import BenchmarkSettings
 from maskclip_jax.systems.contract import Scores
 
-# No device holds the features of a larger photo, in pixels.
-LONGEST_EDGE = 16384
 # Fields of `Scores` by which two classifiers are joined, and void lowered.
 ENSEMBLE = ('seen_weight', 'unseen_weight', 'skip_empty', 'coat')
 # Beside the fields of a part's config: the system that the part is.

@@ -11,7 +11,8 @@ import numpy as np
 
 from maskclip_jax import plain
 from maskclip_jax.names import an, cut, shown
-from maskclip_jax.systems.system import LONGEST_EDGE, Preprocessing
+from maskclip_jax.nn.layers import LONGEST_EDGE
+from maskclip_jax.systems.system import Preprocessing
 
 LAYOUT = 'hugging_face'
 # The pixel statistics of ImageNet, for values of 0..255.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from maskclip_jax.data.examples import VOID
+from maskclip_jax.data.superpixels import patch_superpixels
 
 SCRIPT = pathlib.Path(__file__).parent.parent.parent / 'benchmarks/segclip_groups.py'
 
@@ -47,6 +48,19 @@ def test_chance_agrees_with_nothing(script, truth):
   assert (made[:, 8:16, 8:16] == made[:, 8:9, 8:9]).all()
   # 30 patches are few: some agreement is left by chance, a tenth at most in the mean.
   assert abs(np.mean(script.agreements(made, truth))) < 0.1
+
+
+def test_superpixels_of_patches_are_those_of_training(script):
+  cut = np.arange(20 * 24).reshape(20, 24)
+  owner = np.full((3, 20, 24), -1)
+  owner[0, :16, 8:] = 5
+  owner[1, 10:] = 0
+  found = script.of_patches(owner, cut, 8)
+  assert ((found >= 0) == (owner >= 0)).all()
+  expected = patch_superpixels(cut[:16, 8:], 8).reshape(2, 2)
+  assert (found[0, :16, 8:] == np.kron(expected, np.ones((8, 8), int))).all()
+  # And -1: four patches, three whole ones above three of two rows, and none.
+  assert [len(np.unique(one)) for one in found] == [5, 7, 1]
 
 
 def test_windows_without_a_border_do_not_count(script, truth):

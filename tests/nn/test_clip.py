@@ -103,7 +103,7 @@ def test_parameter_counts(size, vision, total):
 
 
 def test_bad_sizes_are_named():
-  with pytest.raises(ValueError, match='not a multiple of patch_size'):
+  with pytest.raises(ValueError, match='225 is not a multiple of 16'):
     dataclasses.replace(CLIP_SIZES['vit_b16'], image_size=225)
   with pytest.raises(ValueError, match='activation'):
     dataclasses.replace(CLIP_SIZES['vit_b16'], activation='relu')
