@@ -37,7 +37,7 @@ PRESETS = {
     160,
   ),
   # Trained on the generated world in minutes (`configs/miniature.py`). Its scenes are
-  # read in nine windows, in which a thing is as large as in the pairs of training.
+  # read in nine windows: in fewer and larger ones, groups follow things less.
   'segclip_miniature': Preset(
     'segclip',
     SegCLIPConfig(
