@@ -4,17 +4,18 @@
       launch/miniature.sh --systems segclip --seed $seed --out out/segclip_$seed
     done
     python benchmarks/segclip_groups.py --data_dir out/miniature/data_superpixels \\
-      --pictures out/groups.png --scenes 190 --skip 60 out/segclip_?/segclip*
+      --pictures out/groups.png --skip 120 --scenes 130 out/segclip_?/segclip*
 
 Agreement is the adjusted Rand index of the groups of a window with the true segments
 there, a mean over windows that more than one segment divides: 0 for chance, 1 for the
 same partition, and low for parts of segments as well as for unions of them. Words play
-no part in it. `random` gives every patch to one of as many groups by chance. Of
-superpixels alone there are three partitions: `superpixels` are those of the photo,
-pixel by pixel; `superpixels_of_patches` have one number a patch, as training sees them;
-and `superpixels_in_groups` go, each as a whole, to one of as many groups by chance.
-Models of the same name are seeds: prints a Markdown table of their means and the
-standard deviation.
+no part in it but in `MODEL_by_word`, where groups of a window that are most like the
+same word are one: 0 where all are. `random` gives every patch to one of as many groups
+by chance. Of superpixels alone there are three partitions: `superpixels` are those of
+the photo, pixel by pixel; `superpixels_of_patches` have one number a patch, as training
+sees them; and `superpixels_in_groups` go, each as a whole, to one of as many groups by
+chance. Models of the same name are seeds: prints a Markdown table of their means and
+the standard deviation.
 """
 
 import argparse
@@ -41,15 +42,14 @@ from maskclip_jax.data.views import find_view
 from maskclip_jax.resizing import shortest_edge
 from maskclip_jax.segmenter import Segmenter
 from maskclip_jax.systems.contract import Images
+from maskclip_jax.text.vocabulary import Vocabulary
 
-VIEW, SPLIT = 'miniature/panoptic', 'test'
+VIEW, SPLIT, WORDS = 'miniature/panoptic', 'test', 'miniature-116'
 # As the world is built for SegCLIP (launch/miniature.sh).
 RULE = SuperpixelRule(224, 0.9, 60)
-BASELINES = RANDOM, SUPERPIXELS, OF_PATCHES, IN_GROUPS = (
-  pathlib.Path('random'),
-  pathlib.Path('superpixels'),
-  pathlib.Path('superpixels_of_patches'),
-  pathlib.Path('superpixels_in_groups'),
+RANDOM, SUPERPIXELS = pathlib.Path('random'), pathlib.Path('superpixels')
+OF_PATCHES, IN_GROUPS = (
+  SUPERPIXELS.with_name(f'superpixels_{how}') for how in ('of_patches', 'in_groups')
 )
 _COLOURS = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
 
@@ -78,17 +78,25 @@ class Groups:
 
   def __init__(self, segmenter: Segmenter):
     self.segmenter = segmenter
-    self._bank = segmenter.text_bank(segmenter.vocabulary('thing'))
+    self._bank = segmenter.text_bank(Vocabulary.named(WORDS))
     self._forward, self._weights = segmenter.as_function()
     self._forward = jax.jit(self._forward)
 
-  def __call__(self, photo: UInt8[np.ndarray, 'h w 3']) -> Int[np.ndarray, 't h w']:
-    """The group of every pixel in every window; -1 outside of it."""
+  def __call__(
+    self, photo: UInt8[np.ndarray, 'h w 3']
+  ) -> tuple[Int[np.ndarray, 't h w'], Int[np.ndarray, 't h w']]:
+    """The group of every pixel in every window, and its class; -1 outside of it."""
     step = self.segmenter.canvas_step
     canvas = tuple(-(-side // step) * step for side in photo.shape[:2])
     images = Images.from_arrays([photo], canvas)
-    found = self._forward(self._weights, images, self._bank).mask_logits[0]
-    return np.asarray(found.owner)[:, : photo.shape[0], : photo.shape[1]]
+    found = self._forward(self._weights, images, self._bank)
+    owner = np.asarray(found.mask_logits[0].owner)[
+      :, : photo.shape[0], : photo.shape[1]
+    ]
+    classes = np.asarray(found.class_logits[0]).argmax(-1).reshape(len(owner), -1)
+    # What is outside reads the last group's class.
+    named = np.stack([own[group] for own, group in zip(classes, owner, strict=True)])
+    return owner, np.where(owner >= 0, named, -1)
 
 
 def random_groups(
@@ -171,7 +179,7 @@ def main() -> None:
   models = {path: Groups(maskclip_jax.load(path)) for path in arguments.models}
   first = next(iter(models.values())).segmenter.preset
   preprocessing, rng = first.preprocessing, np.random.default_rng(0)
-  scores = {path: [] for path in (*models, *BASELINES)}
+  scores = {}
   rows = []
   source = open_source(VIEW, SPLIT, arguments.data_dir)
   chosen = range(len(source))[arguments.skip :][: arguments.scenes]
@@ -182,8 +190,11 @@ def main() -> None:
     )
     photo = photos.resize_photo(example.image, *size)
     truth = resize_labels(example.segments, photo.shape[:2])
-    found = {path: groups(photo) for path, groups in models.items()}
-    owner = next(iter(found.values()))
+    found = {}
+    for path, groups in models.items():
+      by_word = path.with_name(f'{path.name}_by_word')
+      found[path], found[by_word] = groups(photo)
+    owner = found[arguments.models[0]]
     patch, centres = first.config.clip.patch_size, first.config.centres
     cut = find_superpixels(example.image, RULE)
     cut = resize_labels(cut, photo.shape[:2])
@@ -193,7 +204,7 @@ def main() -> None:
     group = rng.integers(0, centres, cut.max() + 1)
     found[IN_GROUPS] = np.where(owner >= 0, group[cut], -1)
     for path, groups in found.items():
-      scores[path] += agreements(groups, truth)
+      scores.setdefault(path, []).extend(agreements(groups, truth))
     if len(rows) < 6:
       rows.append(picture(photo, [truth, *map(flat, found.values())]))
   print(table(scores))

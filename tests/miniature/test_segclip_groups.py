@@ -2,12 +2,17 @@
 
 import importlib.util
 import pathlib
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from maskclip_jax.data.examples import VOID
 from maskclip_jax.data.superpixels import patch_superpixels
+from maskclip_jax.postprocess.partition import Partition
+from maskclip_jax.systems.contract import Outputs
 
 SCRIPT = pathlib.Path(__file__).parent.parent.parent / 'benchmarks/segclip_groups.py'
 
@@ -70,6 +75,24 @@ def test_windows_without_a_border_do_not_count(script, truth):
   owner[2, :12] = 0
   truth[:12, 8:40] = VOID
   assert script.agreements(owner, truth) == [1.0]
+
+
+def test_groups_of_one_word_are_joined_in_their_window(script):
+  owner = np.array([[[0, 1, 2, -1]], [[2, 2, 1, 0]]], np.int8)
+  # Words of the three groups of both windows.
+  classes = jax.nn.one_hot(jnp.array([[5, 5, 3, 0, 4, 5]]), 7)
+
+  def forward(weights, images, bank):
+    masks = Partition(owner[None], jnp.zeros((1, 1, 4)), 3)
+    return Outputs(masks, classes, jnp.zeros((1, 6)), images.input_hw)
+
+  segmenter = types.SimpleNamespace(
+    canvas_step=32, text_bank=lambda words: None, as_function=lambda: (forward, None)
+  )
+  groups, named = script.Groups(segmenter)(np.zeros((1, 3, 3), np.uint8))
+  assert (groups == owner[..., :3]).all()
+  assert named.tolist() == [[[5, 5, 3]], [[5, 5, 4]]]
+  assert script.agreements(named, np.array([[1, 1, 2]])) == [1.0, 1.0]
 
 
 def test_seeds_of_a_model_are_one_row(script):
