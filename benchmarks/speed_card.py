@@ -9,12 +9,16 @@ network alone (proposals, CLIP with its mask tokens, words), by the clock and th
 of several runs; the same from photos to panoptic results, one photo after another where
 the network is done; seconds of the first call, which compiles; and the most memory that
 the device held, or the process where the device does not say, as on a CPU, PyTorch's
-among it. Then the same photo with more and more words, whose vectors are drawn: they
-are encoded once in a vocabulary's life.
+among it. Then the same photo with more and more words, in turns with the fewest, whose
+time the last column compares; their vectors are drawn, for words are encoded once in a
+vocabulary's life.
 
 Where they are installed, transformers' Mask2Former and open_clip's image tower of the
 same sizes run in turns with ours on the same device, and a second table has them part
-by part; open_clip's tower is without mask tokens, ours with them.
+by part; open_clip's tower is without mask tokens, ours with them. It also has what the
+products of our part would take at the device's best: large matrices are multiplied by
+both libraries, and the fastest time of all is the best. "At most" is how many times as
+fast as PyTorch's a part could be whose products all went so.
 
 Rows begin until `--minutes` are over, the most telling ones first, so a GPU is done in
 ten; what was left out is told. Numbers of a busy machine say little: its load is
@@ -23,6 +27,7 @@ printed beside them.
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -31,13 +36,14 @@ import pathlib
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # PyTorch needs memory on the same device.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch_peer
 from machine import machine
@@ -46,8 +52,9 @@ from turns import in_turns
 from maskclip_jax.checkpoints import params
 from maskclip_jax.plan import Plan
 from maskclip_jax.segmenter import Segmenter
-from maskclip_jax.systems.contract import Images
+from maskclip_jax.systems.contract import Images, TextBank
 from maskclip_jax.text.bank import TextCache
+from maskclip_jax.train.flops import count_flops
 
 # Words that are compiled for.
 WORDS = (20, 150, 847, 10_000)
@@ -139,7 +146,7 @@ class Card:
     if dtype == self._dtype:
       return
     self._segmenter = self._forward = self._weights = self._peer = None
-    self._parts = {}
+    self._parts, self._best = {}, None
     drawn = Segmenter.from_preset(self._model, dtype=dtype)
     config = drawn.preset.config
     cache = Drawn(config.clip.embed_dim)
@@ -149,6 +156,7 @@ class Card:
     if self._with_peer and torch_peer.fits(config):
       self._peer = torch_peer.Peer(config, dtype)
       self._parts = parts_of(drawn)
+      self._best = best_flop_s(dtype, self._peer, self._repeats)
     self._dtype = dtype
 
   def measure(self, case: Case) -> dict[str, Any]:
@@ -159,35 +167,52 @@ class Card:
     pixels = np.random.default_rng(0).integers(0, 256, (*side, 3), np.uint8)
     photos = [pixels] * case.batch
     images = jax.device_put(Images.from_arrays(photos, side))
-    plan = segmenter.plan('; '.join(f'word {n}' for n in range(case.words)))
+    plan = self._plan(case.words)
     bank = segmenter.text_bank(plan.words)
-    programs: dict[str, Callable[[], object]] = {
-      'network': lambda: self._forward(self._weights, images, bank, scores)
-    }
+
+    def network(bank: TextBank) -> Callable[[], object]:
+      return lambda: self._forward(self._weights, images, bank, scores)
+
+    programs = {'network': network(bank)}
     peered = self._peer is not None and case.words == self._words
+    inputs: dict[str, tuple[Any, ...]] = {}
     if peered:
-      found = self._parts['proposals'](self._weights, images)
+      inputs['proposals'] = (self._weights, images)
+      found = self._parts['proposals'](*inputs['proposals'])
+      inputs['clip'] = (self._weights, images, found)
       programs |= {
-        'proposals': lambda: self._parts['proposals'](self._weights, images),
-        'clip': lambda: self._parts['clip'](self._weights, images, found),
+        name: functools.partial(self._parts[name], *given)
+        for name, given in inputs.items()
       }
       theirs = self._peer.programs(case.batch, case.canvas)
       programs |= {f'peer_{name}': program for name, program in theirs.items()}
     compiled = self._forward._cache_size()
+    if case.words != self._words:
+      few = segmenter.text_bank(self._plan(self._words).words)
+      programs['few words'] = network(few)
     seconds = alternate(programs, self._repeats)
-    network = seconds['network'][1]
+    took = seconds['network'][1]
     row = {**dataclasses.asdict(case), 'first_s': round(seconds['network'][0], 2)}
-    row |= rates('network', network, case.batch)
+    row |= rates('network', took, case.batch)
     row['programs'] = self._forward._cache_size() - compiled
+    if 'few words' in seconds:
+      row['of_few_words'] = round(took / seconds['few words'][1], 2)
     whole = alternate({'whole': lambda: self._whole(photos, plan)}, self._repeats)
     row |= rates('whole', whole['whole'][1], case.batch)
     if peered:
-      parts = [name for name in seconds if name in self._parts]
-      row['parts'] = {
-        name: both(seconds[name][1], seconds[f'peer_{name}'][1]) for name in parts
-      }
-      row |= both(network, sum(seconds[f'peer_{name}'][1] for name in parts))
+      row['parts'] = {}
+      for name, given in inputs.items():
+        theirs = seconds[f'peer_{name}'][1]
+        flops = count_flops(self._parts[name].trace(*given).jaxpr)
+        floor = floored(flops, self._best, theirs)
+        row['parts'][name] = both(seconds[name][1], theirs) | floor
+      row['best_gflop_s'] = round(self._best / 1e9)
+      row |= both(took, sum(seconds[f'peer_{name}'][1] for name in inputs))
     return row | {'peak_gb': peak_gb()}
+
+  def _plan(self, words: int) -> Plan:
+    """A number of words to look for."""
+    return self._segmenter.plan('; '.join(f'word {n}' for n in range(words)))
 
   def _whole(self, photos: Sequence[np.ndarray], plan: Plan) -> None:
     """From photos of the network's size to panoptic results on the host."""
@@ -211,6 +236,34 @@ def both(ours: float, theirs: float) -> dict[str, float]:
     'ours_ms': round(1e3 * ours, 1),
     'peer_ms': round(1e3 * theirs, 1),
     'times_as_fast': round(theirs / ours, 2),
+  }
+
+
+def best_flop_s(dtype: str, peer: torch_peer.Peer, repeats: int) -> float:
+  """Operations a second of the fastest large matrix product of either library."""
+  side = 2048 if jax.default_backend() == 'cpu' else 8192
+  square = jnp.ones((side, side), dtype)
+  multiply = jax.jit(jnp.matmul)
+  seconds = in_turns(
+    {'ours': lambda: multiply(square, square), 'theirs': peer.product(side)}, repeats
+  )
+  fastest = min(second for _, *later in seconds.values() for second in later)
+  return 2 * side**3 / fastest
+
+
+def floored(flops: int, best: float, theirs: float) -> dict[str, float]:
+  """What the products of a part take at the device's best, and what that allows.
+
+  Args:
+    flops: operations of our part's products.
+    best: operations a second.
+    theirs: PyTorch's seconds.
+  """
+  floor = flops / best
+  return {
+    'gflop': round(flops / 1e9),
+    'floor_ms': round(1e3 * floor, 1),
+    'at_most': round(theirs / floor, 2),
   }
 
 
@@ -240,16 +293,30 @@ COLUMNS = {
   'GB': 'peak_gb',
   'PyTorch, ms': 'peer_ms',
   'times as fast': 'times_as_fast',
+  'of few words': 'of_few_words',
+}
+
+PART_COLUMNS = {
+  'type': 'dtype',
+  'canvas': 'canvas',
+  'batch': 'batch',
+  'part': 'part',
+  'ours, ms': 'ours_ms',
+  'PyTorch, ms': 'peer_ms',
+  'times as fast': 'times_as_fast',
+  'GFLOP': 'gflop',
+  'at best, ms': 'floor_ms',
+  'at most': 'at_most',
 }
 
 
-def line(row: dict[str, Any]) -> str:
-  """A row of the Markdown table."""
-  cells = (row.get(key) for key in COLUMNS.values())
+def line(row: Mapping[str, Any], columns: Mapping[str, str] = COLUMNS) -> str:
+  """A row of a Markdown table."""
+  cells = (row.get(key) for key in columns.values())
   return '| ' + ' | '.join('' if cell is None else str(cell) for cell in cells) + ' |'
 
 
-def head(columns: Sequence[str] = tuple(COLUMNS)) -> str:
+def head(columns: Mapping[str, str] = COLUMNS) -> str:
   """The first two lines of a table."""
   names = ' | '.join(name.strip() for name in columns)
   return f'| {names} |\n|{"---|" * len(columns)}'
@@ -258,13 +325,11 @@ def head(columns: Sequence[str] = tuple(COLUMNS)) -> str:
 def beside(rows: Sequence[dict[str, Any]]) -> str:
   """The parts beside PyTorch's, as a table; nothing where none were measured."""
   lines = [
-    f'| {row["dtype"]} | {row["canvas"]} | {row["batch"]} | {name} | '
-    f'{part["ours_ms"]} | {part["peer_ms"]} | {part["times_as_fast"]} |'
+    line(row | part | {'part': name}, PART_COLUMNS)
     for row in rows
     for name, part in row.get('parts', {}).items()
   ]
-  columns = 'type', 'canvas', 'batch', 'part', 'ours, ms', 'PyTorch, ms', 'times'
-  return '\n'.join(['', head(columns), *lines]) if lines else ''
+  return '\n'.join(['', head(PART_COLUMNS), *lines]) if lines else ''
 
 
 def versions() -> dict[str, str]:

@@ -92,16 +92,21 @@ class Peer:
     photos = torch.rand(batch, 3, canvas, canvas, device=self.device)
     squares = torch.rand(batch, 3, self._side, self._side, device=self.device)
     proposals, clip = self._networks
-    rough = self._dtype != torch.float32
-
-    def run(network: Callable[[], object]) -> None:
-      typed = torch.autocast(self.device, dtype=self._dtype, enabled=rough)
-      with torch.inference_mode(), typed:
-        network()
-      if self.device == 'cuda':
-        torch.cuda.synchronize()
-
     return {
-      'proposals': lambda: run(lambda: proposals(pixel_values=photos)),
-      'clip': lambda: run(lambda: clip(squares)),
+      'proposals': lambda: self._run(lambda: proposals(pixel_values=photos)),
+      'clip': lambda: self._run(lambda: clip(squares)),
     }
+
+  def product(self, side: int) -> Callable[[], None]:
+    """What multiplies two square matrices, and waits for the result."""
+    square = self._torch.ones(side, side, device=self.device)
+    return lambda: self._run(lambda: square @ square)
+
+  def _run(self, network: Callable[[], object]) -> None:
+    torch = self._torch
+    rough = self._dtype != torch.float32
+    typed = torch.autocast(self.device, dtype=self._dtype, enabled=rough)
+    with torch.inference_mode(), typed:
+      network()
+    if self.device == 'cuda':
+      torch.cuda.synchronize()

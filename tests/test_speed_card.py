@@ -60,9 +60,12 @@ def test_a_row_that_a_device_cannot_hold_leaves_the_others(
 
 def test_parts_have_a_table_where_pytorch_is(speed_card):
   row = {'dtype': 'float32', 'canvas': 640, 'batch': 1, 'words': 20}
-  parts = {'clip': speed_card.both(0.5, 1.25)}
+  # 80 GFLOP take 400 ms where 200 are done a second.
+  floor = speed_card.floored(80 * 10**9, 200e9, theirs=1.25)
+  parts = {'clip': speed_card.both(0.5, 1.25) | floor}
   *_, last = speed_card.beside([row, row | {'parts': parts}]).splitlines()
-  assert last == '| float32 | 640 | 1 | clip | 500.0 | 1250.0 | 2.5 |'
+  cells = 'float32 | 640 | 1 | clip | 500.0 | 1250.0 | 2.5 | 80 | 400.0 | 3.12'
+  assert last == f'| {cells} |'
   assert not speed_card.beside([row])
 
 
@@ -75,6 +78,8 @@ def test_a_card_of_a_tiny_model(speed_card, tmp_path, capsys):
   few, more = content['rows']
   assert few['network_photos_s'] == pytest.approx(2e3 / few['network_ms'], rel=0.05)
   assert few['whole_ms'] > 0 < more['whole_ms']
+  assert 'of_few_words' not in few
+  assert more['of_few_words'] > 0
   # Words of one bucket share a program.
   assert (few['programs'], more['programs']) == (1, 0)
   table = [line for line in capsys.readouterr().out.splitlines() if line[0] == '|']
