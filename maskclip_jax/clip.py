@@ -27,6 +27,7 @@ from PIL import Image
 from maskclip_jax import jax_settings, photos
 from maskclip_jax.checkpoints import bundle, convert, params, restore
 from maskclip_jax.checkpoints.detect import CLIP
+from maskclip_jax.checkpoints.image_size import clip_of_size
 from maskclip_jax.checkpoints.tensor_file import without_prefix
 from maskclip_jax.names import an
 from maskclip_jax.nn.clip import normalize_pixels, unit
@@ -53,9 +54,9 @@ def load_clip(
     dtype: compute type, 'float32' or 'bfloat16'.
     activation: 'quick_gelu' or 'gelu', where no file beside the weights tells it; by
       default OpenAI's, 'quick_gelu'. Not for a SigLIP.
-    image_size: side of the square photos, in pixels; a ViT's is fixed, a ConvNeXt
-      takes any multiple of 32 and a SigLIP 2 NaFlex of its patches (by default, what it
-      was trained with).
+    image_size: side of the square photos, in pixels; by default what it was trained
+      with. The positions of a ViT are resized for others; a ConvNeXt takes any multiple
+      of 32 and a SigLIP 2 NaFlex of its patches.
 
   Raises:
     FileNotFoundError: there is no such file or model.
@@ -82,14 +83,11 @@ def load_clip(
         'each: leave it out'
       )
     config = dataclasses.replace(config, activation=activation)
+  if image_size is not None:
+    config, flat = clip_of_size(config, flat, image_size)
   network = params.abstract_model(system, config, dtype=restore.as_dtype(dtype))
   network = params.load_into(network, flat, source=source)
-  return ClipEncoder(
-    network,
-    image_size=image_size,
-    pieces=word_pieces(folder, config),
-    notes=notes,
-  )
+  return ClipEncoder(network, pieces=word_pieces(folder, config), notes=notes)
 
 
 def _clip_of(preset: Preset, directory: pathlib.Path) -> tuple[Any, str]:

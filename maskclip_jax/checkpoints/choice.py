@@ -154,25 +154,6 @@ def choose_preset(sources: Sources, preset: str | Preset | None) -> tuple[str, P
   )
 
 
-def with_image_size(preset: Preset, side: int) -> Preset:
-  """A preset whose CLIP is shown squares of another side, in pixels.
-
-  Raises:
-    ValueError: it has no CLIP, or one that takes photos of one size alone.
-  """
-  config = getattr(preset.config, CLIP, preset.config)
-  if not getattr(config, 'any_size', False):
-    raise ValueError(
-      'the image size is for a CLIP that takes photos of any size, a ConvNeXt or a '
-      f'SigLIP 2 NaFlex, and not for this {find_system(preset.system).title}: leave it '
-      'out'
-    )
-  config = dataclasses.replace(config, image_size=side)
-  if hasattr(preset.config, CLIP):
-    config = dataclasses.replace(preset.config, clip=config)
-  return dataclasses.replace(preset, config=config)
-
-
 def made_of(proposals: str) -> tuple[str, ...]:
   """The systems that proposals of a system, and a CLIP, make without more."""
   return tuple(

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 
 from maskclip_jax import plain
-from maskclip_jax.checkpoints import bundle, params
+from maskclip_jax.checkpoints import bundle, params, restore
 from maskclip_jax.checkpoints.choice import (
   Sources,
   choose_preset,
   find_preset,
   made_of,
-  with_image_size,
 )
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import shards
+from maskclip_jax.checkpoints.image_size import with_image_size
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
 from maskclip_jax.names import an
@@ -66,7 +66,8 @@ def convert_checkpoint(
   """Makes a bundle of an official checkpoint.
 
   Args:
-    source: the checkpoint; or a bundle or run of proposals, to put a CLIP beside them.
+    source: the checkpoint; or a bundle or run, to put a CLIP beside its proposals, to
+      take its CLIP out, or to change the size of the photos that its CLIP sees.
     to: the bundle's directory.
     system: what to make of it, the name of a system; by default what the keys of the
       file say.
@@ -74,13 +75,17 @@ def convert_checkpoint(
       these sizes.
     clip: the CLIP (an official file or a bundle) a system was trained with, where its
       file lacks some of it; or what replaces the CLIP inside, or its mask prompts.
-    image_size: side of the squares that its CLIP is shown, in pixels, where that takes
-      photos of any size; what its file says by default.
+    image_size: side of the squares that its CLIP is shown, in pixels; what its file
+      says by default.
 
   Raises:
     FileNotFoundError, ValueError: what is wrong with which file, and what to do.
   """
   bundle.check_target(to)
+  if image_size is not None and not (system or preset or clip):
+    path = bundle.locate(source)
+    if bundle.is_bundle(path):
+      return _resized(path, to, image_size)
   read = read_official(
     open_checkpoint(source),
     system=system,
@@ -101,6 +106,26 @@ def convert_checkpoint(
   )
   notes = (*_files(read), *read.notes)
   return Conversion(pathlib.Path(to), read.preset.system, read.name, count, notes)
+
+
+def _resized(
+  source: pathlib.Path, to: str | os.PathLike, image_size: int
+) -> Conversion:
+  """A bundle again, whose CLIP is shown squares of another side."""
+  opened, before = restore.open_bundle(source)
+  preset, parameters = with_image_size(before, opened.parameters, image_size)
+  note = f'its CLIP is shown photos of {image_size} pixels'
+  bundle.save(
+    to,
+    preset.to_dict(),
+    parameters,
+    source=opened.source | {'image_size': image_size},
+    card=f'{(source / bundle.CARD).read_text()}\nHere {note}.\n',
+    tokenizer=opened.tokenizer,
+  )
+  name = find_system(preset.system).title
+  count = params.count(parameters)
+  return Conversion(pathlib.Path(to), preset.system, name, count, (note,))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +160,10 @@ def read_official(
   second = _choose_clip(main, chosen_system, clip)
   sources = Sources.of(main, second, chosen_system)
   name, chosen = choose_preset(sources, preset)
+  parameters, notes = _gather(sources, chosen), _untold(sources, chosen)
   if image_size is not None:
-    chosen = with_image_size(chosen, image_size)
-  return OfficialModel(
-    sources, name, chosen, _gather(sources, chosen), _untold(sources, chosen)
-  )
+    chosen, parameters = with_image_size(chosen, parameters, image_size)
+  return OfficialModel(sources, name, chosen, parameters, notes)
 
 
 def read_clip(path: str | os.PathLike) -> OfficialModel:

@@ -33,8 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--image_size',
     type=int,
-    help='side of the squares that the CLIP is shown, where that takes photos of any '
-    'size: a ConvNeXt, or a SigLIP 2 NaFlex',
+    help='side of the squares that the CLIP is shown, if not that of its training: of '
+    'a ViT, whose positions are resized, a ConvNeXt or a SigLIP 2 NaFlex',
   )
   cross = parser.add_argument_group(
     'one model of two',

@@ -163,7 +163,7 @@ def test_squares_of_a_naflex_model_are_of_the_size_chosen(naflex, tmp_path):
 def test_photos_of_any_shape_are_told_by_the_weights(naflex, tmp_path):
   """The keys are those of other SigLIPs; a config of the other kind is refused."""
   fixed = write_repository(tmp_path / 'fixed', 'SiglipModel')
-  with pytest.raises(ValueError, match='not for this SigLIP: leave it out'):
+  with pytest.raises(ValueError, match='takes photos of 64 x 64: leave the image'):
     convert.convert_checkpoint(fixed, tmp_path / 'x', image_size=96)
   shutil.copytree(naflex, tmp_path / 'other')
   shutil.copy(fixed / 'config.json', tmp_path / 'other')

@@ -1,0 +1,104 @@
+"""A CLIP that is shown photos of another size than it was trained with.
+
+A ViT learned a vector for every place of its grid of patches. For another grid they are
+resized like a picture, bicubic and antialiased, as open_clip does; the class token's
+stays. Towers that take photos of any size need nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints.detect import CLIP
+from maskclip_jax.names import an
+from maskclip_jax.nn.clip import CLIPConfig
+from maskclip_jax.ops.resize import resize
+from maskclip_jax.systems.system import Preset, find_system
+
+Parameters = Mapping[str, np.ndarray]
+
+# Vectors of places, and how many rows stand before those of the grid.
+_PLACES = {'visual/positional_embedding': 1, 'visual/mask_prompts': 0}
+
+
+def clip_of_size(
+  config: Any, parameters: Parameters, side: int, prefix: str = ''
+) -> tuple[Any, Parameters]:
+  """The config and the parameters of a CLIP that is shown squares of another side.
+
+  Args:
+    config: of the CLIP.
+    parameters: path -> array.
+    side: in pixels.
+    prefix: what its paths begin with.
+
+  Raises:
+    ValueError: no whole number of patches, or a tower of fixed size.
+  """
+  grid = isinstance(config, CLIPConfig)
+  if not hasattr(config, 'image_size'):
+    raise ValueError('a model that has no CLIP takes no image size: leave it out')
+  if not grid and not getattr(config, 'any_size', False):
+    raise ValueError(
+      f'this image tower takes photos of {config.image_size} x {config.image_size}: '
+      'leave the image size out, which is for a ViT of CLIP, a ConvNeXt and a SigLIP 2 '
+      'NaFlex'
+    )
+  config = dataclasses.replace(config, image_size=side)
+  if not grid:
+    return config, parameters
+  places = {
+    path: resized_places(parameters[path], config.grid, before)
+    for name, before in _PLACES.items()
+    if (path := prefix + name) in parameters
+  }
+  return config, {**parameters, **places}
+
+
+def with_image_size(
+  preset: Preset, parameters: Parameters, side: int
+) -> tuple[Preset, Parameters]:
+  """The same of a model, which is a CLIP or holds one.
+
+  Raises:
+    ValueError: see `clip_of_size`; or another part of it is of that size, too.
+  """
+  config = preset.config
+  if hasattr(config, CLIP):
+    clip, parameters = clip_of_size(config.clip, parameters, side, f'{CLIP}/')
+    config = dataclasses.replace(config, clip=clip)
+  else:
+    config, parameters = clip_of_size(config, parameters, side)
+  expected = params.flatten(params.abstract_model(preset.system, config))
+  if any(parameters[path].shape != leaf.shape for path, leaf in expected.items()):
+    title = find_system(preset.system).title
+    raise ValueError(
+      f'more than the CLIP of {an(title)} is made for photos of one size: leave the '
+      'image size out'
+    )
+  return dataclasses.replace(preset, config=config), parameters
+
+
+def resized_places(
+  places: Float[np.ndarray, '*lead n w'], side: int, before: int = 0
+) -> Float[np.ndarray, '*lead m w']:
+  """Vectors of the places of a square grid, for another one.
+
+  Args:
+    places: row by row of the grid.
+    side: places along a side of the other grid.
+    before: rows that stand before those of the grid and stay.
+  """
+  places = np.asarray(places, np.float32)
+  first, grid = places[..., :before, :], places[..., before:, :]
+  *lead, count, width = grid.shape
+  old = math.isqrt(count)
+  maps = np.moveaxis(grid.reshape(*lead, old, old, width), -1, -3)
+  maps = np.asarray(resize(maps, (side, side), 'bicubic_antialiased'))
+  grid = np.moveaxis(maps, -3, -1).reshape(*lead, side**2, width)
+  return np.concatenate([first, grid], axis=-2)
