@@ -8,7 +8,7 @@ own cache until all have used it.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.postprocess import tiles
+from maskclip_jax.postprocess.partition import ArrangedPartition
 from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
 
 # Queries enlarged together.
@@ -45,11 +46,14 @@ class Kernel(NamedTuple):
     start: (arguments, queries, tile) -> carry, before the first block of queries.
     step: (arguments, carry, block) -> carry, for every block.
     finish: (arguments, carry, interior) -> outputs, after the last block.
+    select: (arguments, positions) -> arguments of some of the queries alone, -1 being
+      none; missing where a mask counts on tiles that it does not reach.
   """
 
   start: Callable[[Any, int, int], Any]
   step: Callable[[Any, Any, QueryBlock], Any]
   finish: Callable[[Any, Any, Bool[Array, 'y x']], Any]
+  select: Callable[[Any, Int[np.ndarray, ' n']], Any] | None = None
 
 
 class Collector(Protocol):
@@ -80,7 +84,9 @@ class Collector(Protocol):
 def _tile_results(masks, trips, arguments, sizes, spot, *, kernels, order, tile):
   """Outputs of every kernel on one tile, from the first `trips` blocks of queries."""
   blocks, _, block, _ = masks.shape
-  matrices = tiles.tile_matrices(sizes, spot, masks.shape[1::2], tile, order)
+  matrices = tiles.tile_matrices(
+    sizes, spot, masks.shape[1::2], tile, order, fine=tiles.are_fine(masks)
+  )
   interior = tiles.tile_interior(spot, tile)
 
   def body(i, carries):
@@ -134,17 +140,48 @@ def one_pass(
   # Zero masks fill the last block: they have numbers that no query has.
   count = masks.shape[0] * masks.shape[2]
   places = np.concatenate([first, np.setdiff1d(np.arange(count), first)])
+  kernels = tuple(one.kernel for one in collectors)
+  arguments = tuple(one.arguments(places) for one in collectors)
+  inputs = None
+  if isinstance(masks, ArrangedPartition) and all(kernel.select for kernel in kernels):
+    inputs = _within_reach(masks, kernels, arguments, geometry, tile, order)
   outputs = tiles.run(
-    functools.partial(
-      _tile_results, kernels=tuple(one.kernel for one in collectors), order=order
-    ),
+    functools.partial(_tile_results, kernels=kernels, order=order),
     masks,
     np.int32(-(-len(first) // QUERY_BLOCK)),
-    tuple(one.arguments(places) for one in collectors),
+    arguments,
     geometry=geometry,
     tile=tile,
     order=order,
+    inputs=inputs,
   )
   for rows, columns, found in outputs:
     for one, part in zip(collectors, found, strict=True):
       one.put(rows, columns, part)
+
+
+def _within_reach(
+  masks: ArrangedPartition,
+  kernels: Sequence[Kernel],
+  arguments: Sequence[Any],
+  geometry: Geometry,
+  tile: int,
+  order: Order,
+) -> Iterator[tuple[Any, ...]]:
+  """What each tile is made from, of masks that reach into it alone.
+
+  A photo of a thousand pixels is read in dozens of windows, and a tile lies in a few of
+  them.
+  """
+  canvas = masks.shape[1::2]
+  parts = tiles.plan(geometry, canvas, tile, order, fine=True)
+  size = tuple(tiles.window_lengths(side, tile, order, fine=True)[1] for side in canvas)
+  near = masks.near(np.stack([part.spot[:, 3] for part in parts]), size)
+  for blocks in near:
+    positions = blocks[:, None] * QUERY_BLOCK + np.arange(QUERY_BLOCK)
+    positions = np.where(blocks[:, None] < 0, -1, positions).ravel()
+    own = (
+      kernel.select(given, positions)
+      for kernel, given in zip(kernels, arguments, strict=True)
+    )
+    yield masks.select(blocks), np.int32(len(blocks)), tuple(own)

@@ -73,6 +73,22 @@ export.register_pytree_node_serialization(
 )
 
 
+@jax.jit
+def _boxes(
+  owner: Int8[Array, 'r h w'],
+) -> tuple[Int[Array, 'r 2'], Int[Array, 'r 2']]:
+  """First and last row and column of each region; of an empty one, last is -1."""
+  own = owner >= 0
+  first, last = [], []
+  for axis in (2, 1):
+    line = own.any(axis)
+    count = line.shape[1]
+    some = line.any(1)
+    first.append(line.argmax(1))
+    last.append(jnp.where(some, count - 1 - line[:, ::-1].argmax(1), -1))
+  return jnp.stack(first, -1), jnp.stack(last, -1)
+
+
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=['masks', 'region', 'part'],
@@ -117,6 +133,36 @@ class ArrangedPartition:
   @property
   def device(self):
     return self.masks.owner.device
+
+  def near(
+    self, corners: Int[np.ndarray, 'n 2'], size: tuple[int, int]
+  ) -> Int[np.ndarray, 'n m']:
+    """The blocks whose regions reach into each of some windows of the maps.
+
+    Args:
+      corners: first row and column of each window.
+      size: rows and columns of all of them.
+
+    Returns:
+      Ascending numbers of blocks, as many for each window; -1 fills up. There are few
+      such widths, as programs are compiled for each.
+    """
+    first, last = (np.asarray(side) for side in _boxes(self.masks.owner))
+    inside = (first < (corners + size)[:, None]) & (last >= corners[:, None])
+    reached = inside.all(-1)[:, np.asarray(self.region)]
+    reached &= np.asarray(self.part) < self.masks.parts
+    reached = reached.any(-1)
+    most = max(int(reached.sum(1).max()), 1)
+    width = min(1 << (most - 1).bit_length(), reached.shape[1])
+    blocks = np.where(reached, np.arange(reached.shape[1]), reached.shape[1])
+    blocks = np.sort(blocks, axis=1)[:, :width]
+    return np.where(blocks < reached.shape[1], blocks, -1)
+
+  def select(self, blocks: Int[np.ndarray, ' m']) -> 'ArrangedPartition':
+    """Some of the blocks; -1 gives one of masks that no pixel belongs to."""
+    part = np.asarray(self.part)[blocks]
+    part[blocks < 0] = self.masks.parts
+    return ArrangedPartition(self.masks, np.asarray(self.region)[blocks], part)
 
   def window(
     self, index: Int[Array, ''] | int, corner: Int[Array, '2'], size: tuple[int, int]

@@ -106,6 +106,21 @@ def _leaders(
   return top, jnp.min(jnp.where(score == top, index[:, None], columns), axis=0)
 
 
+def _select(arguments, positions: Int[np.ndarray, ' n']):
+  probabilities, classes, places = arguments
+  queries = np.where(positions < 0, len(probabilities), places[positions])
+  rows = np.arange(len(positions), dtype=np.int32)
+  return _rows(probabilities, queries), classes, rows
+
+
+@jax.jit
+def _rows(
+  probabilities: Float[Array, 'q k'], queries: Int[Array, ' n']
+) -> Float[Array, 'n k']:
+  """The scores of some queries, zeros where there is none of that number."""
+  return probabilities.at[queries].get(mode='fill', fill_value=0.0)
+
+
 def _winner(arguments, mask_p, interior) -> Int32[Array, 'y x']:
   return best_class(arguments, mask_p, interior)[0]
 
@@ -122,7 +137,7 @@ class SemanticCollector:
     ValueError: NaN in the scores, or another number of them.
   """
 
-  kernel = Kernel(_start, _step, _winner)
+  kernel = Kernel(_start, _step, _winner, _select)
 
   def __init__(self, scores: ClassScores, geometry: Geometry, queries: int):
     checked(scores, queries)
@@ -149,7 +164,7 @@ class ScoredSemanticCollector(SemanticCollector):
   Arguments and errors are those of `SemanticCollector`.
   """
 
-  kernel = Kernel(_start, _step, best_class)
+  kernel = Kernel(_start, _step, best_class, _select)
 
   def __init__(self, scores: ClassScores, geometry: Geometry, queries: int):
     super().__init__(scores, geometry, queries)
@@ -172,7 +187,9 @@ def effective_order(order: Order, geometry: Geometry) -> Order:
 
 @functools.partial(jax.jit, static_argnames=('order', 'tile'))
 def _score_maps(masks, scores: ClassScores, sizes, spot, *, order, tile):
-  matrices = tiles.tile_matrices(sizes, spot, masks.shape[1::2], tile, order)
+  matrices = tiles.tile_matrices(
+    sizes, spot, masks.shape[1::2], tile, order, fine=tiles.are_fine(masks)
+  )
   mask_p = tiles.tile_probabilities(masks, 0, spot, matrices, order)
   return jnp.einsum(
     'qk,yqx->kyx',

@@ -13,7 +13,8 @@ where nothing happens in between and the matrices can be multiplied first.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -95,14 +96,29 @@ class Tile(NamedTuple):
   spot: Int[np.ndarray, 'axis=2 what=4']
 
 
-def window_lengths(mask_side: int, tile: int, order: Order) -> tuple[int, int]:
-  """Lengths of the windows of padded and of mask pixels a tile is made from."""
+def window_lengths(
+  mask_side: int, tile: int, order: Order, *, fine: bool = False
+) -> tuple[int, int]:
+  """Lengths of the windows of padded and of mask pixels a tile is made from.
+
+  Args:
+    mask_side: pixels of the mask arrays.
+    tile: side of a tile.
+    order: see `tile_probabilities`.
+    fine: whether masks have the pixels of the padded photo, and not a quarter of them.
+  """
   padded = tile if order == 'scores_first' else int(tile * _PADDED_REACH)
-  return padded + _PADDED_SPARE, min(mask_side, tile // 2 + 8)
+  masks = tile if fine else tile // 2
+  return padded + _PADDED_SPARE, min(mask_side, masks + 8)
+
+
+def are_fine(masks: Arranged) -> bool:
+  """Whether masks have as many pixels as the padded photo."""
+  return isinstance(masks, ArrangedPartition)
 
 
 def _plan_axis(
-  sizes: Int[np.ndarray, '4'], mask_side: int, tile: int, order: Order
+  sizes: Int[np.ndarray, '4'], mask_side: int, tile: int, order: Order, fine: bool
 ) -> list[tuple[int, int, int, int]]:
   """Cuts one axis into tiles whose windows fit.
 
@@ -110,7 +126,7 @@ def _plan_axis(
   the work follows the larger of the two.
   """
   mask, padded, image, original = (int(size) for size in sizes)
-  padded_window, mask_window = window_lengths(mask_side, tile, order)
+  padded_window, mask_window = window_lengths(mask_side, tile, order, fine=fine)
   pixels = np.arange(original)
   low = np.floor(np.clip((pixels + 0.5) * image / original - 0.5, 0, image - 1))
   padded_low, padded_high = np.maximum(low - 1, 0), np.minimum(low + 2, image - 1)
@@ -145,6 +161,8 @@ def plan(
   mask_canvas: tuple[int, int],
   tile: int = TILE,
   order: Order = 'masks_first',
+  *,
+  fine: bool = False,
 ) -> list[Tile]:
   """Tiles that cover the photo, in reading order.
 
@@ -153,6 +171,7 @@ def plan(
     mask_canvas: (height, width) of the mask arrays, of which `geometry.mask` is real.
     tile: side of a tile in pixels.
     order: see `tile_probabilities`.
+    fine: see `window_lengths`.
 
   Raises:
     ValueError: masks larger than their canvas, or far finer than the padded image.
@@ -162,7 +181,7 @@ def plan(
       f'masks of {geometry.mask} do not fit in arrays of {tuple(mask_canvas)}'
     )
   rows, columns = (
-    _plan_axis(sizes, side, tile, order)
+    _plan_axis(sizes, side, tile, order, fine)
     for sizes, side in zip(geometry.sizes(), mask_canvas, strict=True)
   )
   return [
@@ -269,6 +288,8 @@ def tile_matrices(
   mask_canvas: tuple[int, int],
   tile: int,
   order: Order = 'masks_first',
+  *,
+  fine: bool = False,
 ):
   """Per axis, how one tile is made from its window of the masks.
 
@@ -278,7 +299,7 @@ def tile_matrices(
   """
   pairs = [
     _axis_matrices(
-      sizes[i], spot[i], tile, *window_lengths(mask_canvas[i], tile, order)
+      sizes[i], spot[i], tile, *window_lengths(mask_canvas[i], tile, order, fine=fine)
     )
     for i in (0, 1)
   ]
@@ -347,18 +368,30 @@ def run(
   geometry: Geometry,
   tile: int,
   order: Order = 'masks_first',
+  inputs: Iterable[tuple[Any, ...]] | None = None,
 ) -> Iterator[tuple[slice, slice, Any]]:
   """Runs `program(masks, *arguments, sizes, spot)` for every tile of the photo.
 
   A few tiles are queued ahead of the copies to the host, so that neither waits.
+
+  Args:
+    program: what makes a tile.
+    masks: from `arrange`.
+    *arguments: of the program.
+    geometry: how the masks lie on the photo.
+    tile: side of a tile.
+    order: see `tile_probabilities`.
+    inputs: masks and arguments of each tile of `plan`, where they are not the same.
 
   Yields:
     The rows and the columns of the photo that a tile fills, and its outputs.
   """
   sizes = geometry.sizes()
   ahead = collections.deque()
-  for part in plan(geometry, masks.shape[1::2], tile, order):
-    ahead.append((part, program(masks, *arguments, sizes, part.spot, tile=tile)))
+  parts = plan(geometry, masks.shape[1::2], tile, order, fine=are_fine(masks))
+  same = itertools.repeat((masks, *arguments), len(parts))
+  for part, given in zip(parts, same if inputs is None else inputs, strict=True):
+    ahead.append((part, program(*given, sizes, part.spot, tile=tile)))
     if len(ahead) > _AHEAD:
       done, outputs = ahead.popleft()
       yield done.rows, done.columns, jax.device_get(outputs)
