@@ -20,8 +20,9 @@ Stages: `clip`, a CLIP from scratch on image-text pairs that show all the world'
 as the real one has, at first small ones in the centre of its square; `clip_anywhere`,
 the same ones anywhere in it; `clip_photos`, photos of whole scenes that fill it, half
 of whose patches it sees; `clip_close_ups`, in its place for a CLIP that is to read
-crops, pairs that show things from near as well; `teacher`, proposals from scratch on
-the scenes, in which base things and stuff are annotated and novel things are not;
+crops, pairs that show things from near as well; `clip_mosaic`, after that, for larger
+photos that mask tokens read: four pairs to a square; `teacher`, proposals from scratch
+on the scenes, in which base things and stuff are annotated and novel things are not;
 `student`, progressive distillation; `longer`, as much further training as two
 students', without distillation; `masq`, MasQ-tuning; `tune_all`, the same with all of
 CLIP's image tower tuned (Table 6 of the paper); `rma`, MaskCLIP's relative mask
@@ -34,8 +35,9 @@ scratch on the small pictures, `convnext_photos`, the same on whole scenes, and
 `fcclip`, FC-CLIP on it. `split=far` annotates fewer things: none
 of certain colours and of one pattern (`maskclip_jax/miniature/words.py`), so that what
 is not annotated looks different; scenes and CLIPs stay. `seed` is of all that is drawn;
-`scale` multiplies the steps of a stage, 1 being what the tables show; `runlocal` tries
-a stage out.
+`scale` multiplies the steps of a stage, 1 being what the tables show; `side` is of the
+photos that CLIP sees where mask tokens learn, 96 in the tables, from a CLIP that
+`convert --image_size` made larger; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -43,13 +45,15 @@ Measured numbers: `benchmarks/miniature.md`.
 from configs import common
 
 _STAGES = (
-  *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
+  *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups', 'clip_mosaic'),
   *('teacher', 'student', 'longer'),
   *('masq', 'tune_all', 'rma'),
   'segclip',
   *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
   *('convnext', 'convnext_photos', 'fcclip'),
 )
+# Those of MaskCLIP and MasQCLIP, and the CLIP for them.
+_OF_ANY_SIDE = ('clip_mosaic', 'masq', 'tune_all', 'rma')
 _POINTS = {'points': 512}
 # What is annotated in the scenes.
 _ANNOTATED = {'near': 'miniature/base', 'far': 'miniature/far_base'}
@@ -57,11 +61,15 @@ _ANNOTATED = {'near': 'miniature/base', 'far': 'miniature/far_base'}
 
 def get_config(arg=None):
   """One stage."""
-  a = common.parse(arg, stage='masq', split='near', seed=0, scale=1.0, runlocal=False)
+  a = common.parse(
+    arg, stage='masq', split='near', seed=0, scale=1.0, side=0, runlocal=False
+  )
   common.choose('stage', a.stage, _STAGES)
   annotated = common.choose('split', a.split, _ANNOTATED)
   config = globals()[f'_{a.stage}']() | {'seed': a.seed}
   config['data']['seed'] = a.seed
+  if a.side:
+    _show_larger(a.stage, config, a.side)
   for dataset in config['data']['datasets']:
     if dataset['view'] == _ANNOTATED['near']:
       dataset['view'] = annotated
@@ -71,6 +79,19 @@ def get_config(arg=None):
   if a.runlocal:
     return _for_trying_out(config)
   return common.finished(config)
+
+
+def _show_larger(stage: str, config: dict, side: int) -> None:
+  """Changes the size of the photos that CLIP sees while mask tokens learn."""
+  if stage not in _OF_ANY_SIDE:
+    raise ValueError(f'side is for the stages {", ".join(_OF_ANY_SIDE)}, not {stage}')
+  if stage == 'clip_mosaic':
+    config['model'] = {'image_size': side}
+    config['data']['canvas'] = side // config['settings']['mosaic']
+    return
+  config['model'] = {'clip': {'image_size': side}}
+  if stage != 'rma':
+    config['settings']['label_size'] = side
 
 
 def _scenes(batch_size: int, **changes) -> dict:
@@ -153,6 +174,19 @@ def _clip_photos():
 
 def _clip_close_ups():
   return _of_full_size('pairs', 1_200)
+
+
+def _clip_mosaic():
+  # Four to a square: things are as large as in a scene of its size, and are read by
+  # tokens that see them alone.
+  return _contrastive(
+    5e-4,
+    start={'clip': {'hint': 'the CLIP of close-ups, by convert --image_size 144'}},
+    model={'image_size': 144},
+    settings={'mosaic': 2},
+    data=_pairs('miniature/captions', side=72, tokens=32),
+    total_steps=2_400,
+  )
 
 
 def _proposals(**changes):
@@ -370,7 +404,7 @@ def _for_trying_out(config):
     },
     'regions': config['data'].get('regions', False),
     'mapper': config['data']['mapper'],
-    'batch_size': 2,
+    'batch_size': max(2, config['settings'].get('mosaic', 1) ** 2),
     'max_segments': 8,
   }
   return common.finished(

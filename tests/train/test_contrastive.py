@@ -1,5 +1,7 @@
 """Contrastive training of a CLIP: the loss, what it refuses, and that it learns."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,15 +9,18 @@ import pytest
 import tiny_stages
 from flax import nnx
 
+from maskclip_jax import zoo
 from maskclip_jax.checkpoints import restore
 from maskclip_jax.data.pipeline import train_stream
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import CLIP_SIZES, VisionTower, normalize_pixels, unit
+from maskclip_jax.systems.maskclip.model import MaskCLIP
 from maskclip_jax.train.loop import train
 from maskclip_jax.train.task import make_task
 from maskclip_jax.train.tasks.contrastive import (
   ContrastiveConfig,
   embed_small,
+  read_mosaics,
   some_patches,
 )
 
@@ -115,6 +120,42 @@ def test_a_tower_sees_a_share_of_a_photo():
   assert not np.allclose(half[0], half[2])
 
 
+def test_photos_of_a_mosaic_are_read_as_masks_of_a_scene():
+  """The vectors of MaskCLIP's untrained mask tokens, of masks that are quarters."""
+  preset = zoo.find_preset('maskclip_tiny')
+  config = dataclasses.replace(preset.config, rma_blocks=())
+  model = MaskCLIP(config, rngs=nnx.Rngs(0))
+  scenes = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+  quarters = np.full((4, 64, 64), -1.0)
+  parts = []
+  for number, (row, column) in enumerate(np.ndindex(2, 2)):
+    where = np.s_[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+    quarters[number][where] = 1.0
+    parts.append(scenes[(slice(None), *where)])
+  masks = jnp.broadcast_to(quarters, (2, *quarters.shape))
+  expected, _ = model.encode_squares(scenes, masks)
+  found = read_mosaics(model.clip.visual, jnp.stack(parts, 1).reshape(8, 32, 32, 3), 2)
+  # Float32, two towers that sum in another order.
+  np.testing.assert_allclose(found, expected.reshape(8, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_a_step_on_mosaics(accumulate):
+  config = tiny_stages.stage(
+    'clip',
+    data={'batch_size': 8, 'canvas': 32},
+    settings={'mosaic': 2},
+    optim={'accumulate': accumulate},
+  )
+  task = make_task(config)
+  photos = task.photos(
+    VisionTower(CLIP_SIZES['vit_tiny'], rngs=nnx.Rngs(0)),
+    jnp.zeros((8 // accumulate, 32, 32, 3)),
+    keys(0, 8 // accumulate),
+  )
+  assert photos.shape == (8 // accumulate, CLIP_SIZES['vit_tiny'].embed_dim)
+
+
 def test_sines_as_positions():
   task = make_task(tiny_stages.stage('clip', settings={'sine_positions': True}))
   table = task.derive({}, 'visual/positional_embedding')
@@ -154,6 +195,27 @@ def test_batches_are_photos_and_texts():
       {'preset': 'clip_convnext_tiny', 'settings': {'seen': 0.5}},
       'this one has a ConvNeXt: leave them out',
     ),
+    (
+      'clip',
+      {'settings': {'mosaic': 3}, 'data': {'canvas': 16}},
+      'so many photos of config.data.canvas, 16 pixels, do not fill the 64',
+    ),
+    (
+      'clip',
+      {'settings': {'mosaic': 2}, 'data': {'canvas': 32, 'batch_size': 6}},
+      'whose number is a multiple of 4',
+    ),
+    (
+      'clip',
+      {
+        'settings': {'mosaic': 2},
+        'data': {'canvas': 32, 'batch_size': 8},
+        'optim': {'accumulate': 4},
+      },
+      'whose parts are a multiple of 4',
+    ),
+    ('clip', {'settings': {'mosaic': 2, 'seen': 0.5}}, 'leave out mosaic or seen'),
+    ('clip', {'settings': {'mosaic': 0}}, 'mosaic'),
     ('clip', {'remat': True}, 'remat is for proposal networks'),
   ],
 )

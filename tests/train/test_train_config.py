@@ -206,14 +206,19 @@ def shipped() -> list[str]:
   miniature = [
     f'miniature.py:stage={stage}'
     for stage in (
-      *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups'),
+      *('clip', 'clip_anywhere', 'clip_photos', 'clip_close_ups', 'clip_mosaic'),
       *('teacher', 'student', 'longer'),
       *('masq', 'tune_all', 'rma'),
       *('ovseg_proposals', 'ovseg_pairs', 'ovseg_prompts'),
       *('convnext', 'convnext_photos', 'fcclip'),
     )
   ]
+  larger = [
+    f'miniature.py:side=192,stage={stage}'
+    for stage in ('clip_mosaic', 'masq', 'tune_all', 'rma')
+  ]
   return [
+    *larger,
     *masqclip,
     *maskclip,
     *ovseg,

@@ -16,7 +16,7 @@ from maskclip_jax.data.pipeline import DataConfig
 from maskclip_jax.losses.terms import contrastive
 from maskclip_jax.nn.clip import CLIPConfig, VisionTower, normalize_pixels, unit
 from maskclip_jax.nn.convnext import ConvNeXtCLIPConfig, ConvNeXtTower
-from maskclip_jax.plain import above
+from maskclip_jax.plain import above, at_least
 from maskclip_jax.systems.system import Preset
 from maskclip_jax.train.config import TrainConfig
 from maskclip_jax.train.task import MODEL, Batch, Flat, LossAndTerms, Modules, Task
@@ -37,6 +37,9 @@ class ContrastiveConfig:
     seen: share of a photo's patches that the tower sees, drawn anew at every step: half
       of them take half the time (Li et al., "Scaling Language-Image Pre-training via
       Masking", CVPR 2023), and the tower learns to do with parts of a photo.
+    mosaic: photos along each side of the tower's square. Where there are several, each
+      is read by a copy of the class token that sees its patches alone, among those of
+      the others: as mask tokens read the things of a scene.
     trainable: which parameters train; all by default.
   """
 
@@ -45,12 +48,16 @@ class ContrastiveConfig:
   sine_positions: bool = False
   placement: Literal['anywhere', 'centre'] = 'anywhere'
   seen: float = 1.0
+  mosaic: int = 1
   trainable: tuple[str, ...] = ('.*',)
 
   def __post_init__(self):
     above(self, 0, 'largest_scale')
+    at_least(self, 1, 'mosaic')
     if not 0 < self.seen <= 1:
       raise ValueError(f'seen must be above 0 and at most 1, not {self.seen}')
+    if self.mosaic > 1 and self.seen < 1:
+      raise ValueError('photos of a mosaic are seen whole: leave out mosaic or seen')
 
 
 def patch_positions(grid: int, width: int) -> Float[Array, 'n w']:
@@ -112,6 +119,35 @@ def some_patches(
   return jnp.concatenate([tokens[:, :1], kept], axis=1)
 
 
+def read_mosaics(
+  visual: VisionTower, pixels: Float[Array, 'b h w 3'], side: int
+) -> Float[Array, 'b d']:
+  """Vectors, not normalised, of photos that lie beside each other.
+
+  Each has a copy of the class token, which sees the class token and the patches of its
+  photo. The tower's own tokens see all patches and none of the copies.
+
+  Args:
+    visual: the tower.
+    pixels: `side` times `side` photos after each other fill its square, row by row.
+    side: photos along each side.
+  """
+  batch, height, width, _ = pixels.shape
+  squares = pixels.reshape(-1, side, side, height, width, 3)
+  squares = squares.transpose(0, 1, 3, 2, 4, 5)
+  tokens = visual.embed(squares.reshape(-1, side * height, side * width, 3))
+  count, copies = tokens.shape[1], side**2
+  grid = math.isqrt(count - 1)
+  line = jnp.arange(grid) * side // grid
+  owner = (side * line[:, None] + line).reshape(-1)
+  seen = jnp.ones((count + copies,) * 2, bool).at[:, count:].set(False)
+  seen = seen.at[count:, 1:count].set(owner == jnp.arange(copies)[:, None])
+  tokens = [tokens, jnp.repeat(tokens[:, :1], copies, axis=1)]
+  tokens = visual.ln_pre(jnp.concatenate(tokens, axis=1))
+  tokens = visual.transformer(tokens, seen)[:, count:]
+  return visual.project(tokens).reshape(batch, -1)
+
+
 def judge_pairs(
   photos: Float[Array, 'n d'],
   texts: Float[Array, 'n d'],
@@ -148,6 +184,25 @@ def check_captions(data: DataConfig, clip: CLIPConfig | ConvNeXtCLIPConfig) -> N
     )
 
 
+def check_mosaics(config: TrainConfig, clip: CLIPConfig) -> None:
+  """Fails where photos of a batch do not fill squares."""
+  side = config.settings.get('mosaic', 1)
+  if side == 1:
+    return
+  if side * config.data.canvas != clip.image_size:
+    raise ValueError(
+      f'config.settings.mosaic is {side}: so many photos of config.data.canvas, '
+      f'{config.data.canvas} pixels, do not fill the {clip.image_size} of this CLIP'
+    )
+  together = config.data.batch_size // config.optim.accumulate
+  if together % side**2:
+    raise ValueError(
+      f'config.settings.mosaic is {side}: choose a config.data.batch_size whose '
+      f'{"parts are" if config.optim.accumulate > 1 else "number is"} a multiple of '
+      f'{side**2}, the photos of a square'
+    )
+
+
 def check_canvas(data: DataConfig, clip: CLIPConfig) -> None:
   """Fails where photos are of another size than an image tower sees."""
   if data.canvas != clip.image_size:
@@ -168,11 +223,11 @@ class Contrastive(Task):
   def __post_init__(self):
     super().__post_init__()
     if isinstance(self.preset.config, ConvNeXtCLIPConfig) and (
-      self.config.sine_positions or self.config.seen < 1
+      self.config.sine_positions or self.config.seen < 1 or self.config.mosaic > 1
     ):
       raise ValueError(
-        'config.settings: sine_positions and seen are for a CLIP that reads patches, '
-        'and this one has a ConvNeXt: leave them out'
+        'config.settings: sine_positions, seen and mosaic are for a CLIP that reads '
+        'patches, and this one has a ConvNeXt: leave them out'
       )
 
   @classmethod
@@ -193,6 +248,7 @@ class Contrastive(Task):
         f'pixels in patches of {clip.patch_size}: choose as much or less, whole patches'
       )
     check_captions(data, clip)
+    check_mosaics(config, clip)
 
   def derive(self, values: Flat, path: str) -> Array | None:
     if path != 'visual/positional_embedding' or not self.config.sine_positions:
@@ -210,6 +266,8 @@ class Contrastive(Task):
     clip, config = self.preset.config, self.config
     if isinstance(visual, ConvNeXtTower):
       return visual(pixels)
+    if config.mosaic > 1:
+      return read_mosaics(visual, pixels, config.mosaic)
     place, choose = jax.vmap(jax.random.split, out_axes=1)(keys)
     if pixels.shape[1] == clip.image_size:
       tokens = visual.embed(pixels)
