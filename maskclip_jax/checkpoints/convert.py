@@ -115,12 +115,14 @@ def _resized(
   opened, before = restore.open_bundle(source)
   preset, parameters = with_image_size(before, opened.parameters, image_size)
   note = f'its CLIP is shown photos of {image_size} pixels'
+  card = source / bundle.CARD
+  text = card.read_text() if card.is_file() else ''
   bundle.save(
     to,
     preset.to_dict(),
     parameters,
     source=opened.source | {'image_size': image_size},
-    card=f'{(source / bundle.CARD).read_text()}\nHere {note}.\n',
+    card=f'{text}\nHere {note}.\n',
     tokenizer=opened.tokenizer,
   )
   name = find_system(preset.system).title
