@@ -87,6 +87,7 @@ def _show_larger(stage: str, config: dict, side: int) -> None:
     raise ValueError(f'side is for the stages {", ".join(_OF_ANY_SIDE)}, not {stage}')
   if stage == 'clip_mosaic':
     config['model'] = {'image_size': side}
+    config['start']['clip']['hint'] = _larger(side)
     config['data']['canvas'] = side // config['settings']['mosaic']
     return
   config['model'] = {'clip': {'image_size': side}}
@@ -176,12 +177,16 @@ def _clip_close_ups():
   return _of_full_size('pairs', 1_200)
 
 
+def _larger(side: int) -> str:
+  return f'the CLIP of close-ups, by convert --image_size {side}'
+
+
 def _clip_mosaic():
   # Four to a square: things are as large as in a scene of its size, and are read by
   # tokens that see them alone.
   return _contrastive(
     5e-4,
-    start={'clip': {'hint': 'the CLIP of close-ups, by convert --image_size 144'}},
+    start={'clip': {'hint': _larger(144)}},
     model={'image_size': 144},
     settings={'mosaic': 2},
     data=_pairs('miniature/captions', side=72, tokens=32),

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,8 +67,8 @@ def convert_checkpoint(
   """Makes a bundle of an official checkpoint.
 
   Args:
-    source: the checkpoint; or a bundle or run, to put a CLIP beside its proposals, to
-      take its CLIP out, or to change the size of the photos that its CLIP sees.
+    source: the checkpoint; or a bundle or run of proposals, to put a CLIP beside them;
+      or any, with an image size alone.
     to: the bundle's directory.
     system: what to make of it, the name of a system; by default what the keys of the
       file say.
@@ -114,19 +115,21 @@ def _resized(
   """A bundle again, whose CLIP is shown squares of another side."""
   opened, before = restore.open_bundle(source)
   preset, parameters = with_image_size(before, opened.parameters, image_size)
-  note = f'its CLIP is shown photos of {image_size} pixels'
+  count = params.count(parameters)
+  note = f'its CLIP is shown photos of {image_size} pixels, {count:,} parameters'
   card = source / bundle.CARD
   text = card.read_text() if card.is_file() else ''
+  # Of an earlier size.
+  text = re.sub(r'\nHere its CLIP is shown photos of .*\n', '', text)
   bundle.save(
     to,
     preset.to_dict(),
     parameters,
-    source=opened.source | {'image_size': image_size},
+    source=opened.source | {'image_size': int(image_size)},
     card=f'{text}\nHere {note}.\n',
     tokenizer=opened.tokenizer,
   )
   name = find_system(preset.system).title
-  count = params.count(parameters)
   return Conversion(pathlib.Path(to), preset.system, name, count, (note,))
 
 

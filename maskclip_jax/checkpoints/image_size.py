@@ -7,6 +7,7 @@ stays. Towers that take photos of any size need nothing.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxtyping import Float
 
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.detect import CLIP
+from maskclip_jax.mapping.problems import Problems
 from maskclip_jax.names import an
 from maskclip_jax.nn.clip import CLIPConfig
 from maskclip_jax.ops.resize import resize
@@ -43,13 +45,15 @@ def clip_of_size(
   grid = isinstance(config, CLIPConfig)
   if not hasattr(config, 'image_size'):
     raise ValueError('a model that has no CLIP takes no image size: leave it out')
+  if isinstance(side, bool) or not isinstance(side, numbers.Integral):
+    raise ValueError(f'image_size is a whole number of pixels, not {side!r}')
   if not grid and not getattr(config, 'any_size', False):
     raise ValueError(
       f'this image tower takes photos of {config.image_size} x {config.image_size}: '
       'leave the image size out, which is for a ViT of CLIP, a ConvNeXt and a SigLIP 2 '
       'NaFlex'
     )
-  config = dataclasses.replace(config, image_size=side)
+  config = dataclasses.replace(config, image_size=int(side))
   if not grid:
     return config, parameters
   places = {
@@ -66,7 +70,8 @@ def with_image_size(
   """The same of a model, which is a CLIP or holds one.
 
   Raises:
-    ValueError: see `clip_of_size`; or another part of it is of that size, too.
+    ValueError: see `clip_of_size`; another part of it is of that size, too; or the
+      parameters are not those of the model.
   """
   config = preset.config
   if hasattr(config, CLIP):
@@ -75,6 +80,10 @@ def with_image_size(
   else:
     config, parameters = clip_of_size(config, parameters, side)
   expected = params.flatten(params.abstract_model(preset.system, config))
+  problems = Problems()
+  problems['missing'] = [path for path in expected if path not in parameters]
+  problems['unknown'] = sorted(set(parameters) - set(expected))
+  problems.raise_if_any('the parameters are not those of its config')
   if any(parameters[path].shape != leaf.shape for path, leaf in expected.items()):
     title = find_system(preset.system).title
     raise ValueError(
@@ -90,15 +99,14 @@ def resized_places(
   """Vectors of the places of a square grid, for another one.
 
   Args:
-    places: row by row of the grid.
+    places: row by row of the grid; of the same type again.
     side: places along a side of the other grid.
     before: rows that stand before those of the grid and stay.
   """
-  places = np.asarray(places, np.float32)
   first, grid = places[..., :before, :], places[..., before:, :]
   *lead, count, width = grid.shape
   old = math.isqrt(count)
   maps = np.moveaxis(grid.reshape(*lead, old, old, width), -1, -3)
-  maps = np.asarray(resize(maps, (side, side), 'bicubic_antialiased'))
-  grid = np.moveaxis(maps, -3, -1).reshape(*lead, side**2, width)
-  return np.concatenate([first, grid], axis=-2)
+  maps = resize(maps.astype(np.float32), (side, side), 'bicubic_antialiased')
+  grid = np.moveaxis(np.asarray(maps), -3, -1).reshape(*lead, side**2, width)
+  return np.concatenate([first, grid.astype(places.dtype)], axis=-2)

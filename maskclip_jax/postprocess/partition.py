@@ -19,6 +19,8 @@ from jaxtyping import Array, Float, Int, Int8
 # Sigmoids of these are 1 and, beside any score, 0. They are as far from zero, so that
 # between two masks that are enlarged as logits there is no gap.
 INSIDE, OUTSIDE = 50.0, -50.0
+# A part that no pixel belongs to.
+_NOBODY = -128
 
 
 @functools.partial(
@@ -115,7 +117,7 @@ class ArrangedPartition:
     """The masks in a given order, `block` at a time."""
     filling = (0, -len(order) % block)
     region = np.pad(order // masks.parts, filling)
-    part = np.pad(order % masks.parts, filling, constant_values=masks.parts)
+    part = np.pad(order % masks.parts, filling, constant_values=_NOBODY)
     shape = (-1, block)
     return cls(
       masks,
@@ -150,7 +152,7 @@ class ArrangedPartition:
     first, last = (np.asarray(side) for side in _boxes(self.masks.owner))
     inside = (first < (corners + size)[:, None]) & (last >= corners[:, None])
     reached = inside.all(-1)[:, np.asarray(self.region)]
-    reached &= np.asarray(self.part) < self.masks.parts
+    reached &= np.asarray(self.part) != _NOBODY
     reached = reached.any(-1)
     most = max(int(reached.sum(1).max()), 1)
     width = min(1 << (most - 1).bit_length(), reached.shape[1])
@@ -161,7 +163,7 @@ class ArrangedPartition:
   def select(self, blocks: Int[np.ndarray, ' m']) -> 'ArrangedPartition':
     """Some of the blocks; -1 gives one of masks that no pixel belongs to."""
     part = np.asarray(self.part)[blocks]
-    part[blocks < 0] = self.masks.parts
+    part[blocks < 0] = _NOBODY
     return ArrangedPartition(self.masks, np.asarray(self.region)[blocks], part)
 
   def window(

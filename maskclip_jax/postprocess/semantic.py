@@ -26,7 +26,7 @@ def _step(arguments, carry, block: QueryBlock) -> Float[Array, 'q pixels']:
   """Puts the masks of a block where their query belongs.
 
   Sums over queries are always taken in their order, so that which results share a pass
-  changes no bit.
+  changes no bit; those of a partition alone leave out what does not reach the tile.
   """
   _, _, places = arguments
   width = block.probabilities.shape[1]

@@ -7,7 +7,7 @@ import pytest
 import tiny_stages
 
 import maskclip_jax
-from maskclip_jax.checkpoints import restore
+from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.checkpoints.convert import convert_checkpoint
 from maskclip_jax.checkpoints.image_size import resized_places
 
@@ -65,6 +65,10 @@ def test_a_model_is_converted_for_another_size(masqclip, tmp_path):
   )
   places = model.clip.visual.positional_embedding[...]
   assert len(places) == larger.grid**2 + 1
+  convert_checkpoint(tmp_path / 'larger', tmp_path / 'same', image_size=np.int64(usual))
+  card = (tmp_path / 'same' / 'MODEL_CARD.md').read_text()
+  assert card.count('its CLIP is shown photos of') == 1
+  assert f'photos of {usual} pixels' in card
   convert_checkpoint(masqclip, tmp_path / 'same', image_size=usual)
   same = restore.open_bundle(tmp_path / 'same')[0]
   for path, array in opened.parameters.items():
@@ -89,10 +93,27 @@ def test_sizes_that_a_model_does_not_take_are_refused(masqclip, tmp_path):
   for source, side, message in (
     (masqclip, 65, '65 is not a multiple of'),
     (masqclip, 0, 'image_size'),
+    (masqclip, '64', 'a whole number of pixels'),
+    (masqclip, 64.0, 'a whole number of pixels'),
+    (masqclip, True, 'a whole number of pixels'),
     (masqclip, 1_000_000_000, 'image_size'),
     (tmp_path / 'segclip', 96, 'more than the CLIP of a SegCLIP'),
     (tmp_path / 'masks', 96, 'has no CLIP takes no'),
   ):
     with pytest.raises(ValueError, match=message):
       convert_checkpoint(source, tmp_path / 'x', image_size=side)
+  assert not (tmp_path / 'x').exists()
+
+
+@pytest.mark.parametrize('change', ['missing', 'unknown'])
+def test_parameters_of_another_model_are_refused(masqclip, tmp_path, change):
+  opened = bundle.load(masqclip)
+  flat = dict(opened.parameters)
+  if change == 'missing':
+    del flat['clip/visual/positional_embedding']
+  else:
+    flat['extra/kernel'] = np.zeros(2, np.float32)
+  bundle.save(tmp_path / 'damaged', opened.config, flat)
+  with pytest.raises(ValueError, match=f'1 {change}'):
+    convert_checkpoint(tmp_path / 'damaged', tmp_path / 'x', image_size=128)
   assert not (tmp_path / 'x').exists()

@@ -111,6 +111,18 @@ def test_a_tile_is_made_of_the_regions_that_reach_it(monkeypatch):
   np.testing.assert_array_equal(found, semantic(masks.logits(), scores, geometry))
 
 
+def test_a_region_has_up_to_128_parts():
+  parts = 128
+  owner = np.random.default_rng(4).integers(0, parts, (1, 16, 24)).astype(np.int8)
+  masks = Partition(jnp.asarray(owner), jnp.full((16, 24), 50.0), parts)
+  probabilities = np.random.default_rng(5).uniform(size=(parts, CLASSES))
+  scores = ClassScores(
+    jnp.asarray(probabilities, jnp.float32), jnp.zeros(parts), jnp.ones(CLASSES, bool)
+  )
+  found = semantic(masks, scores, Geometry.same(16, 24))
+  np.testing.assert_array_equal(found, probabilities.argmax(1)[owner[0]])
+
+
 def test_regions_without_a_pixel_are_near_nothing():
   masks = windows(24, 2)
   empty = Partition(masks.owner.at[1].set(-1), masks.inside, PARTS)

@@ -203,7 +203,7 @@ def test_batches_are_photos_and_texts():
     (
       'clip',
       {'settings': {'mosaic': 2}, 'data': {'canvas': 32, 'batch_size': 6}},
-      'whose number is a multiple of 4',
+      'must be a multiple of 4, the photos of a square, not 6',
     ),
     (
       'clip',
@@ -212,7 +212,7 @@ def test_batches_are_photos_and_texts():
         'data': {'canvas': 32, 'batch_size': 8},
         'optim': {'accumulate': 4},
       },
-      'whose parts are a multiple of 4',
+      'must be a multiple of 4, the photos of a square, not 2',
     ),
     ('clip', {'settings': {'mosaic': 2, 'seen': 0.5}}, 'leave out mosaic or seen'),
     ('clip', {'settings': {'mosaic': 0}}, 'mosaic'),

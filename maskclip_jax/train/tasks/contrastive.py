@@ -197,9 +197,9 @@ def check_mosaics(config: TrainConfig, clip: CLIPConfig) -> None:
   together = config.data.batch_size // config.optim.accumulate
   if together % side**2:
     raise ValueError(
-      f'config.settings.mosaic is {side}: choose a config.data.batch_size whose '
-      f'{"parts are" if config.optim.accumulate > 1 else "number is"} a multiple of '
-      f'{side**2}, the photos of a square'
+      f'config.settings.mosaic is {side}: config.data.batch_size, divided by '
+      f'config.optim.accumulate, must be a multiple of {side**2}, the photos of a '
+      f'square, not {together}'
     )
 
 
