@@ -6,20 +6,18 @@ stays. Towers that take photos of any size need nothing.
 """
 
 import dataclasses
-import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from maskclip_jax.checkpoints import params
 from maskclip_jax.checkpoints.detect import CLIP
 from maskclip_jax.mapping.problems import Problems
 from maskclip_jax.names import an
 from maskclip_jax.nn.clip import CLIPConfig
-from maskclip_jax.ops.resize import resize
+from maskclip_jax.nn.positions import resized_places
 from maskclip_jax.systems.system import Preset, find_system
 
 Parameters = Mapping[str, np.ndarray]
@@ -91,22 +89,3 @@ def with_image_size(
       'image size out'
     )
   return dataclasses.replace(preset, config=config), parameters
-
-
-def resized_places(
-  places: Float[np.ndarray, '*lead n w'], side: int, before: int = 0
-) -> Float[np.ndarray, '*lead m w']:
-  """Vectors of the places of a square grid, for another one.
-
-  Args:
-    places: row by row of the grid; of the same type again.
-    side: places along a side of the other grid.
-    before: rows that stand before those of the grid and stay.
-  """
-  first, grid = places[..., :before, :], places[..., before:, :]
-  *lead, count, width = grid.shape
-  old = math.isqrt(count)
-  maps = np.moveaxis(grid.reshape(*lead, old, old, width), -1, -3)
-  maps = resize(maps.astype(np.float32), (side, side), 'bicubic_antialiased')
-  grid = np.moveaxis(np.asarray(maps), -3, -1).reshape(*lead, side**2, width)
-  return np.concatenate([first, grid.astype(places.dtype)], axis=-2)

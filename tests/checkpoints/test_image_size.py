@@ -9,7 +9,7 @@ import tiny_stages
 import maskclip_jax
 from maskclip_jax.checkpoints import bundle, restore
 from maskclip_jax.checkpoints.convert import convert_checkpoint
-from maskclip_jax.checkpoints.image_size import resized_places
+from maskclip_jax.nn.positions import resized_places
 
 _MAP = np.array([[0, 1, 5], [2, 3, 1], [4, 0, 2]], np.float32)
 # torch.nn.functional.interpolate(_MAP, size, mode='bicubic', antialias=True), by which
