@@ -10,14 +10,13 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from maskclip_jax import plain
-from maskclip_jax.checkpoints import bundle, params, restore
+from maskclip_jax.checkpoints import bundle, params
 from maskclip_jax.checkpoints.choice import (
   Sources,
   choose_preset,
@@ -26,7 +25,7 @@ from maskclip_jax.checkpoints.choice import (
 )
 from maskclip_jax.checkpoints.detect import CLIP, Checkpoint, open_checkpoint, open_clip
 from maskclip_jax.checkpoints.files import shards
-from maskclip_jax.checkpoints.image_size import with_image_size
+from maskclip_jax.checkpoints.image_size import resize_bundle, with_image_size
 from maskclip_jax.checkpoints.model_card import model_card
 from maskclip_jax.mapping import rules
 from maskclip_jax.names import an
@@ -86,7 +85,9 @@ def convert_checkpoint(
   if image_size is not None and not (system or preset or clip):
     path = bundle.locate(source)
     if bundle.is_bundle(path):
-      return _resized(path, to, image_size)
+      preset, count, note = resize_bundle(path, to, image_size)
+      title = find_system(preset.system).title
+      return Conversion(pathlib.Path(to), preset.system, title, count, (note,))
   read = read_official(
     open_checkpoint(source),
     system=system,
@@ -107,30 +108,6 @@ def convert_checkpoint(
   )
   notes = (*_files(read), *read.notes)
   return Conversion(pathlib.Path(to), read.preset.system, read.name, count, notes)
-
-
-def _resized(
-  source: pathlib.Path, to: str | os.PathLike, image_size: int
-) -> Conversion:
-  """A bundle again, whose CLIP is shown squares of another side."""
-  opened, before = restore.open_bundle(source)
-  preset, parameters = with_image_size(before, opened.parameters, image_size)
-  count = params.count(parameters)
-  note = f'its CLIP is shown photos of {image_size} pixels, {count:,} parameters'
-  card = source / bundle.CARD
-  text = card.read_text() if card.is_file() else ''
-  # Of an earlier size.
-  text = re.sub(r'\nHere its CLIP is shown photos of .*\n', '', text)
-  bundle.save(
-    to,
-    preset.to_dict(),
-    parameters,
-    source=opened.source | {'image_size': int(image_size)},
-    card=f'{text}\nHere {note}.\n',
-    tokenizer=opened.tokenizer,
-  )
-  name = find_system(preset.system).title
-  return Conversion(pathlib.Path(to), preset.system, name, count, (note,))
 
 
 @dataclasses.dataclass(frozen=True)

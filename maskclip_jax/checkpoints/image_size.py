@@ -7,12 +7,15 @@ stays. Towers that take photos of any size need nothing.
 
 import dataclasses
 import numbers
+import os
+import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from maskclip_jax.checkpoints import params
+from maskclip_jax.checkpoints import bundle, params, restore
 from maskclip_jax.checkpoints.detect import CLIP
 from maskclip_jax.mapping.problems import Problems
 from maskclip_jax.names import an
@@ -89,3 +92,33 @@ def with_image_size(
       'image size out'
     )
   return dataclasses.replace(preset, config=config), parameters
+
+
+def resize_bundle(
+  source: pathlib.Path, to: str | os.PathLike, side: int
+) -> tuple[Preset, int, str]:
+  """Writes a bundle again, whose CLIP is shown squares of another side.
+
+  Returns:
+    Its preset, the number of its parameters, and what was done, for people.
+
+  Raises:
+    FileNotFoundError, ValueError, OSError: see `with_image_size` and `bundle.save`.
+  """
+  opened, before = restore.open_bundle(source)
+  preset, parameters = with_image_size(before, opened.parameters, side)
+  count = params.count(parameters)
+  note = f'its CLIP is shown photos of {side} pixels, {count:,} parameters'
+  card = source / bundle.CARD
+  text = card.read_text() if card.is_file() else ''
+  # Of an earlier size.
+  text = re.sub(r'\nHere its CLIP is shown photos of .*\n', '', text)
+  bundle.save(
+    to,
+    preset.to_dict(),
+    parameters,
+    source=opened.source | {'image_size': int(side)},
+    card=f'{text}\nHere {note}.\n',
+    tokenizer=opened.tokenizer,
+  )
+  return preset, count, note

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from maskclip_jax.postprocess import tiles
 from maskclip_jax.postprocess.partition import ArrangedPartition
-from maskclip_jax.postprocess.tiles import TILE, Geometry, Order
+from maskclip_jax.postprocess.tiles import TILE, Geometry, Order, Tile
 
 # Queries enlarged together.
 QUERY_BLOCK = 8
@@ -84,9 +84,7 @@ class Collector(Protocol):
 def _tile_results(masks, trips, arguments, sizes, spot, *, kernels, order, tile):
   """Outputs of every kernel on one tile, from the first `trips` blocks of queries."""
   blocks, _, block, _ = masks.shape
-  matrices = tiles.tile_matrices(
-    sizes, spot, masks.shape[1::2], tile, order, fine=tiles.are_fine(masks)
-  )
+  matrices = tiles.tile_matrices(sizes, spot, masks, tile, order)
   interior = tiles.tile_interior(spot, tile)
 
   def body(i, carries):
@@ -142,9 +140,10 @@ def one_pass(
   places = np.concatenate([first, np.setdiff1d(np.arange(count), first)])
   kernels = tuple(one.kernel for one in collectors)
   arguments = tuple(one.arguments(places) for one in collectors)
-  inputs = None
+  select = None
   if isinstance(masks, ArrangedPartition) and all(kernel.select for kernel in kernels):
-    inputs = _within_reach(masks, kernels, arguments, geometry, tile, order)
+    size = tuple(length for _, length in tiles.windows_of(masks, tile, order))
+    select = functools.partial(_within_reach, masks, kernels, arguments, size)
   outputs = tiles.run(
     functools.partial(_tile_results, kernels=kernels, order=order),
     masks,
@@ -153,7 +152,7 @@ def one_pass(
     geometry=geometry,
     tile=tile,
     order=order,
-    inputs=inputs,
+    select=select,
   )
   for rows, columns, found in outputs:
     for one, part in zip(collectors, found, strict=True):
@@ -164,20 +163,16 @@ def _within_reach(
   masks: ArrangedPartition,
   kernels: Sequence[Kernel],
   arguments: Sequence[Any],
-  geometry: Geometry,
-  tile: int,
-  order: Order,
+  size: tuple[int, int],
+  parts: Sequence[Tile],
 ) -> Iterator[tuple[Any, ...]]:
-  """What each tile is made from, of masks that reach into it alone.
+  """What each tile is made from, of masks that reach into its window alone.
 
   A photo of a thousand pixels is read in dozens of windows, and a tile lies in a few of
   them.
   """
-  canvas = masks.shape[1::2]
-  parts = tiles.plan(geometry, canvas, tile, order, fine=True)
-  size = tuple(tiles.window_lengths(side, tile, order, fine=True)[1] for side in canvas)
-  near = masks.near(np.stack([part.spot[:, 3] for part in parts]), size)
-  for blocks in near:
+  corners = np.stack([part.spot[:, 3] for part in parts])
+  for blocks in masks.near(corners, size):
     positions = blocks[:, None] * QUERY_BLOCK + np.arange(QUERY_BLOCK)
     positions = np.where(blocks[:, None] < 0, -1, positions).ravel()
     own = (

@@ -187,9 +187,7 @@ def effective_order(order: Order, geometry: Geometry) -> Order:
 
 @functools.partial(jax.jit, static_argnames=('order', 'tile'))
 def _score_maps(masks, scores: ClassScores, sizes, spot, *, order, tile):
-  matrices = tiles.tile_matrices(
-    sizes, spot, masks.shape[1::2], tile, order, fine=tiles.are_fine(masks)
-  )
+  matrices = tiles.tile_matrices(sizes, spot, masks, tile, order)
   mask_p = tiles.tile_probabilities(masks, 0, spot, matrices, order)
   return jnp.einsum(
     'qk,yqx->kyx',

@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -115,6 +115,12 @@ def window_lengths(
 def are_fine(masks: Arranged) -> bool:
   """Whether masks have as many pixels as the padded photo."""
   return isinstance(masks, ArrangedPartition)
+
+
+def windows_of(masks: Arranged, tile: int, order: Order) -> list[tuple[int, int]]:
+  """`window_lengths` of both axes."""
+  fine = are_fine(masks)
+  return [window_lengths(side, tile, order, fine=fine) for side in masks.shape[1::2]]
 
 
 def _plan_axis(
@@ -285,23 +291,26 @@ def _apply(
 def tile_matrices(
   sizes: Int[Array, 'axis=2 step=4'],
   spot: Int[Array, 'axis=2 what=4'],
-  mask_canvas: tuple[int, int],
+  masks: Arranged,
   tile: int,
   order: Order = 'masks_first',
-  *,
-  fine: bool = False,
 ):
   """Per axis, how one tile is made from its window of the masks.
+
+  Args:
+    sizes: from `Geometry.sizes`.
+    spot: from `plan`.
+    masks: from `arrange`.
+    tile: side of a tile.
+    order: see `tile_probabilities`.
 
   Returns:
     For 'masks_first' one matrix per axis (mask -> original); for 'scores_first' the
     matrices (mask -> padded, padded -> original).
   """
   pairs = [
-    _axis_matrices(
-      sizes[i], spot[i], tile, *window_lengths(mask_canvas[i], tile, order, fine=fine)
-    )
-    for i in (0, 1)
+    _axis_matrices(sizes[i], spot[i], tile, *lengths)
+    for i, lengths in enumerate(windows_of(masks, tile, order))
   ]
   if order == 'scores_first':
     return tuple(pairs)
@@ -368,7 +377,7 @@ def run(
   geometry: Geometry,
   tile: int,
   order: Order = 'masks_first',
-  inputs: Iterable[tuple[Any, ...]] | None = None,
+  select: Callable[[Sequence[Tile]], Iterable[tuple[Any, ...]]] | None = None,
 ) -> Iterator[tuple[slice, slice, Any]]:
   """Runs `program(masks, *arguments, sizes, spot)` for every tile of the photo.
 
@@ -381,7 +390,7 @@ def run(
     geometry: how the masks lie on the photo.
     tile: side of a tile.
     order: see `tile_probabilities`.
-    inputs: masks and arguments of each tile of `plan`, where they are not the same.
+    select: gives masks and arguments of each tile, where they are not the same.
 
   Yields:
     The rows and the columns of the photo that a tile fills, and its outputs.
@@ -390,7 +399,7 @@ def run(
   ahead = collections.deque()
   parts = plan(geometry, masks.shape[1::2], tile, order, fine=are_fine(masks))
   same = itertools.repeat((masks, *arguments), len(parts))
-  for part, given in zip(parts, same if inputs is None else inputs, strict=True):
+  for part, given in zip(parts, select(parts) if select else same, strict=True):
     ahead.append((part, program(*given, sizes, part.spot, tile=tile)))
     if len(ahead) > _AHEAD:
       done, outputs = ahead.popleft()

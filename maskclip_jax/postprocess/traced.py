@@ -195,7 +195,7 @@ def _over_tiles(
 
 def _mask_probabilities(masks, sizes, spot, order: Order) -> Float[Array, 'q pixels']:
   """All masks on a tile."""
-  matrices = tiles.tile_matrices(sizes, spot, masks.shape[1::2], TILE, order)
+  matrices = tiles.tile_matrices(sizes, spot, masks, TILE, order)
   blocks = jax.lax.map(
     lambda i: tiles.tile_probabilities(masks, i, spot, matrices, order),
     jnp.arange(len(masks)),

@@ -80,9 +80,7 @@ class Regions:
 @functools.partial(jax.jit, static_argnames=('tile', 'regions'))
 def _count(masks, truth, sizes, spot, *, tile, regions) -> Float[Array, 'q n']:
   """Pixels that each query shares with each region on one tile."""
-  matrices = tiles.tile_matrices(
-    sizes, spot, masks.shape[1::2], tile, fine=tiles.are_fine(masks)
-  )
+  matrices = tiles.tile_matrices(sizes, spot, masks, tile)
   interior = tiles.tile_interior(spot, tile)
   part = jax.lax.dynamic_slice(truth, spot[:, 0], (tile, tile))
   part = jnp.where(interior, part, -1).reshape(-1)
