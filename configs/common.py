@@ -128,4 +128,10 @@ def for_trying_out(
 
 def finished(config: dict) -> ml_collections.ConfigDict:
   """The configuration, locked: a misspelt override is an error."""
-  return ml_collections.ConfigDict(config).lock()
+
+  # A `ConfigDict` keeps a dict that stands at two places as one, and an override at one
+  # of them would change the other.
+  def apart(node):
+    return {k: apart(v) for k, v in node.items()} if isinstance(node, dict) else node
+
+  return ml_collections.ConfigDict(apart(config)).lock()

@@ -20,6 +20,14 @@ def test_every_shipped_configuration_has_get_config():
     assert 'task' in config_files.load(f'{name}:runlocal'), name
 
 
+def test_what_two_settings_begin_with_is_not_shared():
+  for name in ('miniature:stage=student', 'masqclip:stage=student,runlocal'):
+    settings = config_files.load(name)['settings']
+    points = settings['criterion']['sampling']['points']
+    settings['rule']['points'] = points + 1
+    assert settings['criterion']['sampling']['points'] == points, name
+
+
 def test_the_far_split_of_the_miniature_changes_what_is_annotated_and_no_more():
   near, far = (
     config_files.load(f'miniature:stage=teacher,split={s}') for s in ('near', 'far')
