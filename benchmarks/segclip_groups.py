@@ -11,11 +11,12 @@ there, a mean over windows that more than one segment divides: 0 for chance, 1 f
 same partition, and low for parts of segments as well as for unions of them. Words play
 no part in it but in `MODEL_by_word`, where groups of a window that are most like the
 same word are one: 0 where all are. `random` gives every patch to one of as many groups
-by chance. Of superpixels alone there are three partitions: `superpixels` are those of
+by chance. Of superpixels alone there are five partitions: `superpixels` are those of
 the photo, pixel by pixel; `superpixels_of_patches` have one number a patch, as training
-sees them; and `superpixels_in_groups` go, each as a whole, to one of as many groups by
-chance. Models of the same name are seeds: prints a Markdown table of their means and
-the standard deviation.
+sees them, and `superpixels_most` that of most of its pixels; of `superpixels_in_groups`
+and `superpixels_most_in_groups` each goes, as a whole, to one of as many groups by
+chance. The last are as coarse and as many as a model's groups. Models of the same name
+are seeds: prints a Markdown table of their means and the standard deviation.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from maskclip_jax import photos
 from maskclip_jax.data.examples import VOID, decode
 from maskclip_jax.data.sources import open_source
 from maskclip_jax.data.superpixels import (
+  PatchRule,
   SuperpixelRule,
   find_superpixels,
   patch_superpixels,
@@ -48,8 +50,9 @@ VIEW, SPLIT, WORDS = 'miniature/panoptic', 'test', 'miniature-116'
 # As the world is built for SegCLIP (launch/miniature.sh).
 RULE = SuperpixelRule(224, 0.9, 60)
 RANDOM, SUPERPIXELS = pathlib.Path('random'), pathlib.Path('superpixels')
-OF_PATCHES, IN_GROUPS = (
-  SUPERPIXELS.with_name(f'superpixels_{how}') for how in ('of_patches', 'in_groups')
+OF_PATCHES, MOST, IN_GROUPS, MOST_IN_GROUPS = (
+  SUPERPIXELS.with_name(f'superpixels_{how}')
+  for how in ('of_patches', 'most', 'in_groups', 'most_in_groups')
 )
 _COLOURS = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
 
@@ -113,9 +116,12 @@ def random_groups(
 
 
 def of_patches(
-  owner: Int[np.ndarray, 't h w'], cut: Int[np.ndarray, 'h w'], patch: int
+  owner: Int[np.ndarray, 't h w'],
+  cut: Int[np.ndarray, 'h w'],
+  patch: int,
+  rule: PatchRule = 'mean',
 ) -> Int[np.ndarray, 't h w']:
-  """Superpixels with one number for every patch of a window, by the published rule."""
+  """Superpixels with one number a patch of every window; see `patch_superpixels`."""
   made = np.full(owner.shape, -1)
   for window, inside in zip(made, owner >= 0, strict=True):
     rows, columns = (np.flatnonzero(inside.any(1 - axis)) for axis in (0, 1))
@@ -125,7 +131,7 @@ def of_patches(
     found = cut[place]
     height, width = found.shape
     whole = np.pad(found, ((0, -height % patch), (0, -width % patch)), mode='edge')
-    numbers = patch_superpixels(whole, patch).reshape(-1, whole.shape[1] // patch)
+    numbers = patch_superpixels(whole, patch, rule).reshape(-1, whole.shape[1] // patch)
     window[place] = numbers.repeat(patch, 0).repeat(patch, 1)[:height, :width]
   return made
 
@@ -201,8 +207,10 @@ def main() -> None:
     found[RANDOM] = random_groups(owner, patch, centres, rng)
     found[SUPERPIXELS] = np.where(owner >= 0, cut, -1)
     found[OF_PATCHES] = of_patches(owner, cut, patch)
+    found[MOST] = of_patches(owner, cut, patch, 'most')
     group = rng.integers(0, centres, cut.max() + 1)
-    found[IN_GROUPS] = np.where(owner >= 0, group[cut], -1)
+    for path, parts in ((IN_GROUPS, cut), (MOST_IN_GROUPS, found[MOST])):
+      found[path] = np.where(owner >= 0, group[parts], -1)
     for path, groups in found.items():
       scores.setdefault(path, []).extend(agreements(groups, truth))
     if len(rows) < 6:

@@ -64,6 +64,9 @@ def test_superpixels_of_patches_are_those_of_training(script):
   assert ((found >= 0) == (owner >= 0)).all()
   expected = patch_superpixels(cut[:16, 8:], 8).reshape(2, 2)
   assert (found[0, :16, 8:] == np.kron(expected, np.ones((8, 8), int))).all()
+  most = script.of_patches(owner, cut // 2, 8, 'most')
+  # Of 64 pairs of pixels, all are as many: the first of a patch counts.
+  assert most[0, 0, 8] == cut[0, 8] // 2
   # And -1: four patches, three whole ones above three of two rows, and none.
   assert [len(np.unique(one)) for one in found] == [5, 7, 1]
 
