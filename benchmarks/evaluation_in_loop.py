@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation_in_loop.py [--photos 100] [--rounds 4]
 
-The model of the package is tuned on eight scenes of the miniature's world and evaluated
+A model of the package is tuned on eight scenes of the miniature's world and evaluated
 at the start and after every step. What it has become is then evaluated as often from
 its bundle, as `eval` does. Times are seconds of CPU of the whole process a photo,
 which another process on the machine does not change much; the first evaluation of each,

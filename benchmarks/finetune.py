@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py --out OUT [--photos 10,50,200] [--what proposals]
 
-The model of the package was trained on ordinary scenes. It is tuned on the first so
+A model of the package was trained on ordinary scenes. It is tuned on the first so
 many scenes of *shifted* ones (darker, other styles), in which base words are annotated
 and novel ones are not, by `configs/finetune.py`. The best step is chosen on scenes of a
 second draw, and the numbers are of scenes of a third. All of it is written below OUT:

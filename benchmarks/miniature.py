@@ -58,6 +58,7 @@ SYSTEMS = {
   'masqclip_1': 'MasQCLIP, 1 student round',
   'masqclip_2': 'MasQCLIP, 2 student rounds',
   'masqclip_longer': 'MasQCLIP, as long without distillation',
+  'masqclip_192': 'MasQCLIP of the package: photos of 192, a CLIP that saw mosaics',
   'masqclip_tune_all': "MasQCLIP, teacher only, all of CLIP's image tower tuned",
   'segclip': 'SegCLIP, from captions and superpixels',
   'segclip_no_contrastive': 'SegCLIP without the contrastive loss',

@@ -4,7 +4,7 @@
   python benchmarks/serve.py --batch 4            photos computed together
   python benchmarks/serve.py --model DIR --requests 50
 
-Starts `serve` in a process of its own with the miniature that comes with the package,
+Starts `serve` in a process of its own with a miniature that comes with the package,
 asks for photos of many sizes with changing words, tasks and forms, and prints seconds,
 memory and compilations as a table. No answer may be lost; every bad request must get a
 status of 400 to 499 and a line.
@@ -28,7 +28,8 @@ from PIL import Image
 
 from maskclip_jax import zoo
 
-((MINIATURE, BUNDLE),) = zoo.shipped().items()
+MINIATURE = 'clip_baseline_miniature'
+BUNDLE = zoo.shipped()[MINIATURE]
 SCENES = sorted(BUNDLE.with_name('scenes').glob('*.jpg'))
 WORDS = (
   'disk, bar, star',

@@ -37,7 +37,8 @@ of certain colours and of one pattern (`maskclip_jax/miniature/words.py`), so th
 is not annotated looks different; scenes and CLIPs stay. `seed` is of all that is drawn;
 `scale` multiplies the steps of a stage, 1 being what the tables show; `side` is of the
 photos that CLIP sees where mask tokens learn, 96 in the tables, from a CLIP that
-`convert --image_size` made larger; `runlocal` tries a stage out.
+`convert --image_size` made larger; `mosaic`, how many pairs are along the side of a
+square of `clip_mosaic`, 2 by default; `runlocal` tries a stage out.
 
 Measured numbers: `benchmarks/miniature.md`.
 """
@@ -62,12 +63,21 @@ _ANNOTATED = {'near': 'miniature/base', 'far': 'miniature/far_base'}
 def get_config(arg=None):
   """One stage."""
   a = common.parse(
-    arg, stage='masq', split='near', seed=0, scale=1.0, side=0, runlocal=False
+    arg,
+    stage='masq',
+    split='near',
+    seed=0,
+    scale=1.0,
+    side=0,
+    mosaic=0,
+    runlocal=False,
   )
   common.choose('stage', a.stage, _STAGES)
   annotated = common.choose('split', a.split, _ANNOTATED)
   config = globals()[f'_{a.stage}']() | {'seed': a.seed}
   config['data']['seed'] = a.seed
+  if a.mosaic:
+    _show_more(a.stage, config, a.mosaic)
   if a.side:
     _show_larger(a.stage, config, a.side)
   for dataset in config['data']['datasets']:
@@ -79,6 +89,17 @@ def get_config(arg=None):
   if a.runlocal:
     return _for_trying_out(config)
   return common.finished(config)
+
+
+def _show_more(stage: str, config: dict, mosaic: int) -> None:
+  """Changes how many pairs a square shows; there are as many squares a step."""
+  if stage != 'clip_mosaic':
+    raise ValueError(f'mosaic is for the stage clip_mosaic, not {stage}')
+  before = config['settings']['mosaic']
+  config['settings']['mosaic'] = mosaic
+  data = config['data']
+  data['canvas'] = data['canvas'] * before // mosaic
+  data['batch_size'] = data['batch_size'] * mosaic**2 // before**2
 
 
 def _show_larger(stage: str, config: dict, side: int) -> None:

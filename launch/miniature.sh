@@ -3,7 +3,11 @@
 # systems on it, judges each on known and new words, in known and new styles.
 #   launch/miniature.sh                        all of it, in less than an hour on two cores
 #   launch/miniature.sh --scale 1 --teacher_steps 7000 --until clip_baseline_close_ups
-#                                              the model of the package
+#                                              the crops of the package
+#   launch/miniature.sh --systems masqclip [--out DIR ...]
+#                                              the MasQCLIP of the package: the CLIP and
+#                                              the proposals of its crops, shown larger
+#                                              photos, and mosaics of small ones first
 #   launch/miniature.sh --systems segclip [--out DIR ...]
 #                                              SegCLIP in place of both papers' systems:
 #                                              from captions and superpixels, no masks,
@@ -35,8 +39,11 @@ cd "$(dirname "$0")/.."
 . launch/commands.sh
 parse_flags '' 'seed scale teacher_steps out clips data until systems split coat' "$@"
 case ${flags[systems]:-both} in
-  both | segclip | ovseg | fcclip) ;;
-  *) echo "$0: --systems is segclip, ovseg or fcclip, not ${flags[systems]}" >&2; exit 2 ;;
+  both | masqclip | segclip | ovseg | fcclip) ;;
+  *)
+    echo "$0: --systems is masqclip, segclip, ovseg or fcclip, not ${flags[systems]}" >&2
+    exit 2
+    ;;
 esac
 split=${flags[split]:-near}
 case $split in
@@ -48,6 +55,7 @@ $dry_run || prepare
 
 seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/$protocol}
 coat=${flags[coat]:-}
+crops=maskclip_jax/miniature/clip_baseline
 clips=${flags[clips]:-$out} data=${flags[data]:-out/miniature/data}
 if [ "${flags[systems]:-}" = segclip ]; then
   data=${flags[data]:-out/miniature/data_superpixels}
@@ -71,6 +79,21 @@ clip() {
 joined() {
   [ -e "$out/$1/config.json" ] || run python -m maskclip_jax convert "$out/teacher" \
     --clip "$clips/$3" --preset "$2" --to "$out/$1"
+}
+
+# larger NAME MODEL SIDE: a model whose CLIP is shown photos of another side.
+larger() {
+  [ -e "$out/$1/config.json" ] ||
+    run python -m maskclip_jax convert "$2" --image_size "$3" --to "$out/$1"
+}
+
+# mosaic NAME BEFORE SIDE PHOTOS [FLAGS OF TRAIN]: a CLIP that sees PHOTOS x PHOTOS pairs
+# beside each other.
+mosaic() {
+  local name=$1 before=$2 side=$3 photos=$4
+  shift 4
+  trained "$name" "clip_mosaic,side=$side,mosaic=$photos" \
+    "--config.start.clip.source=$out/$before" "$@"
 }
 
 # judge NAME ENDING [FLAGS OF EVAL]: both tests; results.json tells that one was done.
@@ -122,8 +145,7 @@ if [ "${flags[systems]:-}" = segclip ]; then
   if [ -n "${flags[clips]:-}" ]; then
     start=("--config.start.clip.source=$clips/clip_close_ups")
   else
-    start=(--config.start.clip.source=maskclip_jax/miniature/model
-      --config.start.clip.source_prefix=clip)
+    start=("--config.start.clip.source=$crops" --config.start.clip.source_prefix=clip)
   fi
   of_segclip segclip
   for loss in contrastive superpixel reconstruction; do
@@ -134,6 +156,22 @@ if [ "${flags[systems]:-}" = segclip ]; then
 fi
 
 run python -m maskclip_jax data build miniature --data_dir "$data"
+
+if [ "${flags[systems]:-}" = masqclip ]; then
+  larger larger "$crops" 144
+  mosaic clip_mosaic_2 larger 144 2 --config.start.clip.source_prefix=clip
+  mosaic clip_mosaic_3 clip_mosaic_2 144 3
+  larger clip_mosaic_3_192 "$out/clip_mosaic_3" 192
+  mosaic clip_mosaic_192 clip_mosaic_3_192 192 3 --config.data.batch_size=72
+  scale=$(awk "BEGIN { print 2.5 * $scale }") \
+    mosaic clip_mosaic_192_longer clip_mosaic_192 192 3 --config.data.batch_size=72
+  trained masqclip_192 masq,side=192 "--config.start.proposals.source=$crops" \
+    --config.start.proposals.source_prefix=proposals \
+    "--config.start.clip.source=$out/clip_mosaic_192_longer"
+  judged masqclip_192
+  tables
+  exit
+fi
 
 if [ "${flags[systems]:-}" = fcclip ]; then
   clip convnext

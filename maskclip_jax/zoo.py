@@ -1,6 +1,7 @@
 """The models by name: what the systems' folders list, in one table.
 
-One model comes with the package, `clip_baseline_miniature`, for a generated world.
+Two models come with the package, for a generated world: `masqclip_miniature_192` and
+`clip_baseline_miniature`.
 The official weights are under licences of their own: fetch them from their authors and
 `convert` them, which makes a bundle.
 """

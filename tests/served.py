@@ -9,7 +9,8 @@ import httpx
 from maskclip_jax import zoo
 from maskclip_jax.deploy.server import Settings, create_app, running
 
-((MODEL, BUNDLE),) = zoo.shipped().items()
+MODEL = 'clip_baseline_miniature'
+BUNDLE = zoo.shipped()[MODEL]
 SCENES = sorted(BUNDLE.with_name('scenes').glob('*.jpg'))
 # One small canvas and no batches: what is compiled is most of the time.
 CANVAS = (64, 96)

@@ -157,13 +157,28 @@ def test_the_miniature_of_segclip_leaves_each_loss_out_in_turn():
   assert '--superpixels' in lines[0]
   stages = [line for line in lines if 'stage=segclip' in line]
   assert len(stages) == 4
-  assert all('source=maskclip_jax/miniature/model' in line for line in stages)
+  assert all('source=maskclip_jax/miniature/clip_baseline' in line for line in stages)
   left_out = [line.partition('settings.')[2].split('=')[0] for line in stages]
   assert left_out == ['', 'contrastive', 'superpixel', 'reconstruction']
   other = dry('miniature.sh', '--systems', 'segclip', '--clips', 'CLIPS')
   stages = [line for line in other if 'stage=segclip' in line]
   assert all('source=CLIPS/clip_close_ups' in line for line in stages)
   assert not any('stage=teacher' in line for line in lines)
+
+
+def test_the_masqclip_of_the_package_starts_from_its_crops():
+  lines = dry('miniature.sh', '--systems', 'masqclip', '--out', 'OUT', '--scale', '0.2')
+  runs = [line.split('--workdir OUT/')[1] for line in lines if ' train ' in line]
+  assert [run.split()[0] for run in runs] == [
+    *('clip_mosaic_2', 'clip_mosaic_3', 'clip_mosaic_192', 'clip_mosaic_192_longer'),
+    'masqclip_192',
+  ]
+  *_, longer, masq = runs
+  assert 'scale=0.5' in longer
+  assert 'side=192' in masq
+  assert 'scale=0.2' in masq
+  for source in ('OUT/clip_mosaic_192_longer', 'maskclip_jax/miniature/clip_baseline'):
+    assert f'source={source}' in masq
 
 
 def test_the_miniature_trains_as_long_as_it_is_told():

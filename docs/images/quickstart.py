@@ -21,7 +21,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('--out', type=pathlib.Path, default=HERE / 'quickstart.jpg')
   out = parser.parse_args().out
-  prediction = maskclip_jax.load('clip_baseline_miniature')(SCENE, 'miniature-116')
+  prediction = maskclip_jax.load('masqclip_miniature_192')(SCENE, 'miniature-116')
   pictures = [
     picture.resize((HEIGHT * picture.width // picture.height, HEIGHT), Image.LANCZOS)
     for picture in (

@@ -158,6 +158,7 @@ CLIP_SIZES = {
   'vit_tiny': CLIPConfig(32, 64, 16, 128, 3, 2, 64, 3, 1),
   # Trained on the generated world (`configs/miniature.py`).
   'vit_miniature': CLIPConfig(64, 96, 8, 96, 4, 3, 64, 3, 2, context_length=32),
+  'vit_miniature_192': CLIPConfig(64, 192, 8, 96, 4, 3, 64, 3, 2, context_length=32),
 }
 
 

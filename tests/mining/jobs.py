@@ -1,15 +1,14 @@
-"""Small mining jobs with the model that comes with the package."""
+"""Small mining jobs with a model that comes with the package."""
 
 import dataclasses
 import pathlib
 
-from maskclip_jax import zoo
 from maskclip_jax.data.build import build
 from maskclip_jax.mining.job import MiningJob
 from maskclip_jax.mining.nouns import NounRule
 from maskclip_jax.mining.recipe import MiningConfig
 
-(MODEL,) = zoo.shipped()
+MODEL = 'clip_baseline_miniature'
 PHOTOS = 10
 
 

@@ -28,6 +28,21 @@ def test_what_two_settings_begin_with_is_not_shared():
     assert settings['criterion']['sampling']['points'] == points, name
 
 
+def test_mosaics_of_the_miniature_show_more_or_larger_pairs():
+  def made(spec):
+    config = config_files.load(f'miniature:stage={spec}')
+    data = config['data']
+    sizes = config['settings']['mosaic'], data['canvas'], data['batch_size']
+    return *sizes, config['model']['image_size']
+
+  assert made('clip_mosaic') == (2, 72, 64, 144)
+  assert made('clip_mosaic,side=144,mosaic=2') == made('clip_mosaic')
+  assert made('clip_mosaic,mosaic=3') == (3, 48, 144, 144)
+  assert made('clip_mosaic,mosaic=3,side=192') == (3, 64, 144, 192)
+  with pytest.raises(ValueError, match='for the stage clip_mosaic, not masq'):
+    made('masq,mosaic=3')
+
+
 def test_the_far_split_of_the_miniature_changes_what_is_annotated_and_no_more():
   near, far = (
     config_files.load(f'miniature:stage=teacher,split={s}') for s in ('near', 'far')

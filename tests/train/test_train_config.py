@@ -215,7 +215,7 @@ def shipped() -> list[str]:
   ]
   larger = [
     f'miniature.py:side=192,stage={stage}'
-    for stage in ('clip_mosaic', 'masq', 'tune_all', 'rma')
+    for stage in ('clip_mosaic,mosaic=3', 'masq', 'tune_all', 'rma')
   ]
   return [
     *larger,

@@ -1,4 +1,4 @@
-"""The CLIP baseline's presets, among them the model that comes with the package."""
+"""The CLIP baseline's presets, among them one whose weights come with the package."""
 
 from maskclip_jax.nn.clip import CLIP_SIZES
 from maskclip_jax.postprocess import PostprocessConfig
@@ -36,7 +36,7 @@ CARDS = {
     'in this package, made by launch/miniature.sh',
     'Apache-2.0',
     'benchmarks/miniature.md',
-    shipped='miniature/model',
+    shipped='miniature/clip_baseline',
     limits='knows a generated world of shapes on grounds, and no photographs',
   ),
   'clip_baseline_r50_vit_l14_336': ModelCard(

@@ -23,10 +23,21 @@ PRESETS = {
   'masqclip_miniature': _preset(
     mask2former.MINIATURE, 'vit_miniature', mask2former.SMALL_SCENES
   ),
+  'masqclip_miniature_192': _preset(
+    mask2former.MINIATURE, 'vit_miniature_192', mask2former.SMALL_SCENES
+  ),
   'masqclip_tiny': _preset(mask2former.TINY, 'vit_tiny', mask2former.SMALL_PHOTOS),
 }
 
 CARDS = {
+  'masqclip_miniature_192': ModelCard(
+    'MasQCLIP, small, to try everything out',
+    'in this package, made by launch/miniature.sh --systems masqclip',
+    'Apache-2.0',
+    'benchmarks/miniature.md',
+    shipped='miniature/masqclip',
+    limits='knows a generated world of shapes on grounds, and no photographs',
+  ),
   'masqclip_r50_vit_l14_336': ModelCard(
     'MasQCLIP: ResNet-50 proposals, tuned mask queries in CLIP ViT-L/14@336',
     'github.com/mlpc-ucsd/MasQCLIP, PyTorch files; text tower from CLIP',
