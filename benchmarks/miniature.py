@@ -146,9 +146,10 @@ SPLITS = {
 
 
 def found(
-  segmenter: Segmenter, source: ProtocolSource, split: Split
+  segmenter: Segmenter, source: ProtocolSource, split: Split, likely: float = LIKELY
 ) -> dict[str, float]:
-  """Share of the things of each group that a proposal overlaps by IoU > 0.5.
+  """Share of the things of each group that a proposal overlaps by IoU > 0.5, and by one
+  whose score is above `likely`.
 
   Proposals that words name have no score of their own as objects, so of them no share
   of the likely ones is told: every mask comes with every word.
@@ -169,7 +170,7 @@ def found(
       key = split.group(Kind.of(int(label)))
       hits[key].append(column.max() > FOUND)
       if closed:
-        hits[f'{key}, likely'].append((column * (scores > LIKELY)).max() > FOUND)
+        hits[f'{key}, likely'].append((column * (scores > likely)).max() > FOUND)
   return shares(hits)
 
 
@@ -225,7 +226,9 @@ def kept(
   return rows
 
 
-def by_step(run: pathlib.Path, source: ProtocolSource, split: Split) -> str:
+def by_step(
+  run: pathlib.Path, source: ProtocolSource, split: Split, likely: float
+) -> str:
   """What the proposals of each checkpoint of a run find, as a table."""
   recalls = {}
   for path in sorted((run / checkpoint.DIRECTORY).glob('step_*')):
@@ -233,7 +236,7 @@ def by_step(run: pathlib.Path, source: ProtocolSource, split: Split) -> str:
     with tempfile.TemporaryDirectory() as folder:
       export_checkpoint(run, pathlib.Path(folder) / step, step)
       segmenter = maskclip_jax.load(pathlib.Path(folder) / step)
-    row = found(segmenter, source, split)
+    row = found(segmenter, source, split, likely)
     recalls |= {f'{step}/{column}': value for column, value in row.items()}
   titles = {key.partition('/')[0]: key.partition('/')[0] for key in recalls}
   return '\n'.join(rows([recalls], titles, split.recalls))
@@ -369,12 +372,15 @@ def main() -> None:
   parser.add_argument('--record', action='store_true')
   parser.add_argument('--scale', type=float, default=1.0)
   parser.add_argument('--by_step', action='store_true')
+  parser.add_argument(
+    '--likely', type=float, default=LIKELY, help='a score, with --by_step (%(default)s)'
+  )
   arguments = parser.parse_args()
   split = SPLITS[arguments.split]
   if arguments.by_step:
     scenes = split.scenes(arguments.data_dir)
     for run in arguments.directories:
-      print(f'**{run.name}**', by_step(run, scenes, split), sep='\n')
+      print(f'**{run.name}**', by_step(run, scenes, split, arguments.likely), sep='\n')
     return
   measured_now = {}
   for directory in arguments.directories:

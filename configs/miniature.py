@@ -98,8 +98,8 @@ def _show_more(stage: str, config: dict, mosaic: int) -> None:
   before = config['settings']['mosaic']
   config['settings']['mosaic'] = mosaic
   data = config['data']
-  data['canvas'] = data['canvas'] * before // mosaic
-  data['batch_size'] = data['batch_size'] * mosaic**2 // before**2
+  data['canvas'] = config['model']['image_size'] // mosaic
+  data['batch_size'] = data['batch_size'] // before**2 * mosaic**2
 
 
 def _show_larger(stage: str, config: dict, side: int) -> None:

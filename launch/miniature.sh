@@ -51,6 +51,11 @@ case $split in
   far) protocol=miniature_far ;;
   *) echo "$0: --split is near or far, not $split" >&2; exit 2 ;;
 esac
+if [ "$split" = far ] && [ "${flags[systems]:-}" = masqclip ]; then
+  echo "$0: --systems masqclip has proposals that learned from far things: leave out" \
+    '--split far' >&2
+  exit 2
+fi
 $dry_run || prepare
 
 seed=${flags[seed]:-0} scale=${flags[scale]:-0.4} out=${flags[out]:-out/$protocol}

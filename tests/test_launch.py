@@ -181,6 +181,13 @@ def test_the_masqclip_of_the_package_starts_from_its_crops():
     assert f'source={source}' in masq
 
 
+def test_the_masqclip_of_the_package_knows_far_things():
+  flags = '--systems', 'masqclip', '--split', 'far', '--dry_run'
+  refused = launch('miniature.sh', *flags)
+  assert refused.returncode == 2
+  assert 'leave out --split far' in refused.stderr
+
+
 def test_the_miniature_trains_as_long_as_it_is_told():
   flags = ('--scale', '1', '--teacher_steps', '7000')
   runs = [line for line in dry('miniature.sh', *flags) if ' train ' in line]

@@ -107,6 +107,9 @@ def test_recall_of_proposals(table, source, split):
   doubtful = TrueSegmenter(source, score=lambda kind: 0.4 if kind.novel else 0.6)
   shares = table.found(doubtful, source, split)
   assert shares == {**everything, 'novel, likely': 0}
+  surer = table.found(doubtful, source, split, likely=1.0)
+  assert surer['base'] == 100
+  assert surer['base, likely'] == 0
 
 
 def test_masks_that_words_name_are_found_or_not(table, source, split):
